@@ -1,0 +1,32 @@
+"""Capture: run a model once and read its graph, also out of a user's own loop over time."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from spikequant.capture.build import build
+from spikequant.capture.fold import fold
+from spikequant.capture.graph import Graph, GraphEdge, GraphNode, Output
+from spikequant.capture.recorder import record
+from spikequant.nn import ATOMS, STATEFUL
+
+__all__ = ["Graph", "GraphEdge", "GraphNode", "Output", "capture"]
+
+
+def capture(model: nn.Module, example_input: Tensor) -> Graph:
+    """The graph of `model`, from one recorded pass over `example_input` in evaluation mode.
+
+    Understood are multi-step modules on ``[T, N, ...]``, single-step modules in the
+    model's own ``for t in range(T)``, `nn.Sequential`, residual, concatenating and
+    recurrent connections, and models that do one step per call.
+
+    Args:
+        model: a network of torch layers and spiking neurons.
+        example_input: a batch of at least 2 samples, as `model` takes it.
+
+    Raises:
+        CaptureError: something has no place in a static graph; the message names its line.
+    """
+    recording = record(model, example_input, ATOMS)
+    folded = fold(recording, lambda path: isinstance(recording.modules[path], STATEFUL))
+    return build(folded, dict(model.named_modules()))

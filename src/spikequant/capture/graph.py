@@ -1,0 +1,82 @@
+"""The captured graph: what `capture` finds and everything behind it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from spikequant.law.errors import CaptureError
+
+NodeKind = Literal["input", "module", "add", "product", "iand", "maximum", "concat", "reshape", "pool"]
+Reduction = Literal["train", "sum", "mean", "last", "max"]
+
+
+@dataclass(frozen=True)
+class GraphEdge:
+    """The value of `source`, `delay` steps ago; zero before the first step."""
+
+    source: str
+    delay: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphNode:
+    """One node, with the shape of its value for one sample and step.
+
+    ``per_step`` is False where the value is the same at every step (a static input and
+    what is computed from it alone).
+    """
+
+    name: str
+    kind: NodeKind
+    inputs: tuple[GraphEdge, ...]
+    shape: tuple[int, ...]
+    per_step: bool
+    path: str = ""
+    site: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """How the model's result is read from a node: a reduction over time, then a factor."""
+
+    source: str
+    reduction: Reduction
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """A model as a graph over its modules.
+
+    Attributes:
+        nodes: in topological order of the edges without delay.
+        output: how the result is read.
+        steps: time steps of the recorded pass.
+        input_layout: ``static`` ``[N, ...]``, ``time_first`` ``[T, N, ...]``, ``batch_first``
+            ``[N, T, ...]`` or ``step`` (the caller loops over time and calls the model per step).
+    """
+
+    nodes: tuple[GraphNode, ...]
+    output: Output
+    steps: int
+    input_layout: Literal["static", "time_first", "batch_first", "step"]
+
+    def node(self, name: str) -> GraphNode:
+        """The node called `name`."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise CaptureError(f"no node {name!r} in the captured graph")
+
+    def consumers(self, name: str) -> tuple[GraphNode, ...]:
+        """The nodes that read `name`."""
+        return tuple(n for n in self.nodes if any(e.source == name for e in n.inputs))
+
+    def modules(self, model: nn.Module) -> dict[str, nn.Module]:
+        """The modules of the graph by path, as they are in `model` now."""
+        return {n.path: model.get_submodule(n.path) for n in self.nodes if n.kind == "module"}

@@ -1,0 +1,216 @@
+"""Recorded execution: what a forward pass called, on which tensors, from which line.
+
+The model runs once.  Modules of known types are atoms: their calls are recorded, not what
+happens inside.  Everything else that touches a recorded tensor is an operation with a call
+site (file, line, bytecode offset), so that a user's own loop over time can be folded.
+A value that leaves the tensor world (``if spikes.sum() > 3``) is refused with its line.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from spikequant.law.errors import CaptureError
+
+LEAVES_TENSORS = {
+    "item", "__bool__", "__int__", "__float__", "__index__", "tolist", "numpy", "nonzero", "__len__",
+    "unique", "__contains__", "__array__", "equal", "allclose", "is_nonzero",
+}  # fmt: skip
+HARMLESS = {
+    "size", "dim", "numel", "__get__", "stride", "is_contiguous", "contiguous", "detach", "clone", "to", "float",
+    "requires_grad_", "type", "double", "cpu", "is_floating_point", "zeros_like", "ones_like", "new_zeros",
+    "__repr__", "is_complex", "data_ptr", "backward", "register_hook", "retain_grad", "__hash__", "element_size",
+}  # fmt: skip
+PASSES_THROUGH = {"contiguous", "detach", "clone", "to", "float", "type", "cpu"}
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a call was made: the frames of the user's code down to the call."""
+
+    frames: tuple[tuple[str, int, int], ...]
+
+    def __str__(self) -> str:
+        if not self.frames:
+            return "an unknown line"
+        file, line, _ = self.frames[-1]
+        return f"{file}:{line}"
+
+
+@dataclass
+class Event:
+    """One recorded call; `inputs` are value numbers, or raw constants."""
+
+    kind: str
+    """``module`` or ``op``"""
+    name: str
+    """Module path or function name."""
+    site: Site
+    after: str
+    """Path of the last module that was called before: tells apart passes of a loop over layers."""
+    inputs: list[Any]
+    outputs: list[int]
+    constants: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Recording:
+    """All events of one forward pass and the tensors behind the value numbers."""
+
+    events: list[Event]
+    values: list[Tensor]
+    input_value: int
+    output_values: list[int]
+    modules: dict[str, nn.Module]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A recorded tensor among the arguments of an event."""
+
+    number: int
+
+
+class Recorder(TorchFunctionMode):
+    """Collects events while the model runs."""
+
+    def __init__(self, model: nn.Module, atoms: dict[nn.Module, str]) -> None:
+        super().__init__()
+        self.atoms, self.inside = atoms, 0
+        self.numbers: dict[int, int] = {}
+        self.values: list[Tensor] = []
+        self.kept: list[Any] = []
+        self.events: list[Event] = []
+        self.last_module = ""
+
+    def number(self, tensor: Tensor) -> int:
+        """Give a tensor a new value number (an in-place operation makes a new value of the same tensor)."""
+        self.values.append(tensor)
+        self.kept.append(tensor)
+        self.numbers[id(tensor)] = len(self.values) - 1
+        return len(self.values) - 1
+
+    def known(self, thing: Any) -> Any:
+        """`thing` with recorded tensors replaced by their numbers, in nested lists and tuples."""
+        if isinstance(thing, Tensor):
+            return Value(self.numbers[id(thing)]) if id(thing) in self.numbers else thing
+        if isinstance(thing, (list, tuple)):
+            return [self.known(item) for item in thing]
+        return thing
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.inside:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", str(func))
+        inputs = self.known(list(args))
+        constants = {k: self.known(v) for k, v in kwargs.items()}
+        touched = _has_value(inputs) or _has_value(list(constants.values()))
+        if touched and name in LEAVES_TENSORS and not (name == "__len__"):
+            raise CaptureError(
+                f"{call_site()}: {name} turns recorded values into a Python value, so that the graph depends on the data; "
+                "keep the computation in tensors, or call it on a constant"
+            )
+        result = func(*args, **kwargs)
+        if not touched or (name in HARMLESS and name not in PASSES_THROUGH):
+            return result
+        if name in PASSES_THROUGH:
+            if isinstance(result, Tensor) and isinstance(inputs[0], Value):
+                self.kept.append(result)
+                self.numbers[id(result)] = inputs[0].number
+            return result
+        tensors = [r for r in (result if isinstance(result, (list, tuple)) else [result]) if isinstance(r, Tensor)]
+        if tensors:
+            outputs = [self.number(t) for t in tensors]
+            self.events.append(Event("op", name, call_site(), self.last_module, inputs, outputs, constants))
+        return result
+
+    def enter(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        """A module is about to run."""
+        if self.inside or module not in self.atoms:
+            self.inside += bool(self.inside)
+            return
+        self.inside = 1
+
+    def leave(self, module: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:
+        """A module has run."""
+        if not self.inside:
+            return
+        self.inside -= 1
+        if self.inside:
+            return
+        path = self.atoms[module]
+        inputs = self.known(list(arguments))
+        output = result[0] if isinstance(result, tuple) else result
+        if isinstance(output, Tensor) and id(output) in self.numbers and not _is_stateful(module):
+            self.last_module = path
+            self.events.append(Event("alias", path, call_site(), path, inputs, [self.numbers[id(output)]]))
+            return
+        self.events.append(Event("module", path, call_site(), self.last_module, inputs, [self.number(output)]))
+        self.last_module = path
+
+
+def _is_stateful(module: nn.Module) -> bool:
+    return hasattr(module, "step_mode")
+
+
+def _has_value(things: Any) -> bool:
+    if isinstance(things, Value):
+        return True
+    return isinstance(things, (list, tuple)) and any(_has_value(item) for item in things)
+
+
+def call_site() -> Site:
+    """The user's frames: those outside torch and outside this package."""
+    frames = []
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        ours = "/spikequant/capture/" in file or "/spikequant/quantize/" in file or "/spikequant/nn/" in file
+        if not ours and "/torch/" not in file and not file.startswith("<frozen"):
+            frames.append((file, frame.f_lineno, frame.f_lasti))
+        elif frame.f_code.co_name == "record":
+            break
+        frame = frame.f_back  # type: ignore[assignment]
+    return Site(tuple(reversed(frames)))
+
+
+@contextmanager
+def _hooks(recorder: Recorder) -> Iterator[None]:
+    pre = nn.modules.module.register_module_forward_pre_hook(recorder.enter)
+    post = nn.modules.module.register_module_forward_hook(recorder.leave)
+    try:
+        yield
+    finally:
+        pre.remove()
+        post.remove()
+
+
+def record(model: nn.Module, example_input: Tensor, atom_types: tuple[type, ...]) -> Recording:
+    """Run ``model(example_input)`` once in evaluation mode, without gradients, and record it."""
+    atoms = {m: path for path, m in model.named_modules() if isinstance(m, atom_types)}
+    recorder = Recorder(model, atoms)
+    was_training = model.training
+    model.eval()
+    first = recorder.number(example_input)
+    try:
+        with torch.no_grad(), _hooks(recorder), recorder:
+            result = model(example_input)
+    finally:
+        model.train(was_training)
+    outputs = [
+        recorder.numbers[id(t)]
+        for t in (result if isinstance(result, (list, tuple)) else [result])
+        if isinstance(t, Tensor) and id(t) in recorder.numbers
+    ]
+    if not outputs:
+        raise CaptureError(f"{type(model).__name__}: its output does not come from its input through recorded operations")
+    return Recording(recorder.events, recorder.values, first, outputs, {path: m for m, path in atoms.items()})

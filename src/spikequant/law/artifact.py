@@ -1,0 +1,233 @@
+"""The `.spq` file: one safetensors file with a JSON header.  docs/format.md has the bytes.
+
+The header's ``__metadata__`` holds two strings: ``spikequant`` (canonical JSON: the schema
+version, nodes, edges, specs, decoder, metadata; arrays are named there and stored as
+tensors of the smallest integer type) and ``sha256`` over that JSON and every tensor.
+Nothing is executed on load, and no pickle is involved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from spikequant.law.errors import ArtifactError, SpikequantError
+from spikequant.law.formats import IntFormat
+from spikequant.law.network import (
+    NETWORK_VERSION,
+    Decoder,
+    Edge,
+    InputNode,
+    IntNet,
+    JoinNode,
+    MatmulNode,
+    NeuronNode,
+    Node,
+    PoolNode,
+    ReshapeNode,
+    SynapseNode,
+    TestVectors,
+)
+from spikequant.law.products import Product
+from spikequant.law.spec import NeuronSpec
+
+NODE_TYPES: dict[str, type] = {
+    "input": InputNode,
+    "synapse": SynapseNode,
+    "neuron": NeuronNode,
+    "pool": PoolNode,
+    "reshape": ReshapeNode,
+    "join": JoinNode,
+    "matmul": MatmulNode,
+}
+Tensors = dict[str, Any]
+
+
+def save(net: IntNet, path: str | os.PathLike[str]) -> None:
+    """Write `net` to `path`: a temporary file in the same folder, synced, then renamed.
+
+    Raises:
+        ArtifactError: the folder is missing or cannot be written; an older file stays whole.
+    """
+    target = Path(path)
+    tensors: Tensors = {}
+    record = _pack(net, tensors)
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    header = {"spikequant": text, "sha256": content_hash(text, tensors)}
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        os.close(handle)
+        save_file(tensors, temporary, metadata=header)
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, target)
+    except (OSError, SafetensorError) as error:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise ArtifactError(
+            f"cannot write {target}: {error}; nothing was changed. Choose a folder that exists and can be written"
+        ) from error
+
+
+def load(path: str | os.PathLike[str]) -> IntNet:
+    """Read a network; its hash must match its content.
+
+    Raises:
+        ArtifactError: missing, truncated or changed file, unknown version or field.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise ArtifactError(f"{source} is not a file; expected a network written by IntNet.save (.spq)")
+    try:
+        with safe_open(str(source), framework="numpy") as opened:
+            header = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{source} is not a readable .spq file ({error}); copy or export it again") from error
+    if "spikequant" not in header or "sha256" not in header:
+        raise ArtifactError(f"{source} is a safetensors file, but not a spikequant network")
+    if content_hash(header["spikequant"], tensors) != header["sha256"]:
+        raise ArtifactError(f"{source} was changed after it was written: its SHA-256 does not match its content")
+    try:
+        record = json.loads(header["spikequant"])
+        return _unpack(record, tensors)
+    except SpikequantError as error:
+        raise ArtifactError(f"{source}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ArtifactError(f"{source}: the header is malformed ({type(error).__name__}: {error})") from error
+
+
+def content_hash(text: str, tensors: Tensors) -> str:
+    """SHA-256 over the JSON text and every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def network_hash(net: IntNet) -> str:
+    """The hash that a saved file of this network carries."""
+    tensors: Tensors = {}
+    record = _pack(net, tensors)
+    return content_hash(json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False), tensors)
+
+
+def smallest(array: Any) -> Any:
+    """`array` in the smallest signed integer type that holds it (floats stay float64)."""
+    array = np.asarray(array)
+    if array.dtype.kind == "f":
+        return array.astype(np.float64)
+    for dtype in (np.int8, np.int16, np.int32):
+        info = np.iinfo(dtype)
+        if array.size == 0 or (array.min() >= info.min and array.max() <= info.max):
+            return array.astype(dtype)
+    return array.astype(np.int64)
+
+
+def _pack(net: IntNet, tensors: Tensors) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "version": net.version,
+        "steps": net.steps,
+        "target": net.target,
+        "metadata": dict(net.metadata),
+        "nodes": [_pack_node(node, tensors) for node in net.nodes],
+        "decoder": _pack_fields(net.decoder, "decoder", tensors),
+    }
+    if net.vectors is not None:
+        record["vectors"] = _pack_fields(net.vectors, "vectors", tensors)
+    return record
+
+
+def _pack_node(node: Node, tensors: Tensors) -> dict[str, Any]:
+    kind = next(k for k, t in NODE_TYPES.items() if isinstance(node, t))
+    return {"type": kind, **_pack_fields(node, f"nodes/{node.name}", tensors)}
+
+
+def _pack_fields(thing: Any, prefix: str, tensors: Tensors) -> dict[str, Any]:
+    return {f.name: _pack_value(getattr(thing, f.name), f"{prefix}/{f.name}", tensors) for f in dataclasses.fields(thing)}
+
+
+def _pack_value(value: Any, name: str, tensors: Tensors) -> Any:
+    if isinstance(value, np.ndarray):
+        tensors[name] = smallest(value)
+        return {"tensor": name}
+    if isinstance(value, NeuronSpec):
+        return value.to_dict()
+    if dataclasses.is_dataclass(value):
+        return _pack_fields(value, name, tensors)
+    if isinstance(value, (tuple, list)):
+        return [_pack_value(item, f"{name}/{k}", tensors) for k, item in enumerate(value)]
+    if isinstance(value, dict):
+        return {key: _pack_value(item, f"{name}/{key}", tensors) for key, item in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _unpack(record: dict[str, Any], tensors: Tensors) -> IntNet:
+    if record["version"] != NETWORK_VERSION:
+        raise ArtifactError(f"version {record['version']!r}; this release reads version {NETWORK_VERSION}")
+    used: set[str] = set()
+    record = _restore(record, tensors, used)
+    known = {"version", "steps", "target", "metadata", "nodes", "decoder", "vectors"}
+    for name in sorted(set(record) - known):
+        raise ArtifactError(f"unknown field {name!r} in the header")
+    for name in sorted(set(tensors) - used):
+        raise ArtifactError(f"the tensor {name!r} belongs to nothing in the header")
+    vectors = record.get("vectors")
+    return IntNet(
+        nodes=tuple(_unpack_node(node) for node in record["nodes"]),
+        decoder=_build(Decoder, record["decoder"]),
+        steps=record["steps"],
+        target=record["target"],
+        vectors=_build(TestVectors, vectors) if vectors is not None else None,
+        metadata=record["metadata"],
+    )
+
+
+def _restore(value: Any, tensors: Tensors, used: set[str]) -> Any:
+    """Put the tensors back where the JSON names them."""
+    if isinstance(value, dict):
+        if set(value) == {"tensor"}:
+            used.add(value["tensor"])
+            array = tensors[value["tensor"]]
+            return array if array.dtype.kind == "f" else array.astype(np.int64)
+        return {key: _restore(item, tensors, used) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_restore(item, tensors, used) for item in value]
+    return value
+
+
+def _unpack_node(record: dict[str, Any]) -> Node:
+    fields = dict(record)
+    kind = fields.pop("type")
+    if kind not in NODE_TYPES:
+        raise ArtifactError(f"unknown node type {kind!r}; expected one of {', '.join(NODE_TYPES)}")
+    if "inputs" in fields:
+        fields["inputs"] = tuple(_build(Edge, edge) for edge in fields["inputs"])
+    if fields.get("format") is not None:
+        fields["format"] = _build(IntFormat, fields["format"])
+    if kind == "synapse":
+        fields["product"] = _build(Product, fields["product"])
+    if kind == "neuron":
+        fields["spec"] = NeuronSpec.from_dict(fields["spec"])
+    node: Node = _build(NODE_TYPES[kind], fields)
+    return node
+
+
+def _build(cls: Any, record: dict[str, Any]) -> Any:
+    """A dataclass from its record: every field there, none besides; lists become tuples."""
+    names = {f.name for f in dataclasses.fields(cls)}
+    for name in sorted(set(record) ^ names):
+        raise ArtifactError(f"{cls.__name__}: the field {name!r} is {'missing' if name in names else 'unknown'}")
+    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})

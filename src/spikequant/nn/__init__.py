@@ -1,0 +1,73 @@
+"""PyTorch layers: real neurons, their quantized forms, surrogates, encoders."""
+
+from torch import nn as _torch_nn
+
+from spikequant.nn.batch_norm import NORMS, FoldedNorm
+from spikequant.nn.branch import Branch, NeuronChoice, Register
+from spikequant.nn.encoders import LatencyEncoder, Normalize, PoissonEncoder
+from spikequant.nn.neuron import (
+    IF,
+    LIF,
+    AdaptiveLIF,
+    CubaLIF,
+    LeakyIntegrator,
+    MultiSpikeIF,
+    Neuron,
+    SingleState,
+)
+from spikequant.nn.quantized_neuron import QuantizedNeuron
+from spikequant.nn.surrogate import Surrogate
+from spikequant.nn.synapse import SYNAPSES, Synapse
+from spikequant.nn.torch_ops import TorchOps
+
+POOLS = (
+    _torch_nn.MaxPool1d,
+    _torch_nn.MaxPool2d,
+    _torch_nn.AvgPool1d,
+    _torch_nn.AvgPool2d,
+    _torch_nn.AdaptiveAvgPool1d,
+    _torch_nn.AdaptiveAvgPool2d,
+)
+DROPOUTS = (_torch_nn.Dropout, _torch_nn.Dropout1d, _torch_nn.Dropout2d, _torch_nn.Identity)
+STATEFUL = (Neuron, QuantizedNeuron)
+ATOMS = (
+    *SYNAPSES,
+    *NORMS,
+    *POOLS,
+    *DROPOUTS,
+    *STATEFUL,
+    _torch_nn.Flatten,
+    Synapse,
+    FoldedNorm,
+    Normalize,
+    PoissonEncoder,
+    LatencyEncoder,
+)
+
+__all__ = [
+    "ATOMS",
+    "DROPOUTS",
+    "IF",
+    "LIF",
+    "NORMS",
+    "POOLS",
+    "STATEFUL",
+    "SYNAPSES",
+    "AdaptiveLIF",
+    "Branch",
+    "CubaLIF",
+    "FoldedNorm",
+    "LatencyEncoder",
+    "LeakyIntegrator",
+    "MultiSpikeIF",
+    "Neuron",
+    "NeuronChoice",
+    "Normalize",
+    "PoissonEncoder",
+    "QuantizedNeuron",
+    "Register",
+    "SingleState",
+    "Surrogate",
+    "Synapse",
+    "TorchOps",
+]

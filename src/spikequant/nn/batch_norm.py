@@ -1,0 +1,110 @@
+"""Batch norm that never touches the currents: it becomes thresholds and biases (DESIGN rule 8)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from spikequant.law.errors import Unsupported
+
+if TYPE_CHECKING:
+    from spikequant.nn.quantized_neuron import Branch
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+SMALLEST_GAMMA = 1e-6
+
+
+class FoldedNorm(nn.Module):
+    """Batch norm ``y = gamma (x - mean) / sigma + beta`` as numbers, not as a pass over the data.
+
+    Its input, integer sums in accumulator LSBs, leaves it unchanged.  In training with
+    ``statistics="batch"`` it measures them, updates the running statistics, and the neuron
+    behind it forms its thresholds from the batch; otherwise from the running statistics.
+
+    Attributes:
+        statistics: ``"batch"`` or ``"running"``: what forms the thresholds in training.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, source: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(source, NORMS):
+            raise Unsupported(f"{type(source).__name__} is not a batch norm that folds; expected BatchNorm1d or 2d")
+        if source.running_mean is None or source.running_var is None:
+            raise Unsupported("batch norm without running statistics cannot become thresholds; set track_running_stats")
+        self.weight, self.bias, self.eps, self.momentum = source.weight, source.bias, source.eps, source.momentum
+        self.register_buffer("running_mean", source.running_mean)
+        self.register_buffer("running_var", source.running_var)
+        self.register_buffer("num_batches_tracked", source.num_batches_tracked)
+        self.statistics = "batch"
+        self.branch: list[Branch] = []
+        self._batch: tuple[Tensor, Tensor] | None = None
+
+    def sign(self) -> Tensor:
+        """Sign of gamma, which goes into the codes: ``[C]`` of +1 and -1."""
+        if self.weight is None:
+            return torch.ones_like(self.running_mean)
+        return torch.where(self.weight.detach() < 0, -1.0, 1.0)
+
+    def gamma(self) -> Tensor:
+        """``|gamma|``, kept above `SMALLEST_GAMMA` so that an LSB never vanishes."""
+        if self.weight is None:
+            return torch.ones_like(self.running_mean)
+        return (self.weight * self.sign()).clamp_min(SMALLEST_GAMMA)
+
+    def constant_channels(self) -> Tensor:
+        """Channels whose gamma is (nearly) 0: their neurons see a constant, ``beta``."""
+        return self.gamma() <= SMALLEST_GAMMA
+
+    def fold(self) -> tuple[Tensor, Tensor, Tensor]:
+        """``(|gamma| / sigma, mean, beta)``, each ``[C]``, in float64."""
+        mean, variance = self._batch if self._batch is not None else (self.running_mean, self.running_var)
+        factor = self.gamma().to(torch.float64) / torch.sqrt(variance.to(torch.float64) + self.eps)
+        beta = self.bias if self.bias is not None else torch.zeros_like(self.running_mean)
+        return factor, mean.to(torch.float64), beta.to(torch.float64)
+
+    @property
+    def uses_batch(self) -> bool:
+        """Whether the thresholds of this forward pass come from the batch."""
+        return self.training and self.statistics == "batch" and bool(self.branch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` itself; measures it where that is asked."""
+        self._batch = None
+        if self.training and self.branch and self.momentum != 0.0 and torch.is_grad_enabled():
+            self._measure(x)
+        return x
+
+    def _measure(self, x: Tensor) -> None:
+        branch = self.branch[0]
+        dims = tuple(d for d in range(x.dim()) if d != 1)
+        variance, mean = torch.var_mean(x, dim=dims, correction=0)
+        lsb = branch.raw_lsb()
+        mean = self.sign() * mean.to(lsb.dtype) * lsb
+        bias = branch.synapse.real_bias()
+        if bias is not None:
+            mean = mean + bias
+        variance = variance.to(lsb.dtype) * lsb**2
+        self._update_running(mean.detach(), variance.detach(), x.numel() // x.shape[1])
+        if self.uses_batch:
+            self._batch = (mean, variance)
+
+    @torch.no_grad()
+    def _update_running(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        self.num_batches_tracked += 1
+        weight = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        unbiased = variance * count / max(count - 1, 1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), weight)
+
+    def extra_repr(self) -> str:
+        """Channels, for printing."""
+        return f"{self.running_mean.numel()} channels, folded into thresholds"
+
+    def __getstate__(self) -> dict[str, object]:
+        """Copies carry no graph of the last batch."""
+        return {**self.__dict__, "_batch": None}

@@ -1,0 +1,104 @@
+"""How synapses meet in a neuron group, and what a plan says of the group's registers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from spikequant.law.formats import IntFormat
+from spikequant.law.spec import StateFormat
+from spikequant.nn.batch_norm import FoldedNorm
+from spikequant.nn.synapse import Synapse
+from spikequant.quantizers import Quantizer
+
+if TYPE_CHECKING:
+    from spikequant.nn.quantized_neuron import QuantizedNeuron
+
+
+@dataclass(eq=False)
+class Branch:
+    """One path from a synapse into a neuron group."""
+
+    synapse: Synapse
+    norm: FoldedNorm | None
+    neuron: QuantizedNeuron
+    pool_unit: float = 1.0
+    shared: bool = False
+
+    def raw_lsb(self) -> Tensor:
+        """Real value of one accumulator LSB before batch norm, ``[C]``, float64."""
+        return self.synapse.channel_scale().to(torch.float64) * self.pool_unit * 2.0**-self.neuron.fraction_bits
+
+    def scale(self) -> Tensor:
+        """Real value of one unit of the integer sum after batch norm, ``[C]``, float64."""
+        scale = self.synapse.channel_scale().to(torch.float64) * self.pool_unit
+        return scale if self.norm is None else scale * self.norm.fold()[0]
+
+    def bias(self) -> Tensor | None:
+        """Real bias that this path brings, ``[C]``, float64."""
+        bias = self.synapse.real_bias()
+        bias = None if bias is None else bias.to(torch.float64)
+        if self.norm is None:
+            return bias
+        factor, mean, beta = self.norm.fold()
+        sign = self.norm.sign().to(torch.float64)
+        centre = -mean if bias is None else bias - mean
+        return sign * factor * centre + beta
+
+    def gain(self) -> tuple[Tensor, bool]:
+        """Accumulator LSBs in one unit of the sum, ``[C]`` with the sign of gamma; and whether float64 is needed."""
+        neuron = self.neuron
+        if neuron.is_frozen:
+            gain = neuron.get_buffer(f"int_gain_{neuron.branches.index(self)}").to(torch.float64)
+        else:
+            gain = neuron.gain_of(self)
+        return gain.expand(self.synapse.weight.shape[0]), neuron.needs_double
+
+    def real_unit(self) -> float:
+        """What one unit of the integer sum is worth besides the weight scale."""
+        input_scale = 1.0 if self.synapse.input_scale is None else float(self.synapse.input_scale)
+        return self.synapse.unit * self.pool_unit * input_scale
+
+    def joint_scale(self) -> Tensor:
+        """One weight scale for all synapses of the group: the largest that any of them needs."""
+        scales = [branch.synapse.fitted_scale() for branch in self.neuron.branches]
+        return torch.stack(scales).amax(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Register:
+    """What a plan says of a state: width, sign, rounding, overflow; ``limit`` in real units or None."""
+
+    bits: int
+    signed: bool = True
+    narrow: bool = False
+    rounding: str = "toward_zero"
+    overflow: str = "saturate"
+    limit: float | None = None
+    asked: bool = True
+    choose_rounding: bool = False
+    clipping: str = "threshold"
+
+    def state_format(self) -> StateFormat:
+        """The law's record of it."""
+        fmt = IntFormat(bits=self.bits, signed=self.signed, narrow=self.narrow)
+        return StateFormat(format=fmt, overflow=self.overflow, rounding=self.rounding)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronChoice:
+    """How a neuron group is to be quantized."""
+
+    membrane: Register
+    current: Register | None = None
+    input: Register | None = None
+    adaptation: Register | None = None
+    leak_bits: int = 8
+    leak_rounding: str | None = None
+    threshold: Quantizer | None = None
+    leak: Quantizer | None = None
+    bias: Quantizer | None = None
+    narrow_before_fire: bool = False

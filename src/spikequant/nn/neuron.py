@@ -1,0 +1,200 @@
+"""The neuron modules of plain PyTorch networks: the law read over real numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikequant.law import presets
+from spikequant.law.errors import DataError, Unsupported
+from spikequant.law.spec import NeuronSpec
+from spikequant.nn.loop import States, run_over_time, zero_states
+from spikequant.nn.surrogate import Surrogate
+from spikequant.nn.torch_ops import TorchOps
+
+REAL_VALUES = ("threshold", "reset_to", "leak", "leak2", "leak_i", "leak_a", "adapt", "floor")
+LAW_NAMES = {"threshold": "theta"}
+
+
+def over_features(value: Tensor, features: int, *, last: bool = False) -> Tensor:
+    """A per-channel ``[C]`` value shaped to broadcast against ``[..., C, *space]``."""
+    if value.dim() != 1 or features <= 1 or last:
+        return value
+    return value.reshape(-1, *([1] * (features - 1)))
+
+
+class Neuron(nn.Module):
+    """A layer of real neurons; `LIF`, `IF`, ... below build it.
+
+    Input and output are ``[T, N, *shape]`` in multi-step mode (``step_mode="m"``), where
+    every call starts from rest, and ``[N, *shape]`` in single-step mode (``"s"``), where
+    the state stays until `reset`.
+
+    Attributes:
+        spec: what the neuron is.
+        threshold, leak, ...: its real values, scalars or one per channel; parameters where learned.
+    """
+
+    def __init__(
+        self,
+        spec: NeuronSpec,
+        values: Mapping[str, float | Sequence[float] | Tensor],
+        *,
+        learn: Sequence[str] = (),
+        step_mode: str = "m",
+        surrogate: Surrogate | None = None,
+        detach_reset: bool = False,
+    ) -> None:
+        super().__init__()
+        if step_mode not in ("m", "s"):
+            raise Unsupported(f"step_mode {step_mode!r}; expected 'm' (multi-step, [T, N, ...]) or 's' (single-step)")
+        unknown = sorted((set(values) | set(learn)) - set(REAL_VALUES))
+        if unknown:
+            raise Unsupported(f"neuron: unknown value {unknown[0]!r}; expected some of {', '.join(REAL_VALUES)}")
+        self.spec, self.step_mode = spec, step_mode
+        self.surrogate = surrogate if surrogate is not None else Surrogate()
+        self.detach_reset = detach_reset
+        self.value_names = tuple(name for name in REAL_VALUES if name in values)
+        for name in self.value_names:
+            value = torch.as_tensor(values[name], dtype=torch.get_default_dtype()).clone()
+            if name in learn:
+                setattr(self, name, nn.Parameter(value))
+            else:
+                self.register_buffer(name, value)
+        self.state: States | None = None
+        self.steps_done = 0
+        self.watch: list[States] | None = None
+
+    def real_params(self, features: int) -> dict[str, Tensor]:
+        """The values under the law's names, shaped for `features` feature axes."""
+        params = {LAW_NAMES.get(n, n): over_features(getattr(self, n), features) for n in self.value_names}
+        if self.spec.reset == "subtract":
+            params["reset"] = params["theta"]
+        elif self.spec.reset == "value":
+            params["reset"] = params.pop("reset_to")
+        return params
+
+    def reset(self) -> None:
+        """Forget the state of single-step mode."""
+        self.state, self.steps_done = None, 0
+
+    def ops(self, like: Tensor) -> TorchOps:
+        """The reader of this layer: real numbers."""
+        return TorchOps(surrogate=self.surrogate, lsb=None, detach_reset=self.detach_reset, like=like)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes (or the membrane of a readout) for the input currents."""
+        features = x.dim() - (2 if self.step_mode == "m" else 1)
+        if features < 1:
+            wanted = "[T, N, ...]" if self.step_mode == "m" else "[N, ...]"
+            raise DataError(f"a neuron layer in step_mode {self.step_mode!r} takes {wanted}, got {tuple(x.shape)}")
+        return run_neuron(self, self.ops(x), self.spec, self.real_params(features), x)
+
+    def extra_repr(self) -> str:
+        """Order and reset, for printing."""
+        return f"{' > '.join(self.spec.order)}, reset {self.spec.reset}, step_mode {self.step_mode}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies start from rest: a state may hold a graph that cannot be copied."""
+        return {**self.__dict__, "state": None, "steps_done": 0, "watch": None}
+
+
+def run_neuron(
+    module: Any,
+    ops: TorchOps,
+    spec: NeuronSpec,
+    params: Mapping[str, Tensor],
+    x: Tensor,
+    noise_at: Callable[[int], Callable[[str], Tensor]] | None = None,
+) -> Tensor:
+    """Run a neuron module in its step mode, keeping its single-step state."""
+    watch = module.watch.append if module.watch is not None else None
+    if module.step_mode == "m":
+        start = zero_states(spec, x[0])
+        outputs, _ = run_over_time(ops, spec, params, x, start, noise_at=noise_at, watch=watch)
+        return outputs
+    states = module.state if module.state is not None else zero_states(spec, x)
+    if states["v"].shape != x.shape:
+        raise DataError(
+            f"a single-step neuron holds a state of shape {tuple(states['v'].shape)} and was given {tuple(x.shape)}; "
+            "call spikequant.reset(model) between batches"
+        )
+    outputs, module.state = run_over_time(
+        ops, spec, params, x[None], states, noise_at=noise_at, first_step=module.steps_done, watch=watch
+    )
+    module.steps_done += 1
+    return outputs[0]
+
+
+def LIF(
+    *,
+    leak: float | Tensor = 0.5,
+    threshold: float | Tensor = 1.0,
+    reset: str = "zero",
+    order: str = "leak_first",
+    **options: Any,
+) -> Neuron:
+    """Leaky integrate-and-fire, ``v = leak * v + x``.
+
+    Args:
+        leak: share of the membrane that stays in one step (``1 - 1/tau``, or ``beta``).
+        threshold: fires at ``v >= threshold``.
+        reset: ``"zero"``, ``"subtract"`` or ``"none"``.
+        order: ``"leak_first"``, ``"leak_last"`` or ``"delayed_reset"`` (snnTorch's default timing).
+        options: ``learn``, ``step_mode``, ``surrogate``, ``detach_reset`` of `Neuron`.
+    """
+    name = f"lif_{order}"
+    if name not in presets.PRESETS:
+        raise Unsupported(f"LIF order {order!r}; expected leak_first, leak_last or delayed_reset")
+    return Neuron(presets.PRESETS[name](reset=reset), {"leak": leak, "threshold": threshold}, **options)
+
+
+def IF(*, threshold: float | Tensor = 1.0, reset: str = "subtract", **options: Any) -> Neuron:
+    """Integrate-and-fire: ``v += x``, fires at ``v >= threshold``."""
+    return Neuron(presets.PRESETS["if"](reset=reset), {"threshold": threshold}, **options)
+
+
+def CubaLIF(
+    *,
+    leak: float | Tensor = 0.5,
+    leak_i: float | Tensor = 0.5,
+    threshold: float | Tensor = 1.0,
+    reset: str = "zero",
+    **options: Any,
+) -> Neuron:
+    """Current-based LIF: ``i = leak_i * i + x``; ``v = leak * v + i``."""
+    values = {"leak": leak, "leak_i": leak_i, "threshold": threshold}
+    return Neuron(presets.PRESETS["cuba_lif"](reset=reset), values, **options)
+
+
+def SingleState(*, leak: float | Tensor = 0.9, **options: Any) -> Neuron:
+    """The one-state neuron of Lui & Neftci (2021): fires at ``u > 0``, a bias plays the threshold."""
+    return Neuron(presets.single_state(), {"leak": leak, "threshold": 0.0}, **options)
+
+
+def AdaptiveLIF(
+    *,
+    leak: float | Tensor = 0.99,
+    leak_a: float | Tensor = 0.9999,
+    adapt: float | Tensor = 0.05,
+    threshold: float | Tensor = 1.0,
+    reset: str = "zero",
+    refractory: int = 5,
+    **options: Any,
+) -> Neuron:
+    """Adaptive-threshold LIF with refractory time (Diehl & Cook 2015)."""
+    values = {"leak": leak, "leak_a": leak_a, "adapt": adapt, "threshold": threshold}
+    return Neuron(presets.PRESETS["adaptive_lif"](reset=reset, refractory=refractory), values, **options)
+
+
+def MultiSpikeIF(*, threshold: float | Tensor = 1.0, spikes_max: int = 15, **options: Any) -> Neuron:
+    """Integrate-and-fire that may fire several times in a step, up to `spikes_max`."""
+    return Neuron(presets.multi_spike_if(spikes_max=spikes_max), {"threshold": threshold}, **options)
+
+
+def LeakyIntegrator(*, leak: float | Tensor = 0.9, **options: Any) -> Neuron:
+    """A readout that does not spike: its membrane ``v = leak * v + x`` leaves it."""
+    return Neuron(presets.leaky_integrator(), {"leak": leak}, **options)

@@ -1,0 +1,268 @@
+"""The quantized neuron: the law over integers, and how real values become them while training.
+
+A neuron and the synapses that meet in it form a group with one LSB per channel,
+``lsb = s * 2^-f`` (DESIGN rule 6).  `integers` gives thresholds, resets, biases and leaks
+as straight-through functions of the scale; `freeze` stores its result, and nothing
+computes it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikequant.law.bounds import StepBounds, prove_step
+from spikequant.law.errors import DataError, NotFrozen
+from spikequant.law.spec import NeuronSpec
+from spikequant.nn.branch import Branch, NeuronChoice
+from spikequant.nn.integers import integer_params, integer_spec, on_grid, wanted_exponent
+from spikequant.nn.loop import States, torch_noise
+from spikequant.nn.neuron import Neuron, over_features, run_neuron
+from spikequant.nn.synapse import Link
+from spikequant.nn.torch_ops import TorchOps
+from spikequant.quantizers import round_ste
+
+LEAST_FRACTION_BITS = 4
+MOST_FRACTION_BITS = 24
+WIDE_FRACTION_BITS = 8
+DEFAULT_LIMIT = 8.0
+
+
+@dataclass
+class Integers:
+    """The integers of a group, as float64 tensors that hold integers (or are learned through)."""
+
+    spec: NeuronSpec
+    params: dict[str, Tensor]
+    lsb: Tensor
+    gains: list[Tensor] = field(default_factory=list)
+
+
+class QuantizedNeuron(nn.Module):
+    """A neuron layer over integers; takes the place of a `Neuron` and answers the same calls.
+
+    Its input is the sum of its branches in accumulator LSBs.  Its output is spikes, or,
+    for a readout, the real value of the stored membrane.
+    """
+
+    v_limit: Tensor
+    i_limit: Tensor
+
+    def __init__(self, source: Neuron, choice: NeuronChoice, *, seed: int = 0) -> None:
+        super().__init__()
+        self.real_spec, self.choice, self.seed = source.spec, choice, seed
+        self.value_names, self.step_mode = source.value_names, source.step_mode
+        self.surrogate, self.detach_reset = source.surrogate, source.detach_reset
+        for name in self.value_names:
+            value = getattr(source, name)
+            if isinstance(value, nn.Parameter):
+                setattr(self, name, value)
+            else:
+                self.register_buffer(name, value)
+        for state in ("v_limit", "i_limit", "x_limit"):
+            self.register_buffer(state, torch.ones(()))
+        self.branches: list[Branch] = []
+        self.fraction_bits, self.layer, self.first_sample = 0, 0, 0
+        self.needs_double, self.last_axis = False, False
+        self.spec: NeuronSpec | None = None
+        self.state: States | None = None
+        self.steps_done = 0
+        self.watch: list[States] | None = None
+
+    # -- real values -------------------------------------------------------------------
+
+    def value(self, name: str) -> Tensor:
+        """A real value in float64, on the grid of its role if the plan gives it one."""
+        value: Tensor = getattr(self, name)
+        quantizer = {"threshold": self.choice.threshold, "leak": self.choice.leak, "leak_i": self.choice.leak}.get(name)
+        if quantizer is not None:
+            value = on_grid(quantizer, value)
+        return value.to(torch.float64)
+
+    def scale(self) -> Tensor:
+        """Real value of one unit of the first branch's sum, ``[C]``, float64."""
+        return self.branches[0].scale()
+
+    def gain_of(self, branch: Branch) -> Tensor:
+        """Signed accumulator LSBs in one unit of a branch's sum, ``[C]``, float64."""
+        sign = branch.norm.sign().to(torch.float64) if branch.norm is not None else torch.ones(1, dtype=torch.float64)
+        if branch is self.branches[0] or branch.shared:
+            return sign * 2.0**self.fraction_bits
+        ratio = branch.scale() / self.scale() * 2.0**self.fraction_bits
+        return sign.to(ratio) * round_ste(ratio, "half_even")
+
+    def real_bias(self) -> Tensor | None:
+        """The sum of what all branches bring, quantized if the plan says so."""
+        parts = [bias for bias in (branch.bias() for branch in self.branches) if bias is not None]
+        if not parts:
+            return None
+        total = torch.stack([part.expand_as(self.scale()) for part in parts]).sum(0)
+        return total if self.choice.bias is None else on_grid(self.choice.bias, total)
+
+    # -- building the group ------------------------------------------------------------
+
+    def add_branch(self, branch: Branch) -> None:
+        """Link a synapse (and its batch norm) to this neuron."""
+        self.branches.append(branch)
+        branch.synapse.link = Link(branch)
+        if branch.norm is not None:
+            branch.norm.branch.append(branch)
+
+    def share_scales(self) -> list[str]:
+        """Give all synapses of the group one scale per channel, where their units allow it (rule 6)."""
+        synapses = [branch.synapse for branch in self.branches]
+        if len(synapses) < 2:
+            return []
+        alike = len({(branch.real_unit(), branch.synapse.weight_scale.shape) for branch in self.branches}) == 1
+        if not alike or any(branch.norm is not None for branch in self.branches):
+            return ["several scales meet in one neuron: its other inputs are rescaled by a rounded integer gain"]
+        joint = self.branches[0].joint_scale()
+        for branch in self.branches:
+            branch.shared = True
+            if isinstance(branch.synapse.weight_scale, nn.Parameter):
+                branch.synapse.weight_scale = synapses[0].weight_scale
+        for synapse in synapses:
+            with torch.no_grad():
+                synapse.weight_scale.copy_(joint)
+        return []
+
+    def set_limits(self) -> None:
+        """Real reach of the registers before calibration: the threshold, or what the plan says."""
+        threshold = float(self.threshold.abs().max()) if "threshold" in self.value_names else 0.0
+        default = threshold if threshold > 0 else DEFAULT_LIMIT
+        registers = (("v", self.choice.membrane), ("i", self.choice.current), ("x", self.choice.input))
+        for state, register in registers:
+            if register is not None:
+                limit = register.limit if register.limit is not None else default
+                getattr(self, f"{state}_limit").fill_(limit if register.asked else 0.0)
+
+    def choose_fraction_bits(self, asked: int | None, where: str) -> list[str]:
+        """Fraction bits that keep the leak exact on the finest register of the group."""
+        with torch.no_grad():
+            scale, spec = self.scale(), integer_spec(self)
+            need = LEAST_FRACTION_BITS
+            for state, leak in (("v", spec.leak), ("i", spec.leak_i), ("x", None)):
+                register = getattr(spec, state)
+                if register is None:
+                    continue
+                bits = leak.bits if leak is not None and leak.form == "multiply" and leak.rounding is None else 0
+                wide = float(self.get_buffer(f"{state}_limit")) == 0.0
+                finest = -WIDE_FRACTION_BITS if wide else int(wanted_exponent(self, state, register, scale).min())
+                need = max(need, bits - finest)
+        self.fraction_bits = min(need, MOST_FRACTION_BITS) if asked is None else asked
+        self.prove(self.integers())
+        if self.fraction_bits < need:
+            return [f"{where}: {self.fraction_bits} fraction bits where {need} would keep its registers at full reach and fineness"]
+        return []
+
+    # -- integers ----------------------------------------------------------------------
+
+    def integers(self) -> Integers:
+        """Spec, integer parameters and LSB; stored ones once frozen, straight-through ones before."""
+        if self.is_frozen:
+            return self._stored()
+        lsb = self.scale() * 2.0**-self.fraction_bits
+        spec = integer_spec(self)
+        params = integer_params(self, spec, lsb)
+        return Integers(spec, params, lsb, [self.gain_of(branch) for branch in self.branches])
+
+    # -- freezing ----------------------------------------------------------------------
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the integers are stored."""
+        return self.spec is not None
+
+    def freeze(self) -> StepBounds:
+        """Store the integers for good; returns the proven widths."""
+        with torch.no_grad():
+            found = self.integers()
+        bounds = self.prove(found, reach=True)
+        for name, value in found.params.items():
+            self.register_buffer(f"int_{name}", value.detach().to(torch.int64))
+        for k, gain in enumerate(found.gains):
+            self.register_buffer(f"int_gain_{k}", gain.detach().to(torch.int64))
+        self.register_buffer("lsb", found.lsb.detach())
+        self.spec = found.spec
+        return bounds
+
+    def _stored(self) -> Integers:
+        assert self.spec is not None
+        params = {k[4:]: v for k, v in self.named_buffers(recurse=False) if k.startswith("int_") and "gain" not in k}
+        gains = [getattr(self, f"int_gain_{k}") for k in range(len(self.branches))]
+        return Integers(self.spec, {k: v.to(torch.float64) for k, v in params.items()}, self.get_buffer("lsb"), gains)
+
+    def frozen_integers(self) -> Integers:
+        """The stored integers.
+
+        Raises:
+            NotFrozen: they can still move.
+        """
+        if not self.is_frozen:
+            raise NotFrozen("the thresholds of this neuron layer can still move; call spikequant.freeze(model) first")
+        return self._stored()
+
+    def prove(self, found: Integers, *, reach: bool = False) -> StepBounds:
+        """Widths of one step, from bit widths and the L1 bound of the codes; `reach` looks for dead neurons."""
+        params = {k: v.detach().to(torch.int64).numpy(force=True) for k, v in found.params.items()}
+        high = torch.zeros_like(found.lsb)
+        for branch, gain in zip(self.branches, found.gains, strict=True):
+            codes = branch.synapse.codes().detach().flatten(1)
+            pool = 1.0 / branch.pool_unit
+            high = high + codes.abs().sum(1).to(torch.float64) * gain.abs() * branch.synapse.input_bound * pool
+        most = high.to(torch.int64).numpy(force=True)
+        bounds = prove_step(found.spec, params, -most, most, check_reach=reach)
+        self.needs_double = bounds.accumulator_bits > 23
+        return bounds
+
+    # -- running -----------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Forget the state of single-step mode."""
+        self.state, self.steps_done = None, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes, or the real membrane of a readout, for integer input sums."""
+        features = x.dim() - (2 if self.step_mode == "m" else 1)
+        if features < 1:
+            raise DataError(f"a neuron layer in step_mode {self.step_mode!r} was given the shape {tuple(x.shape)}")
+        dtype = torch.float64 if self.needs_double else torch.float32
+        found = self.integers()
+        lsb = over_features(found.lsb, features, last=self.last_axis).to(dtype)
+        params = {k: over_features(v, features, last=self.last_axis).to(dtype) for k, v in found.params.items()}
+        x = x.to(dtype)
+        pool_unit = self.branches[0].pool_unit
+        if pool_unit != 1.0:
+            x = round_ste(x / pool_unit, "half_even")
+        ops = TorchOps(surrogate=self.surrogate, lsb=lsb, detach_reset=self.detach_reset, like=x)
+        shape = x.shape[1:] if self.step_mode == "m" else x.shape
+        noise = torch_noise(self.seed, self.layer, self.first_sample, shape, x.device) if self._is_noisy() else None
+        output = run_neuron(self, ops, found.spec, params, x, noise)
+        if found.spec.output == "state":
+            output = output * (params["v_load"] * lsb)
+        return output.to(torch.float32)
+
+    def _is_noisy(self) -> bool:
+        registers = (self.choice.membrane, self.choice.current, self.choice.adaptation)
+        return any(r is not None and r.rounding == "stochastic" for r in registers)
+
+    def train(self, mode: bool = True) -> QuantizedNeuron:
+        """Set the mode; the float type that carries the integers is proven anew."""
+        super().train(mode)
+        if self.branches and not self.is_frozen:
+            with torch.no_grad():
+                self.prove(self.integers())
+        return self
+
+    def extra_repr(self) -> str:
+        """Membrane width and state, for printing."""
+        m = self.choice.membrane
+        kind = "" if m.signed else "unsigned "
+        return f"{' > '.join(self.real_spec.order)}, membrane {m.bits} {kind}bits{', frozen' if self.is_frozen else ''}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies start from rest."""
+        return {**self.__dict__, "state": None, "steps_done": 0, "watch": None}

@@ -1,0 +1,269 @@
+"""Quantized linear maps: integer codes times spikes, summed in the LSB of the neuron that they feed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spikequant.law.errors import NotFrozen, Unsupported
+from spikequant.law.formats import IntFormat
+from spikequant.nn.torch_ops import encode_ste
+from spikequant.quantizers import Quantizer, round_ste
+
+if TYPE_CHECKING:
+    from spikequant.nn.branch import Branch
+
+SYNAPSES = (nn.Linear, nn.Conv1d, nn.Conv2d)
+
+
+@dataclass(frozen=True)
+class Link:
+    """A reference to the neuron group that a synapse feeds; hides it from the module tree."""
+
+    branch: Branch
+
+
+class Synapse(nn.Module):
+    """The quantized form of `nn.Linear`, `nn.Conv1d` and `nn.Conv2d`; same parameter names.
+
+    Until it is linked to a neuron group it returns real currents,
+    ``s * (codes . x) + bias``; linked, it returns integers in accumulator LSBs, and the
+    group adds the bias.
+
+    Attributes:
+        weight, bias: the float master copies.
+        weight_scale: ``s``, one per output channel or one for all.
+        input_scale: scale of a real network input, else None.
+        unit: real value of one unit of its input when that is not 1 (average pooling).
+    """
+
+    weight_scale: Tensor
+    frozen_codes: Tensor | None
+    input_scale: Tensor | None
+    input_mean: Tensor | None
+    input_std: Tensor | None
+
+    def __init__(self, source: nn.Module, quantizer: Quantizer, *, per_channel: bool = True) -> None:
+        super().__init__()
+        if not isinstance(source, SYNAPSES):
+            raise Unsupported(f"{type(source).__name__} is not a layer with weights; expected Linear, Conv1d or Conv2d")
+        self.kind = "linear" if isinstance(source, nn.Linear) else "conv"
+        if isinstance(source, nn.Linear):
+            self.stride, self.padding, self.dilation, self.groups = (), (), (), 1
+        else:
+            self._read_convolution(source)
+        self.weight, self.bias = source.weight, source.bias
+        self.quantizer, self.per_channel = quantizer, per_channel
+        self.bias_quantizer: Quantizer | None = None
+        self.input_format: IntFormat | None = None
+        self.unit = 1.0
+        self.link: Link | None = None
+        self.register_buffer("frozen_codes", None)
+        self.register_buffer("input_scale", None)
+        self.register_buffer("input_mean", None)
+        self.register_buffer("input_std", None)
+        self.input_bound = 1
+        self.readout_bits = 0
+        self.watch: list[Tensor] | None = None
+        self._cache: dict[str, Any] = {}
+        self._fit_scale()
+
+    def _read_convolution(self, source: nn.Conv1d | nn.Conv2d) -> None:
+        if source.padding_mode != "zeros" or isinstance(source.padding, str):
+            raise Unsupported(
+                f"{type(source).__name__}: padding {source.padding!r} with mode {source.padding_mode!r}; "
+                "expected numbers and the mode 'zeros'"
+            )
+        self.stride, self.padding = tuple(source.stride), tuple(source.padding)
+        self.dilation, self.groups = tuple(source.dilation), source.groups
+
+    def _fit_scale(self) -> None:
+        scale = self.fitted_scale()
+        if self.quantizer.scale_mode == "learned":
+            self.weight_scale = nn.Parameter(scale)
+        else:
+            self.register_buffer("weight_scale", scale)
+
+    def fitted_scale(self) -> Tensor:
+        """What the quantizer fits on the weights of now."""
+        return self.quantizer.fit(self.folded_weight().detach(), channel_axis=0 if self.per_channel else None)
+
+    def folded_weight(self) -> Tensor:
+        """The weights with the deviation of the input's normalization folded in (DESIGN rule 9)."""
+        if self.input_std is None:
+            return self.weight
+        return self.weight / self.input_std.reshape(1, -1, *([1] * (self.weight.dim() - 2)))
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the codes are fixed integers."""
+        return self.frozen_codes is not None
+
+    def scale(self) -> Tensor:
+        """The weight scale as the graph uses it; a dynamic one follows the weights."""
+        if self.quantizer.scale_mode != "dynamic":
+            return self.quantizer.graph_scale(self.weight_scale, self.folded_weight())
+        shared = self.link is not None and self.link.branch.shared
+        with torch.no_grad():
+            self.weight_scale.copy_(self.link.branch.joint_scale() if self.link and shared else self.fitted_scale())
+        return self.weight_scale
+
+    @torch.no_grad()
+    def refit(self) -> None:
+        """Fit the scale anew to the weights of now."""
+        self.weight_scale.copy_(self.fitted_scale())
+
+    @torch.no_grad()
+    def set_input_limit(self, limit: float) -> None:
+        """The scale of a real input whose codes reach `limit`."""
+        assert self.input_format is not None
+        self.input_scale = torch.tensor(limit / self.input_format.max if limit > 0 else 1.0)
+
+    def codes(self) -> Tensor:
+        """Integer codes in a float tensor, with straight-through gradients; once per parameter version."""
+        if self.frozen_codes is not None:
+            return self.frozen_codes.to(self.weight.dtype)
+        key = (self.weight._version, self.weight_scale._version, id(self.weight), torch.is_grad_enabled())
+        if self._cache.get("key") != key or "codes" not in self._cache:
+            scale = self.scale()
+            codes = self.quantizer.codes(self.folded_weight(), scale, noise=self._noise())
+            key = (self.weight._version, self.weight_scale._version, id(self.weight), torch.is_grad_enabled())
+            self._cache = {"key": key, "codes": codes, "scale": scale}
+            if codes.requires_grad:
+                cache = self._cache
+                codes.register_hook(lambda _: cache.clear())  # its graph is spent after one backward
+        codes_now: Tensor = self._cache["codes"]
+        return codes_now
+
+    def current_scale(self) -> Tensor:
+        """The scale that belongs to `codes`."""
+        if self.frozen_codes is not None:
+            return self.weight_scale
+        self.codes()
+        scale: Tensor = self._cache["scale"]
+        return scale
+
+    def _noise(self) -> Tensor | None:
+        if self.quantizer.rounding != "stochastic":
+            return None
+        generator = torch.Generator().manual_seed(self.weight._version)
+        return torch.rand(self.weight.shape, generator=generator).to(self.weight)
+
+    def channel_scale(self) -> Tensor:
+        """Real value of one unit of the integer sum, per output channel: ``[out]``."""
+        scale = self.current_scale().reshape(-1).expand(self.weight.shape[0])
+        if self.input_scale is not None:
+            scale = scale * self.input_scale
+        return scale * self.unit
+
+    def real_bias(self) -> Tensor | None:
+        """The bias with the mean of the input's normalization folded in, ``[out]``; None if there is none."""
+        if self.input_mean is None:
+            return self.bias
+        per_tap = self.codes().flatten(2).sum(2) if self.kind == "conv" else self.codes()
+        scale = self.current_scale().reshape(-1).expand(self.weight.shape[0])
+        offset = -(per_tap @ self.input_mean.to(per_tap)) * scale
+        return offset if self.bias is None else self.bias + offset
+
+    def pad_codes(self) -> Tensor | None:
+        """Input codes of the value zero, per input channel, where that is not 0."""
+        if self.input_mean is None or self.input_scale is None or self.input_format is None:
+            return None
+        low, high = self.input_format.min, self.input_format.max
+        return encode_ste(self.input_mean, self.input_scale, low, high)
+
+    def freeze(self) -> None:
+        """Store the codes as integers; they no longer follow the weights."""
+        with torch.no_grad():
+            codes = self.codes().detach()
+            self.weight_scale.copy_(self.current_scale())
+        self._cache = {}
+        self.frozen_codes = codes.to(torch.int32)
+
+    def integer_codes(self) -> Tensor:
+        """The frozen codes as int64.
+
+        Raises:
+            NotFrozen: the layer still trains.
+        """
+        if self.frozen_codes is None:
+            raise NotFrozen("the codes of this layer can still move; call spikequant.freeze(model) first")
+        return self.frozen_codes.to(torch.int64)
+
+    def integer_input(self, x: Tensor) -> Tensor:
+        """The input in whole units: codes of a real input, counts of averaged spikes."""
+        if self.input_scale is not None:
+            assert self.input_format is not None
+            return encode_ste(x, self.input_scale, self.input_format.min, self.input_format.max)
+        if self.unit != 1.0:
+            x = x / self.unit
+            return x if self.training else round_ste(x, "half_even")
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Integer sums in accumulator LSBs when linked, real currents when not."""
+        x = self.integer_input(x)
+        if self.link is None:
+            return self._readout(x)
+        gain, wide = self.link.branch.gain()
+        if wide:
+            return self.sums(x, self.codes()).to(torch.float64) * self._over_channels(gain)
+        return self.sums(x, self.codes() * gain.reshape(-1, *([1] * (self.weight.dim() - 1))).to(self.weight.dtype))
+
+    def _over_channels(self, value: Tensor) -> Tensor:
+        return value if self.kind == "linear" else value.reshape(-1, *([1] * (self.weight.dim() - 2)))
+
+    def readout_lsb(self) -> Tensor:
+        """LSB of a layer that feeds no neuron: ``s * 2^-readout_bits``, in float64."""
+        return self.channel_scale().to(torch.float64) * 2.0**-self.readout_bits
+
+    def readout_bias(self) -> Tensor | None:
+        """Its bias in that LSB, rounded half to even."""
+        bias = self.real_bias()
+        return None if bias is None else round_ste(bias.to(torch.float64) / self.readout_lsb(), "half_even")
+
+    def _readout(self, x: Tensor) -> Tensor:
+        """Real currents: whole accumulator LSBs times what one is worth."""
+        total = self.sums(x, self.codes()).to(torch.float64) * 2.0**self.readout_bits
+        bias = self.readout_bias()
+        if bias is not None:
+            total = total + self._over_channels(bias)
+        if self.watch is not None:
+            self.watch.append(total.detach())
+        return (total * self._over_channels(self.readout_lsb())).to(self.weight.dtype)
+
+    @property
+    def sums_bound(self) -> int:
+        """Largest magnitude of an integer sum, from the widths alone."""
+        fan_in = self.weight[0].numel()
+        return fan_in * max(abs(self.quantizer.code_format.min), self.quantizer.code_format.max) * self.input_bound
+
+    def sums(self, x: Tensor, codes: Tensor) -> Tensor:
+        """The exact integer sums, in the narrowest float type that holds them."""
+        if self.sums_bound >= 2**24:
+            x, codes = x.to(torch.float64), codes.to(torch.float64)
+        pad = self.pad_codes()
+        if pad is None:
+            return self._map(x, codes)
+        taps = codes.flatten(2).sum(2) if self.kind == "conv" else codes
+        border = taps @ pad.to(taps)
+        return self._map(x - self._over_channels(pad), codes) + self._over_channels(border)
+
+    def _map(self, x: Tensor, codes: Tensor) -> Tensor:
+        if self.kind == "linear":
+            return F.linear(x, codes)
+        function = F.conv1d if self.weight.dim() == 3 else F.conv2d
+        return function(x, codes, None, self.stride, self.padding, self.dilation, self.groups)
+
+    def extra_repr(self) -> str:
+        """Shape and quantizer, for printing."""
+        state = ", frozen" if self.is_frozen else ""
+        return f"{self.kind} {tuple(self.weight.shape)}, {self.quantizer.name} {self.quantizer.bits} bits{state}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles carry no cached graph."""
+        return {**self.__dict__, "_cache": {}}

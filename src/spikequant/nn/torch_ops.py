@@ -1,0 +1,184 @@
+"""`TorchOps`: the law over float tensors that hold integers, with straight-through gradients.
+
+Forward every word gives the very integers of `IntOps`, as long as all of them stay below
+2^24 in float32 (2^53 in float64); the caller proves that (`carrier_dtype`).  Backward,
+``shr`` passes ``2^-n``, ``clip`` passes inside its range, ``ge`` passes the surrogate of
+the difference in real units, and ``const`` passes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikequant.law.products import Product
+from spikequant.law.rounding import Rounding
+from spikequant.nn.surrogate import Surrogate
+from spikequant.quantizers.straight_through import round_ste
+
+CARRIER_BITS = {torch.float32: 24, torch.float64: 53}
+
+
+def carrier_dtype(bound: int) -> torch.dtype:
+    """The narrowest float type in which every integer up to `bound` is exact.
+
+    >>> carrier_dtype(2**24 - 1), carrier_dtype(2**24)
+    (torch.float32, torch.float64)
+    """
+    return torch.float32 if bound < 2**24 else torch.float64
+
+
+def _sum_to(gradient: Tensor, shape: torch.Size) -> Tensor:
+    """Sum out what broadcasting had expanded."""
+    return gradient.sum_to_size(shape) if gradient.shape != shape else gradient
+
+
+class _Fire(torch.autograd.Function):
+    """``1[a >= b]`` with the surrogate of ``(a - b) * lsb``."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, lsb: Tensor, surrogate: Surrogate) -> Tensor:
+        ctx.save_for_backward(a, b, lsb)
+        ctx.surrogate = surrogate
+        return torch.ge(a, b).to(a.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, lsb = ctx.saved_tensors
+        difference = a - b
+        local = gradients[0] * ctx.surrogate.derivative(difference * lsb)
+        toward_a = local * lsb
+        return (
+            _sum_to(toward_a, a.shape) if ctx.needs_input_grad[0] else None,
+            _sum_to(-toward_a, b.shape) if ctx.needs_input_grad[1] else None,
+            _sum_to(local * difference, lsb.shape) if ctx.needs_input_grad[2] else None,
+            None,
+        )
+
+
+class _Where(torch.autograd.Function):
+    """``b + c * (a - b)`` for a spike `c`, without computing it that way forward."""
+
+    @staticmethod
+    def forward(ctx: Any, c: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(c, a, b)
+        return torch.where(c != 0, a, b)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        c, a, b = ctx.saved_tensors
+        gradient = gradients[0]
+        return (
+            _sum_to(gradient * (a - b), c.shape) if ctx.needs_input_grad[0] else None,
+            _sum_to(gradient * c, a.shape) if ctx.needs_input_grad[1] else None,
+            _sum_to(gradient * (1 - c), b.shape) if ctx.needs_input_grad[2] else None,
+        )
+
+
+class _ShiftRight(torch.autograd.Function):
+    """``a / 2^n`` rounded by name; backward ``2^-n``."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, n: Tensor, rounding: Rounding, noise: Tensor | None) -> Tensor:
+        factor = torch.exp2(-n)
+        ctx.save_for_backward(factor)
+        if rounding in ("half_up", "half_away", "stochastic"):
+            return _shift_with_offset(a, n, factor, rounding, noise)
+        shifted = a * factor
+        if rounding == "floor":
+            return shifted.floor_()
+        return shifted.trunc_() if rounding == "toward_zero" else shifted.round_()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (factor,) = ctx.saved_tensors
+        return gradients[0] * factor, None, None, None
+
+
+def _shift_with_offset(a: Tensor, n: Tensor, factor: Tensor, rounding: Rounding, noise: Tensor | None) -> Tensor:
+    """The roundings that add something below the cut, in integer units before scaling."""
+    half = torch.where(n > 0, torch.exp2(n - 1), torch.zeros_like(n))
+    if rounding == "half_up":
+        return ((a + half) * factor).floor_()
+    if rounding == "half_away":
+        return torch.sign(a) * ((a.abs() + half) * factor).floor_()
+    assert noise is not None
+    span = torch.exp2(n).to(torch.int64)
+    return ((a + (noise & (span - 1)).to(a.dtype)) * factor).floor_()
+
+
+class TorchOps:
+    """The ten words over tensors.
+
+    Args:
+        surrogate: gradient of the spike.
+        lsb: real value of one accumulator LSB, broadcastable against the membrane; None
+            for a real neuron, whose unit is 1.
+        detach_reset: no gradient through the spike that decides a `where`.
+        like: a tensor whose type and device the constants take.
+    """
+
+    def __init__(self, *, surrogate: Surrogate, lsb: Tensor | None, detach_reset: bool, like: Tensor) -> None:
+        self.surrogate, self.detach_reset = surrogate, detach_reset
+        self.rounds = lsb is not None
+        self.dtype, self.device = like.dtype, like.device
+        self.lsb = torch.ones((), dtype=self.dtype, device=self.device) if lsb is None else lsb.to(self.dtype)
+        self._constants: dict[float, Tensor] = {}
+
+    def const(self, value: Any) -> Tensor:
+        """A tensor that nothing is learned through."""
+        if isinstance(value, Tensor):
+            return value.detach()
+        if value not in self._constants:
+            self._constants[value] = torch.tensor(value, dtype=self.dtype, device=self.device)
+        return self._constants[value]
+
+    def add(self, a: Tensor, b: Tensor) -> Tensor:
+        """``a + b``."""
+        return a + b
+
+    def sub(self, a: Tensor, b: Tensor) -> Tensor:
+        """``a - b``."""
+        return a - b
+
+    def mul(self, a: Tensor, b: Tensor) -> Tensor:
+        """``a * b``."""
+        return a * b
+
+    def shr(self, a: Tensor, n: Tensor, rounding: Rounding, noise: Tensor | None = None) -> Tensor:
+        """``a / 2^n``: rounded for an integer neuron, plain for a real one."""
+        if not self.rounds:
+            return a * torch.exp2(-n)
+        shifted: Tensor = _ShiftRight.apply(a, n, rounding, noise)
+        return shifted
+
+    def clip(self, a: Tensor, low: int, high: int) -> Tensor:
+        """`a` inside ``[low, high]``."""
+        return a.clamp(low, high)
+
+    def ge(self, a: Tensor, b: Tensor) -> Tensor:
+        """1 where ``a >= b``; backward the surrogate."""
+        fired: Tensor = _Fire.apply(a, b, self.lsb, self.surrogate)
+        return fired
+
+    def where(self, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """`a` where the spike is 1, else `b`."""
+        if self.detach_reset or not condition.requires_grad:
+            return torch.where(condition != 0, a, b)
+        chosen: Tensor = _Where.apply(condition, a, b)
+        return chosen
+
+    def max(self, a: Tensor, b: Tensor) -> Tensor:
+        """The larger of two."""
+        return torch.maximum(a, b)
+
+    def dot(self, x: Tensor, product: Product) -> Tensor:
+        """Sum of codes times inputs of a fully connected layer; layers call their own convolution."""
+        return x @ torch.as_tensor(product.codes, dtype=x.dtype, device=x.device).T
+
+
+def encode_ste(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+    """Real data as input codes, ``clip(round_half_even(x / scale))``, straight-through."""
+    return round_ste(x / scale, "half_even").clamp(low, high)

@@ -1,0 +1,295 @@
+"""`quantize_`: put quantized layers in the place of real ones, and say what was done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from spikequant.capture import Graph, capture
+from spikequant.law.errors import DataError, PlanError, Unsupported
+from spikequant.law.formats import IntFormat
+from spikequant.nn import Branch, FoldedNorm, Neuron, NeuronChoice, Normalize, QuantizedNeuron, Register, Synapse
+from spikequant.nn.integers import leak_bits
+from spikequant.plan import LayerPlan, Plan, StateRole
+from spikequant.quantize.groups import NORMALIZING, STATEFUL, WEIGHTED, Path, Structure, module_of, structure
+from spikequant.quantize.report import QuantizedRow, QuantizeReport
+from spikequant.quantizers import Quantizer, Uniform
+
+WIDE_WEIGHT_BITS = 16
+WIDE_STATE_BITS = 20
+WIDE_FRACTION_BITS = 8
+INPUT_BITS = 8
+LEAST_FRACTION_BITS = 4
+
+
+@dataclass
+class _Dresser:
+    """One call of `quantize_`."""
+
+    model: nn.Module
+    plan: Plan
+    found: Structure
+    rows: list[QuantizedRow]
+    notes: list[str]
+
+    def layer(self, node_name: str) -> LayerPlan:
+        return self.plan.layer(self.found.graph.node(node_name).path)
+
+
+def quantize_(model: nn.Module, plan: Plan, example_input: Tensor, *, quiet: bool = False) -> QuantizeReport:
+    """Quantize `model` in place by `plan`; returns (and prints) what was done to every module.
+
+    Weighted layers become `Synapse`, neurons `QuantizedNeuron`, batch norms `FoldedNorm`;
+    parameters keep their names and objects.  In a group of layers and neurons of which
+    the plan asks only a part, the rest is kept wide (16-bit weights, 20-bit states), which
+    the report says.  A plan without any role leaves the model as it is.
+
+    Args:
+        model: any torch module with `spikequant.nn` neurons.
+        plan: see `Plan`.
+        example_input: a batch of at least 2 samples, as `model` takes it.
+        quiet: do not print the report.
+
+    Raises:
+        PlanError: a rule or a role of the plan applies to nothing.
+        DataError: weights or example are NaN or infinite.
+        CaptureError, Unsupported: the network has no integer form; the message says where.
+    """
+    check_finite(model, example_input)
+    if any(isinstance(m, (Synapse, QuantizedNeuron)) for m in model.modules()):
+        raise Unsupported("this model is quantized already; start again from the real one (for example a deep copy of it)")
+    graph = capture(model, example_input)
+    found = structure(graph, model, example_input)
+    _check_plan(plan, graph, model)
+    work = _Dresser(model, plan, found, [], [])
+    for neuron, paths in found.paths.items():
+        _dress_group(work, neuron, paths, example_input)
+    for name in found.readouts:
+        _dress_readout(work, name, example_input)
+    _add_skipped(work)
+    report = QuantizeReport(tuple(work.rows), tuple(work.notes))
+    if plan.rules and not report.quantized and any(rule.asked() for rule in plan.rules):
+        raise PlanError("the plan quantized nothing; its roles apply to no layer of this model")
+    if not quiet:
+        print(report)  # noqa: T201
+    return report
+
+
+def check_finite(model: nn.Module, example_input: Tensor) -> None:
+    """Raise `DataError` on NaN or infinite weights or data."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers(), ("example_input", example_input)):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise DataError(f"{name} holds NaN or infinite values; expected finite numbers (did the training diverge?)")
+
+
+def _check_plan(plan: Plan, graph: Graph, model: nn.Module) -> None:
+    """Every rule must match a layer, and every role of it must apply to one of these."""
+    names = {n.path: module_of(n, model) for n in graph.nodes if n.kind == "module"}
+    layers = {p: m for p, m in names.items() if isinstance(m, (*WEIGHTED, *STATEFUL))}
+    for rule in plan.rules:
+        mine = [p for p in layers if next((r for r in plan.rules if r.matches(p)), None) is rule]
+        if not any(rule.matches(p) for p in layers):
+            raise PlanError(f"plan: the rule {rule.match!r} matches no layer; there are {', '.join(layers)}")
+        if not mine:
+            raise PlanError(f"plan: the rule {rule.match!r} is never used; rules above it match all of its layers first")
+        kinds = {"weight": WEIGHTED, "bias": WEIGHTED, "input": WEIGHTED}
+        for role in rule.asked():
+            if not any(isinstance(layers[p], kinds.get(role, STATEFUL)) for p in mine):
+                raise PlanError(f"plan: the role {role!r} of the rule {rule.match!r} applies to none of {', '.join(mine)}")
+
+
+def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: Tensor) -> None:
+    graph, model = work.found.graph, work.model
+    source = module_of(graph.node(neuron), model)
+    asked = [work.layer(neuron).asked(), *(work.layer(p.synapse).asked() for p in paths)]
+    if not any(asked):
+        return
+    assert isinstance(source, Neuron)
+    per_tensor = source.spec.output == "state"
+    synapses = [_dress_synapse(work, p.synapse, example, per_channel=not per_tensor) for p in paths]
+    quantized = QuantizedNeuron(source, _choice(work, neuron, paths), seed=work.plan.seed)
+    quantized.layer = list(work.found.paths).index(neuron)
+    quantized.last_axis = synapses[0].kind == "linear"
+    several = len(paths) > 1
+    for path, synapse in zip(paths, synapses, strict=True):
+        norm = _dress_norm(work, path.norm, several=several)
+        branch = Branch(synapse, norm, quantized, pool_unit=float(path.pool_unit))
+        quantized.add_branch(branch)
+    quantized.share_scales()
+    quantized.set_limits()
+    work.notes += quantized.choose_fraction_bits(work.plan.fraction_bits, graph.node(neuron).path)
+    replace_module(model, graph.node(neuron).path, quantized)
+    _report_neuron(work, neuron, quantized)
+
+
+def _dress_synapse(work: _Dresser, name: str, example: Tensor, *, per_channel: bool) -> Synapse:
+    node = work.found.graph.node(name)
+    source, plan = module_of(node, work.model), work.layer(name)
+    role = plan.weight
+    quantizer: Quantizer = Uniform(WIDE_WEIGHT_BITS) if role is None else role.build(f"{node.path}.weight")
+    assert source is not None
+    synapse = Synapse(source, quantizer, per_channel=per_channel and (role is None or role.per_channel))
+    if plan.bias is not None:
+        if source.bias is None and work.plan.rules and not _has_norm(work, name):
+            work.notes.append(f"{node.path}: the plan asks for a bias quantizer, but the layer has no bias")
+        synapse.bias_quantizer = plan.bias.build(f"{node.path}.bias")
+    flow = work.found.flows[node.inputs[0].source]
+    synapse.unit, synapse.input_bound = float(flow.unit), flow.bound
+    if flow.domain == "analog":
+        _dress_input(work, synapse, plan, example)
+    elif plan.input is not None and work.found.graph.node(node.inputs[0].source).kind == "input":
+        work.notes.append(f"{node.path}: the input is whole numbers already; its bits are counted, nothing is rounded")
+    synapse.refit()
+    replace_module(work.model, node.path, synapse)
+    _report_synapse(work, node.path, synapse, asked=role is not None)
+    return synapse
+
+
+def _has_norm(work: _Dresser, synapse: str) -> bool:
+    return any(p.norm is not None for paths in work.found.paths.values() for p in paths if p.synapse == synapse)
+
+
+def _dress_input(work: _Dresser, synapse: Synapse, plan: LayerPlan, example: Tensor) -> None:
+    """DESIGN rule 9: one scale for the input; normalization folds."""
+    role = plan.input or StateRole(bits=INPUT_BITS, signed=bool((example < 0).any()), rounding="half_even")
+    signed = role.signed and bool((example < 0).any())
+    synapse.input_format = IntFormat(bits=role.bits, signed=signed, narrow=signed)
+    synapse.input_bound = synapse.input_format.max
+    limit = role.limit if role.limit is not None else float(example.abs().max())
+    synapse.set_input_limit(limit)
+    for path, module in work.model.named_modules():
+        if isinstance(module, Normalize):
+            if synapse.kind == "linear" and module.mean.numel() != synapse.weight.shape[1]:
+                raise Unsupported(f"{path}: Normalize has {module.mean.numel()} channels, the first layer {synapse.weight.shape[1]}")
+            synapse.input_mean, synapse.input_std = module.mean, module.std
+            module.folded = True
+    work.rows.append(
+        QuantizedRow(module="(input)", kind="input", role="input", quantizer="uniform", bits=role.bits,
+                     low=-limit if signed else 0.0, high=limit, note="" if plan.input else "not asked: 8 bits")
+    )  # fmt: skip
+
+
+def _dress_norm(work: _Dresser, name: str | None, *, several: bool) -> FoldedNorm | None:
+    if name is None:
+        return None
+    node = work.found.graph.node(name)
+    source = module_of(node, work.model)
+    assert isinstance(source, NORMALIZING)
+    norm = FoldedNorm(source)
+    if several:
+        norm.statistics = "running"
+        work.notes.append(f"{node.path}: several paths meet in one neuron, so running statistics form its thresholds in training")
+    constant = int(norm.constant_channels().sum())
+    if constant:
+        work.notes.append(f"{node.path}: gamma is (nearly) 0 in {constant} channels; their neurons see a constant")
+    replace_module(work.model, node.path, norm)
+    work.rows.append(QuantizedRow(module=node.path, kind="BatchNorm", role="fold", quantizer="-", note="folded into thresholds"))
+    return norm
+
+
+def _dress_readout(work: _Dresser, name: str, example: Tensor) -> None:
+    """A last layer without a neuron: its currents are summed exactly; one scale for all classes (rule 7)."""
+    if not work.layer(name).asked():
+        return
+    synapse = _dress_synapse(work, name, example, per_channel=False)
+    synapse.readout_bits = LEAST_FRACTION_BITS if work.plan.fraction_bits is None else work.plan.fraction_bits
+
+
+def _register(role: StateRole | None, *, attach_default: bool = False) -> Register | None:
+    if role is None:
+        return None
+    return Register(
+        bits=role.bits,
+        signed=role.signed,
+        narrow=role.narrow,
+        rounding="toward_zero" if role.rounding == "auto" else role.rounding,
+        overflow=role.overflow,
+        limit=role.limit,
+        choose_rounding=role.rounding == "auto",
+        clipping=role.clipping,
+    )
+
+
+def _choice(work: _Dresser, neuron: str, paths: tuple[Path, ...]) -> NeuronChoice:
+    plan, where = work.layer(neuron), work.found.graph.node(neuron).path
+    membrane = _register(plan.membrane) or Register(bits=WIDE_STATE_BITS, asked=False)
+    current = _register(plan.current)
+    source = module_of(work.found.graph.node(neuron), work.model)
+    assert isinstance(source, Neuron)
+    cuba = source.spec.has_current
+    bias = next((work.layer(p.synapse).bias for p in paths if work.layer(p.synapse).bias is not None), None)
+    leak = plan.leak
+    leak_quantizer = None
+    if leak is not None and leak.quantizer is not None:
+        from spikequant.quantizers import quantizer_from_dict
+
+        leak_quantizer = quantizer_from_dict({"name": leak.quantizer, **leak.options})
+    return NeuronChoice(
+        membrane=membrane,
+        current=(current or Register(bits=membrane.bits if plan.membrane else WIDE_STATE_BITS, asked=False)) if cuba else None,
+        input=None if cuba else current,
+        leak_bits=8 if leak is None else leak.bits,
+        leak_rounding=None if leak is None else leak.rounding,
+        leak=leak_quantizer,
+        threshold=None if plan.threshold is None else plan.threshold.build(f"{where}.threshold"),
+        bias=None if bias is None else bias.build(f"{where}.bias"),
+        narrow_before_fire=plan.membrane is not None and plan.membrane.attach == "before_fire",
+    )
+
+
+def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Put `module` at `path`, in the training mode of what stood there."""
+    parent_path, _, name = path.rpartition(".")
+    parent = model.get_submodule(parent_path)
+    module.train(getattr(parent, name).training)
+    setattr(parent, name, module)
+
+
+def sqnr_db(x: Tensor, quantized: Tensor) -> float:
+    """Signal to quantization noise, ``10 log10(sum x^2 / sum (x - q)^2)`` in dB."""
+    noise = float((x - quantized).pow(2).sum())
+    return float("inf") if noise == 0 else 10 * float(torch.log10(x.pow(2).sum() / noise))
+
+
+def _report_synapse(work: _Dresser, path: str, synapse: Synapse, *, asked: bool) -> None:
+    with torch.no_grad():
+        weight = synapse.folded_weight()
+        restored = synapse.codes() * synapse.current_scale()
+    q = synapse.quantizer
+    work.rows.append(
+        QuantizedRow(module=path, kind=synapse.kind, role="weight", quantizer=q.name, bits=q.bits, low=float(restored.min()),
+                     high=float(restored.max()), sqnr_db=sqnr_db(weight, restored), note="" if asked else "not asked: kept wide")
+    )  # fmt: skip
+
+
+def _report_neuron(work: _Dresser, neuron: str, quantized: QuantizedNeuron) -> None:
+    path, choice = work.found.graph.node(neuron).path, quantized.choice
+    for role, state, register in (("membrane", "v", choice.membrane), ("current", "i", choice.current), ("current", "x", choice.input)):
+        if register is not None:
+            limit = float(getattr(quantized, f"{state}_limit"))
+            note = "" if register.asked else "not asked: kept wide"
+            work.rows.append(
+                QuantizedRow(module=path, kind="neuron", role=role, quantizer="uniform", bits=register.bits,
+                             low=-limit if register.signed else 0.0, high=limit, note=note)
+            )  # fmt: skip
+    for role, quantizer in (("threshold", choice.threshold), ("leak", choice.leak), ("bias", choice.bias)):
+        if quantizer is not None:
+            work.rows.append(QuantizedRow(module=path, kind="neuron", role=role, quantizer=quantizer.name, bits=quantizer.bits))
+    if "leak" in quantized.value_names and choice.leak is None:
+        bits = leak_bits(quantized.value("leak").detach(), choice.leak_bits)
+        work.rows.append(QuantizedRow(module=path, kind="neuron", role="leak", quantizer="k/2^b", bits=max(bits, 1)))
+
+
+def _add_skipped(work: _Dresser) -> None:
+    done = {row.module for row in work.rows}
+    used = {n.path for n in work.found.graph.nodes if n.kind == "module"}
+    for path, module in work.model.named_modules():
+        is_layer = isinstance(module, (*WEIGHTED, *STATEFUL, *NORMALIZING))
+        if is_layer and path not in done:
+            why = "no rule of the plan asks for it" if path in used else "not called in the forward pass"
+            work.rows.append(QuantizedRow(module=path, kind=type(module).__name__, role="-", note=why))
+
+
+__all__ = ["check_finite", "quantize_", "replace_module", "sqnr_db"]

@@ -1,0 +1,84 @@
+"""`freeze`: from here on the model is integers, and nothing computes them again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from spikequant.law.errors import NotFrozen, Unsupported, WidthError
+from spikequant.nn import Neuron, QuantizedNeuron, Synapse
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenLayer:
+    """Proven facts of one neuron layer."""
+
+    path: str
+    accumulator_bits: int
+    unreachable: int
+    neurons: int
+
+
+@dataclass(frozen=True)
+class FreezeReport:
+    """What `freeze` proved."""
+
+    layers: tuple[FrozenLayer, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Layers in which some neurons can never fire."""
+        return tuple(
+            f"{layer.path}: {layer.unreachable} of {layer.neurons} channels cannot reach their threshold with any input; "
+            "more weight bits, a lower threshold, or pruning them would change that"
+            for layer in self.layers
+            if layer.unreachable
+        )
+
+
+def freeze(model: nn.Module) -> FreezeReport:
+    """Store codes, thresholds, biases and leaks as integers, in place; prove the widths.
+
+    Batch norm counts with its running statistics.  Evaluation before and after is equal
+    bit for bit.
+
+    Raises:
+        NotFrozen: nothing of the model is quantized.
+        WidthError: an intermediate does not fit 63 bits, or no neuron of a layer can ever fire.
+    """
+    neurons = {path: m for path, m in model.named_modules() if isinstance(m, QuantizedNeuron)}
+    synapses = [m for m in model.modules() if isinstance(m, Synapse)]
+    if not neurons and not synapses:
+        raise NotFrozen("there is nothing to freeze; call spikequant.quantize_(model, plan, example_input) first")
+    real = [path for path, m in model.named_modules() if isinstance(m, Neuron)]
+    was_training = model.training
+    model.eval()
+    layers = []
+    try:
+        for synapse in synapses:
+            if not synapse.is_frozen:
+                synapse.freeze()
+        for path, neuron in neurons.items():
+            if not neuron.is_frozen:
+                layers.append(_freeze_neuron(path, neuron))
+    finally:
+        model.train(was_training)
+    if real and not neurons:
+        raise Unsupported(f"the neurons {', '.join(real)} are not quantized; a frozen model needs integers everywhere")
+    return FreezeReport(tuple(layers))
+
+
+def _freeze_neuron(path: str, neuron: QuantizedNeuron) -> FrozenLayer:
+    try:
+        bounds = neuron.freeze()
+    except WidthError as error:
+        raise WidthError(f"{path}: {error}") from error
+    channels = neuron.scale().numel()
+    dead = len(bounds.unreachable)
+    if dead and dead >= max(channels, 1):
+        raise WidthError(
+            f"{path}: no neuron of this layer can reach its threshold with any input; "
+            "its weights may be all zero at this width - give it more bits, another clipping, or train it"
+        )
+    return FrozenLayer(path=path, accumulator_bits=bounds.accumulator_bits, unreachable=dead, neurons=channels)

@@ -1,0 +1,213 @@
+"""`verify`: the frozen model against the golden network, every spike and every stored state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spikequant.capture import Graph, capture
+from spikequant.law.errors import DataError, MismatchError
+from spikequant.law.formats import IntArray
+from spikequant.law.network import IntNet
+from spikequant.nn import QuantizedNeuron, Synapse
+from spikequant.quantize.groups import ENCODERS
+from spikequant.readers import golden
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """The first place where two readers disagree."""
+
+    layer: str
+    what: str
+    step: int
+    sample: int
+    neuron: int
+    expected: int
+    got: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.layer}: {self.what} of neuron {self.neuron}, sample {self.sample}, step {self.step}: "
+            f"the golden model has {self.expected}, the simulation {self.got}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """What was compared, and that it was alive: equality of silent networks proves nothing."""
+
+    neuron_steps: int
+    spikes: int
+    states_compared: int
+    differences: int
+    first: Difference | None = None
+    layers: tuple[str, ...] = field(default=())
+
+    def __str__(self) -> str:
+        return (
+            f"verify: {self.neuron_steps:,} neuron-steps, {self.spikes:,} spikes, {self.states_compared:,} states, "
+            f"{self.differences:,} differences"
+        )
+
+
+def verify(model: nn.Module, net: IntNet, inputs: Tensor, *, raise_on_difference: bool = True) -> VerifyReport:
+    """Run both on `inputs` and compare every spike and every stored state, exactly.
+
+    Raises:
+        MismatchError: they differ; the message names the first difference.
+        DataError: `inputs` do not fit the network.
+    """
+    graph = capture(model, inputs)
+    codes = network_input(model, net, inputs, graph)
+    expected = golden.run(net, codes)
+    outputs, states, result = _simulate(model, inputs, net)
+    first: Difference | None = None
+    compared = differences = 0
+    for name, train in expected.outputs.items():
+        pairs = [("state " + s, value, states[name].get(s)) for s, value in expected.states[name].items()]
+        if name in outputs:
+            pairs.append(("output", train, outputs[name]))
+        for what, wanted, got in pairs:
+            if got is None:
+                raise MismatchError(f"{name}: the simulation has no {what}; was the model changed after lower?")
+            compared += wanted.size if what != "output" else 0
+            count, where = _compare(name, what, wanted, got)
+            differences += count
+            first = where if first is None or (where is not None and where.step < first.step) else first
+    _check_scores(net, expected, result)
+    spikes = sum(int(expected.outputs[n.name].sum()) for n in net.neurons if n.spec.output == "spike")
+    report = VerifyReport(
+        neuron_steps=sum(train.size for train in expected.outputs.values()),
+        spikes=spikes,
+        states_compared=compared,
+        differences=differences,
+        first=first,
+        layers=tuple(expected.outputs),
+    )
+    if first is not None and raise_on_difference:
+        raise MismatchError(f"{first}; {differences:,} differences in all")
+    return report
+
+
+def network_input(model: nn.Module, net: IntNet, inputs: Tensor, graph: Graph) -> IntArray:
+    """The input of the golden model for an input of the torch model: encoded, time first."""
+    encoders = [m for m in model.modules() if isinstance(m, ENCODERS)]
+    if not bool(torch.isfinite(inputs).all()):
+        raise DataError("the inputs hold NaN or infinite values; remove them first")
+    with torch.no_grad():
+        x = encoders[0](inputs) if encoders else inputs
+    if graph.input_layout == "batch_first":
+        x = x.transpose(0, 1)
+    if graph.input_layout == "step":
+        x = x[None]
+    return golden.encode(net, x.numpy(force=True))
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[tuple[dict[str, list[Any]], dict[str, list[Tensor]]]]:
+    """Collect outputs by hook, states and readout sums by the modules' own lists."""
+    outputs: dict[str, list[Any]] = {}
+    handles, sums = [], {}
+    for path, module in model.named_modules():
+        if isinstance(module, QuantizedNeuron):
+            module.watch = []
+            outputs[path] = []
+            handles.append(module.register_forward_hook(lambda _m, _i, out, p=path: outputs[p].append(out)))
+        elif isinstance(module, Synapse) and module.link is None:
+            module.watch = sums.setdefault(path, [])
+    try:
+        yield outputs, sums
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in model.modules():
+            if isinstance(module, (QuantizedNeuron, Synapse)):
+                module.watch = None
+
+
+def _simulate(
+    model: nn.Module, inputs: Tensor, net: IntNet
+) -> tuple[dict[str, IntArray], dict[str, dict[str, IntArray]], Tensor]:
+    was_training = model.training
+    model.eval()
+    reset(model)
+    states: dict[str, dict[str, IntArray]] = {}
+    trains: dict[str, IntArray] = {}
+    try:
+        with torch.no_grad(), _watched(model) as (outputs, sums):
+            result = model(inputs)
+            for path, module in model.named_modules():
+                if isinstance(module, QuantizedNeuron) and module.watch:
+                    states[path] = {k: _stack([s[k] for s in module.watch]) for k in module.watch[0]}
+                    if module.real_spec.output == "spike":
+                        trains[path] = _ints(outputs[path][0]) if module.step_mode == "m" else _stack(outputs[path])
+            steps = net.steps
+            for path, parts in sums.items():
+                states[f"{path}.readout"] = {"v": _readout_states(parts, net, f"{path}.readout", steps)}
+    finally:
+        model.train(was_training)
+        reset(model)
+    return trains, states, result[0] if isinstance(result, (tuple, list)) else result
+
+
+def _readout_states(parts: list[Tensor], net: IntNet, name: str, steps: int) -> IntArray:
+    """The integrator of a last layer without neuron: running sums of what the layer gave."""
+    node: Any = net.node(name)
+    joined = torch.stack(parts) if len(parts) > 1 else parts[0]
+    train = _ints(joined.reshape(steps, -1, *node.shape))
+    return np.cumsum(train, axis=0) if "leak" not in node.spec.order else train
+
+
+def _stack(parts: list[Tensor]) -> IntArray:
+    return _ints(torch.stack(parts))
+
+
+def _ints(tensor: Tensor) -> IntArray:
+    array = tensor.numpy(force=True)
+    whole = array.astype(np.int64)
+    if np.any(whole != array):
+        raise MismatchError("the simulation holds values that are no integers; is the model frozen and in evaluation mode?")
+    return whole
+
+
+def _compare(name: str, what: str, wanted: IntArray, got: IntArray) -> tuple[int, Difference | None]:
+    if wanted.shape != got.shape:
+        raise MismatchError(f"{name}: {what} has the shape {got.shape} in the simulation and {wanted.shape} in the golden model")
+    wrong = wanted != got
+    count = int(wrong.sum())
+    if count == 0:
+        return 0, None
+    step, sample, *rest = (int(k) for k in np.argwhere(wrong)[0])
+    neuron = int(np.ravel_multi_index(tuple(rest), wanted.shape[2:])) if rest else 0
+    place = (step, sample, *rest)
+    return count, Difference(
+        layer=name, what=what, step=step, sample=sample, neuron=neuron, expected=int(wanted[place]), got=int(got[place])
+    )
+
+
+def _check_scores(net: IntNet, expected: golden.Run, result: Tensor) -> None:
+    """The decoder must read what the model's own code reads (to float rounding)."""
+    wanted = expected.scores * net.decoder.scale
+    got = result.numpy(force=True)
+    if got.shape != wanted.shape:
+        got = got.reshape(wanted.shape) if got.size == wanted.size else got
+    scale = max(1e-12, float(np.abs(wanted).max()))
+    if got.shape != wanted.shape or float(np.abs(got - wanted).max()) > 1e-4 * scale:
+        raise MismatchError(
+            f"the decoder {net.decoder.name} of the network does not give the model's output; "
+            f"shapes {wanted.shape} and {got.shape}"
+        )
+
+
+def reset(model: nn.Module) -> None:
+    """Forget the states of all single-step neurons."""
+    for module in model.modules():
+        if hasattr(module, "step_mode") and hasattr(module, "reset"):
+            module.reset()

@@ -1,0 +1,57 @@
+"""Quantizers: real tensors to integer codes on a grid, ``x ~ codes * scale``.
+
+One family per file, each a frozen dataclass; `QUANTIZERS` names them, `check_quantizer` holds them to the contract.
+"""
+
+from spikequant.quantizers.binary import Binary
+from spikequant.quantizers.checks import check_quantizer
+from spikequant.quantizers.clipping import (
+    CLIPPINGS,
+    Clipping,
+    FixedClipping,
+    KLClipping,
+    MaxClipping,
+    MSEClipping,
+    PercentileClipping,
+)
+from spikequant.quantizers.fixed_point import FixedPoint
+from spikequant.quantizers.interface import Quantizer, ScaleMode
+from spikequant.quantizers.lsq import LSQ
+from spikequant.quantizers.power_of_two import PowerOfTwo
+from spikequant.quantizers.registry import QUANTIZERS, quantizer_from_dict, quantizer_to_dict
+from spikequant.quantizers.straight_through import (
+    ceil_ste,
+    floor_ste,
+    round_ste,
+    scale_gradient,
+    straight_through,
+)
+from spikequant.quantizers.ternary import Ternary
+from spikequant.quantizers.uniform import Uniform
+
+__all__ = [
+    "CLIPPINGS",
+    "LSQ",
+    "QUANTIZERS",
+    "Binary",
+    "Clipping",
+    "FixedClipping",
+    "FixedPoint",
+    "KLClipping",
+    "MSEClipping",
+    "MaxClipping",
+    "PercentileClipping",
+    "PowerOfTwo",
+    "Quantizer",
+    "ScaleMode",
+    "Ternary",
+    "Uniform",
+    "ceil_ste",
+    "check_quantizer",
+    "floor_ste",
+    "quantizer_from_dict",
+    "quantizer_to_dict",
+    "round_ste",
+    "scale_gradient",
+    "straight_through",
+]

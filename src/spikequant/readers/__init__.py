@@ -1,0 +1,1 @@
+"""Readers run or print an `IntNet`; none of them imports torch."""

@@ -1,0 +1,261 @@
+"""`fit`: train (or train on, quantized) with progress, checkpoints and exact resume; `evaluate`."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from spikequant.law.errors import ArtifactError, DataError
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One finished epoch."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    validation: float | None = None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The history of a training, also across resumes."""
+
+    epochs: tuple[Epoch, ...] = field(default=())
+
+    @property
+    def loss(self) -> float:
+        """Loss of the last epoch."""
+        return self.epochs[-1].loss if self.epochs else float("nan")
+
+
+def fit(
+    model: nn.Module,
+    batches: Batches,
+    *,
+    epochs: int = 5,
+    lr: float = 1e-3,
+    optimizer: torch.optim.Optimizer | None = None,
+    loss: Loss = F.cross_entropy,
+    validation: Batches | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = True,
+    schedule: str = "cosine",
+    quiet: bool = False,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> FitResult:
+    """Train `model` on ``(input, target)`` batches.
+
+    With `checkpoint` every epoch is written to that file (safetensors: weights, optimizer,
+    random state, history); called again with the same arguments, training goes on behind
+    the last finished epoch and ends with the same weights as without the interruption, if
+    `batches` has ``set_epoch`` or an order of its own.
+
+    Args:
+        model: ordinary module, real or quantized and not frozen.
+        batches: re-iterable of ``(input, target)``.
+        epochs: passes over `batches` in all.
+        lr: learning rate of Adam, if no `optimizer` is given.
+        optimizer: any torch optimizer over the model's parameters.
+        loss: ``(output, target) -> scalar``.
+        validation: batches whose accuracy is measured after each epoch.
+        checkpoint: file to write and resume from.
+        resume: False starts anew although the file is there.
+        schedule: ``"cosine"`` (per epoch, to 1 % of the rate) or ``"constant"``.
+        quiet: no progress bar.
+        on_epoch: called with every finished `Epoch`.
+
+    Raises:
+        DataError: an empty loader, or data that are not finite.
+        ArtifactError: the checkpoint cannot be read or written.
+    """
+    if schedule not in ("cosine", "constant"):
+        raise DataError(f"fit: schedule {schedule!r}; expected 'cosine' or 'constant'")
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise DataError("fit: the model has no parameter to train; a frozen model is integers for good")
+    optimizer = optimizer if optimizer is not None else torch.optim.Adam(parameters, lr=lr)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    history: list[Epoch] = []
+    if checkpoint is not None and resume and Path(checkpoint).exists():
+        history = _load(Path(checkpoint), model, optimizer)
+    with _bar(quiet) as progress:
+        for number in range(len(history), epochs):
+            _set_rates(optimizer, rates, schedule, number, epochs)
+            done = _epoch(model, batches, optimizer, loss, number, epochs, progress)
+            accuracy = None if validation is None else evaluate(model, validation).accuracy
+            history.append(Epoch(epoch=number + 1, loss=done[0], accuracy=done[1], validation=accuracy))
+            if checkpoint is not None:
+                _save(Path(checkpoint), model, optimizer, history)
+            if on_epoch is not None:
+                on_epoch(history[-1])
+    return FitResult(tuple(history))
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float], schedule: str, number: int, epochs: int) -> None:
+    share = 1.0
+    if schedule == "cosine" and epochs > 1:
+        share = 0.01 + 0.99 * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * number / epochs))))
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * share
+
+
+def _epoch(
+    model: nn.Module, batches: Batches, optimizer: Any, loss: Loss, number: int, epochs: int, progress: Progress
+) -> tuple[float, float]:
+    if hasattr(batches, "set_epoch"):
+        batches.set_epoch(number)
+    model.train()
+    total, right, count = 0.0, 0, 0
+    length = len(batches) if hasattr(batches, "__len__") else None
+    task = progress.add_task(f"epoch {number + 1}/{epochs}", total=length, loss=float("nan"))
+    for x, y in batches:
+        reset_states(model)
+        optimizer.zero_grad(set_to_none=True)
+        output = first_output(model(x))
+        value = loss(output, y)
+        if not bool(torch.isfinite(value)):
+            raise DataError(
+                f"fit: the loss is {float(value.detach())} in epoch {number + 1}; check the data for NaN, or lower the learning rate"
+            )
+        value.backward()
+        optimizer.step()
+        total += float(value.detach()) * len(y)
+        right += int((output.detach().argmax(-1) == y).sum()) if output.dim() == 2 else 0
+        count += len(y)
+        progress.update(task, advance=1, loss=total / count)
+    progress.remove_task(task)
+    reset_states(model)
+    if count == 0:
+        raise DataError("fit: the loader gave no batch; expected at least one (input, target)")
+    return total / count, right / count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Accuracy over all samples, with the predictions for paired comparisons."""
+
+    accuracy: float
+    samples: int
+    predictions: Tensor
+    targets: Tensor
+
+
+def evaluate(model: nn.Module, batches: Batches) -> Evaluation:
+    """Accuracy of a torch model on ``(input, target)`` batches, in evaluation mode.
+
+    Raises:
+        DataError: no batch, or an output that is not ``[N, classes]``.
+    """
+    was_training = model.training
+    model.eval()
+    predictions, targets = [], []
+    try:
+        with torch.no_grad():
+            for x, y in batches:
+                reset_states(model)
+                output = first_output(model(x))
+                if output.dim() != 2 or len(output) != len(y):
+                    raise DataError(f"evaluate: expected scores [N, classes] for {len(y)} targets, got {tuple(output.shape)}")
+                predictions.append(output.argmax(-1).cpu())
+                targets.append(y.cpu())
+    finally:
+        model.train(was_training)
+        reset_states(model)
+    if not targets:
+        raise DataError("evaluate: the loader gave no batch; expected at least one (input, target)")
+    p, t = torch.cat(predictions), torch.cat(targets)
+    return Evaluation(accuracy=float((p == t).float().mean()), samples=len(t), predictions=p, targets=t)
+
+
+def first_output(result: Any) -> Tensor:
+    """The output of a model that may return a tuple."""
+    output: Tensor = result[0] if isinstance(result, (tuple, list)) else result
+    return output
+
+
+def reset_states(model: nn.Module) -> None:
+    """Put every single-step neuron of the model to rest."""
+    for module in model.modules():
+        if hasattr(module, "step_mode") and hasattr(module, "reset"):
+            module.reset()
+
+
+def _bar(quiet: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+        disable=quiet,
+        transient=True,
+    )
+
+
+def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[Epoch]) -> None:
+    tensors = {f"model/{k}": v.detach().clone().contiguous() for k, v in model.state_dict().items()}
+    state = optimizer.state_dict()
+    scalars: dict[str, dict[str, Any]] = {}
+    for index, values in state["state"].items():
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{index}/{key}"] = value.detach().clone().contiguous()
+            else:
+                scalars.setdefault(str(index), {})[key] = value
+    tensors["random"] = torch.get_rng_state()
+    facts = {
+        "history": [e.__dict__ for e in history],
+        "groups": state["param_groups"],
+        "scalars": scalars,
+    }
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        save_file(tensors, temporary, metadata={"fit": json.dumps(facts)})
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise ArtifactError(f"fit: cannot write the checkpoint {path}: {error}; the last one is unchanged") from error
+
+
+def _load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Epoch]:
+    try:
+        with safe_open(str(path), framework="pt") as opened:
+            facts = json.loads((opened.metadata() or {})["fit"])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ArtifactError(f"fit: {path} is not a checkpoint of fit ({error}); delete it or pass resume=False") from error
+    weights = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ArtifactError(f"fit: the checkpoint {path} belongs to another model: {error}") from error
+    state: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in facts["scalars"].items()}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer/"):
+            _, index, key = name.split("/", 2)
+            state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": facts["groups"]})
+    torch.set_rng_state(tensors["random"])
+    return [Epoch(**e) for e in facts["history"]]
