@@ -18,7 +18,7 @@ from spikequant.law.formats import signed_bits_for
 from spikequant.law.neurons import prepare, step
 from spikequant.law.noise import NOISE_ROLES
 from spikequant.law.products import Product
-from spikequant.law.rounding import Rounding
+from spikequant.law.rounding import NOISE_BITS, Rounding
 from spikequant.law.spec import NeuronSpec
 
 
@@ -80,6 +80,8 @@ class RangeOps:
 
         def rule(a: Any, n: Any) -> tuple[Any, Any]:
             shift = n[0]
+            if rounding == "stochastic" and int(np.max(shift)) > NOISE_BITS:
+                raise WidthError(f"stochastic rounding cuts at most {NOISE_BITS} bits, got {int(np.max(shift))}; use another one")
             if rounding == "floor":
                 return a[0] >> shift, a[1] >> shift
             return a[0] >> shift, -((-a[1]) >> shift)
@@ -96,8 +98,8 @@ class RangeOps:
 
     def ge(self, a: Interval, b: Interval) -> Interval:
         """[0, 1], narrower where the answer is known; remembers what was compared."""
-        low = exact((a.low >= b.high).astype(np.int64))
-        high = exact((a.high >= b.low).astype(np.int64))
+        low = exact(np.asarray(a.low >= b.high).astype(np.int64))  # two scalars give a Python bool
+        high = exact(np.asarray(a.high >= b.low).astype(np.int64))
         return Interval(low, high, lambda a, b: (low, high), (a, b), compared=(a, b))
 
     def where(self, condition: Interval, a: Interval, b: Interval) -> Interval:

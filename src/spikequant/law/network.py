@@ -291,12 +291,11 @@ def needed_params(spec: NeuronSpec) -> tuple[str, ...]:
     """The parameters without which `step` cannot run this spec."""
     names = ["v_load", "v_shift"]
     names += ["theta"] * (spec.output == "spike") + ["reset"] * (spec.reset in ("subtract", "value"))
-    names += ["leak"] * (spec.leak.form != "none") + ["leak2"] * (spec.leak.form == "two_shifts")
     names += ["floor"] * (spec.lower != "none") + ["x_shift", "x_load"] * (spec.x is not None)
-    if spec.has_current:
-        names += ["i_load", "i_shift", *(["leak_i"] if spec.leak_i and spec.leak_i.form != "none" else [])]
-    if spec.has_adaptation:
-        names += ["a_shift", "adapt", *(["leak_a"] if spec.leak_a and spec.leak_a.form != "none" else [])]
+    names += ["i_load", "i_shift"] * spec.has_current + ["a_shift", "adapt"] * spec.has_adaptation
+    for key, leak in (("leak", spec.leak), ("leak_i", spec.leak_i), ("leak_a", spec.leak_a)):
+        if leak is not None:
+            names += [key] * (leak.form != "none") + [f"{key}2"] * (leak.form == "two_shifts")
     return tuple(names)
 
 

@@ -86,6 +86,7 @@ class _Register(Generic[V]):
         self.code: V | None = code if register is not None else None
         self.value: V | None = None if register is not None else code
         self.pending = 0
+        self.loose = False  # the code changed on its own grid and may lie outside the register
 
 
 class _Machine(Generic[V]):
@@ -106,7 +107,8 @@ class _Machine(Generic[V]):
         self.v = _Register("v", state["v"], spec.v)
         self.i = _Register("i", state["i"], spec.i) if spec.has_current else None
         self.a: V | None = state.get("a")
-        self.spikes: V | None = None
+        self.hit: V | None = None  # 1 where the neuron fires at least once
+        self.spikes: V | None = None  # how often
         self.active: V | None = (
             ops.const(ops.ge(ops.const(0), state["r"])) if spec.refractory else None
         )
@@ -133,7 +135,10 @@ class _Machine(Generic[V]):
     def narrow(self, register: _Register[V]) -> None:
         """Bring a register back to what it can hold: shift, round, saturate or wrap."""
         fmt = register.register
-        if fmt is None or (register.code is not None and not register.pending):
+        if fmt is None:
+            return
+        if register.code is not None and not register.pending:
+            register.code, register.loose = self.fit(register.code, fmt) if register.loose else register.code, False
             return
         assert register.value is not None
         value, shift = register.value, self.params[f"{register.name}_shift"]
@@ -167,7 +172,7 @@ class _Machine(Generic[V]):
         if leak.form == "multiply" and leak.rounding is None:
             self.decay_exactly(register, leak, key)
         elif register.code is not None and not register.pending:
-            register.code, register.value = self.decayed(register.code, leak, key), None
+            register.code, register.value, register.loose = self.decayed(register.code, leak, key), None, True
         else:
             self.set(register, self.decayed(self.load(register), leak, key))
 
@@ -230,9 +235,9 @@ class _Machine(Generic[V]):
 
     def phase_leak_unless_fired(self) -> None:
         kept = self.load(self.v)
-        assert self.spikes is not None
+        assert self.hit is not None
         self.decay(self.v, self.spec.leak, "leak")
-        self.set(self.v, self.ops.where(self.spikes, kept, self.load(self.v)))
+        self.set(self.v, self.ops.where(self.hit, kept, self.load(self.v)))
 
     def phase_integrate(self) -> None:
         ops = self.ops
@@ -286,13 +291,14 @@ class _Machine(Generic[V]):
         adaptation = self.adaptation()
         if adaptation is not None:
             theta = ops.add(theta, adaptation)
+        self.hit = self.spikes = self.fired(value, theta)
         if self.spec.spikes_max == 1:
-            self.spikes = self.fired(value, theta)
             return
-        for _ in range(self.spec.spikes_max):
-            hit = self.fired(value, theta)
-            value = ops.where(hit, ops.sub(value, self.reset_amount()), value)
-            self.spikes = hit if self.spikes is None else ops.add(self.spikes, hit)
+        value = ops.where(self.hit, ops.sub(value, self.reset_amount()), value)
+        for _ in range(self.spec.spikes_max - 1):
+            again = self.fired(value, theta)
+            value = ops.where(again, ops.sub(value, self.reset_amount()), value)
+            self.spikes = ops.add(self.spikes, again)
         self.set(self.v, value)
 
     def fired(self, value: V, theta: V) -> V:
@@ -305,8 +311,8 @@ class _Machine(Generic[V]):
         return self.ops.add(amount, adaptation) if self.spec.adapt_in_reset and adaptation is not None else amount
 
     def phase_reset(self) -> None:
-        assert self.spikes is not None
-        self.reset_where(self.spikes)
+        assert self.hit is not None
+        self.reset_where(self.hit)
 
     def phase_reset_delayed(self) -> None:
         self.reset_where(self.state["s"])
@@ -354,7 +360,7 @@ class _Machine(Generic[V]):
 
     def refractory_after(self) -> V:
         ops = self.ops
-        assert self.spikes is not None
+        assert self.hit is not None
         waited = ops.max(ops.sub(self.state["r"], ops.const(1)), ops.const(0))
-        return ops.where(self.spikes, ops.const(self.spec.refractory), waited)
+        return ops.where(self.hit, ops.const(self.spec.refractory), waited)
 

@@ -22,7 +22,7 @@ class ConvSNN(nn.Module):
         *,
         in_channels: int = 1,
         size: int = 28,
-        channels: tuple[int, int] = (24, 48),
+        channels: tuple[int, int] = (16, 32),
         classes: int = 10,
         steps: int = 8,
         kernel: int = 5,
@@ -60,4 +60,4 @@ def digits_net() -> ConvSNN:
 
 def mnist_net() -> ConvSNN:
     """The network of the MNIST and Fashion-MNIST tables: 28x28, 8 steps."""
-    return ConvSNN(size=28, channels=(24, 48), kernel=5, steps=8)
+    return ConvSNN(size=28, channels=(16, 32), kernel=5, steps=8)

@@ -48,6 +48,13 @@ def run_over_time(
     return torch.stack(outputs), states
 
 
+def add_per_step(x: Tensor, bias: Tensor) -> Tensor:
+    """``x + bias`` before the loop; once, where `x` shows the same values at every step."""
+    if x.dim() > 1 and x.stride(0) == 0 and x.shape[0] > 1:
+        return (x[:1] + bias).expand_as(x)
+    return x + bias
+
+
 def torch_noise(
     seed: int, layer: int, first_sample: int, shape: torch.Size, device: torch.device
 ) -> Callable[[int], Callable[[str], Tensor]]:

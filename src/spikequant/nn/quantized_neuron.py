@@ -19,13 +19,14 @@ from spikequant.law.errors import DataError, NotFrozen
 from spikequant.law.spec import NeuronSpec
 from spikequant.nn.branch import Branch, NeuronChoice
 from spikequant.nn.integers import integer_params, integer_spec, on_grid, wanted_exponent
-from spikequant.nn.loop import States, torch_noise
+from spikequant.nn.loop import States, add_per_step, torch_noise
 from spikequant.nn.neuron import Neuron, over_features, run_neuron
 from spikequant.nn.synapse import Link
 from spikequant.nn.torch_ops import TorchOps
 from spikequant.quantizers import round_ste
 
 LEAST_FRACTION_BITS = 4
+SPARE_FRACTION_BITS = 8
 MOST_FRACTION_BITS = 24
 WIDE_FRACTION_BITS = 8
 DEFAULT_LIMIT = 8.0
@@ -64,6 +65,7 @@ class QuantizedNeuron(nn.Module):
                 self.register_buffer(name, value)
         for state in ("v_limit", "i_limit", "x_limit"):
             self.register_buffer(state, torch.ones(()))
+        self.peaks = torch.ones(1)
         self.branches: list[Branch] = []
         self.fraction_bits, self.layer, self.first_sample = 0, 0, 0
         self.needs_double, self.last_axis = False, False
@@ -152,8 +154,12 @@ class QuantizedNeuron(nn.Module):
                 wide = float(self.get_buffer(f"{state}_limit")) == 0.0
                 finest = -WIDE_FRACTION_BITS if wide else int(wanted_exponent(self, state, register, scale).min())
                 need = max(need, bits - finest)
-        self.fraction_bits = min(need, MOST_FRACTION_BITS) if asked is None else asked
-        self.prove(self.integers())
+        spare = max(need, SPARE_FRACTION_BITS)
+        for bits in (spare, need) if asked is None else (asked,):
+            self.fraction_bits = min(bits, MOST_FRACTION_BITS)
+            self.prove(self.integers())
+            if not self.needs_double:
+                break
         if self.fraction_bits < need:
             return [f"{where}: {self.fraction_bits} fraction bits where {need} would keep its registers at full reach and fineness"]
         return []
@@ -237,6 +243,8 @@ class QuantizedNeuron(nn.Module):
         pool_unit = self.branches[0].pool_unit
         if pool_unit != 1.0:
             x = round_ste(x / pool_unit, "half_even")
+        if found.spec.x is None and not found.spec.refractory and "bias" in params:
+            x = add_per_step(x, params.pop("bias"))
         ops = TorchOps(surrogate=self.surrogate, lsb=lsb, detach_reset=self.detach_reset, like=x)
         shape = x.shape[1:] if self.step_mode == "m" else x.shape
         noise = torch_noise(self.seed, self.layer, self.first_sample, shape, x.device) if self._is_noisy() else None
@@ -244,6 +252,15 @@ class QuantizedNeuron(nn.Module):
         if found.spec.output == "state":
             output = output * (params["v_load"] * lsb)
         return output.to(torch.float32)
+
+    @torch.no_grad()
+    def real_peaks(self, states: list[States]) -> Tensor:
+        """Largest stored membrane of each neuron over steps and samples, in real units."""
+        found = self.integers()
+        features = states[0]["v"].dim() - 1
+        unit = over_features(found.params["v_load"] * found.lsb, features, last=self.last_axis)
+        peaks = torch.stack([(s["v"].to(torch.float64) * unit).abs().amax(0) for s in states])
+        return peaks.amax(0).reshape(-1)
 
     def _is_noisy(self) -> bool:
         registers = (self.choice.membrane, self.choice.current, self.choice.adaptation)

@@ -67,6 +67,7 @@ class Synapse(nn.Module):
         self.register_buffer("input_mean", None)
         self.register_buffer("input_std", None)
         self.input_bound = 1
+        self.input_limit: float | None = None
         self.readout_bits = 0
         self.watch: list[Tensor] | None = None
         self._cache: dict[str, Any] = {}

@@ -47,34 +47,15 @@ class _Fire(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         a, b, lsb = ctx.saved_tensors
+        _, needs_b, needs_lsb, _ = ctx.needs_input_grad
         difference = a - b
-        local = gradients[0] * ctx.surrogate.derivative(difference * lsb)
-        toward_a = local * lsb
-        return (
-            _sum_to(toward_a, a.shape) if ctx.needs_input_grad[0] else None,
-            _sum_to(-toward_a, b.shape) if ctx.needs_input_grad[1] else None,
-            _sum_to(local * difference, lsb.shape) if ctx.needs_input_grad[2] else None,
-            None,
-        )
-
-
-class _Where(torch.autograd.Function):
-    """``b + c * (a - b)`` for a spike `c`, without computing it that way forward."""
-
-    @staticmethod
-    def forward(ctx: Any, c: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(c, a, b)
-        return torch.where(c != 0, a, b)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        c, a, b = ctx.saved_tensors
-        gradient = gradients[0]
-        return (
-            _sum_to(gradient * (a - b), c.shape) if ctx.needs_input_grad[0] else None,
-            _sum_to(gradient * c, a.shape) if ctx.needs_input_grad[1] else None,
-            _sum_to(gradient * (1 - c), b.shape) if ctx.needs_input_grad[2] else None,
-        )
+        twice = torch.is_grad_enabled()
+        u = difference * lsb if needs_lsb or twice else difference.mul_(lsb)
+        local = ctx.surrogate.derivative(u, in_place=not twice) * gradients[0]
+        toward_lsb = _sum_to(local * difference, lsb.shape) if needs_lsb else None
+        toward_a = local * lsb if twice else local.mul_(lsb)
+        toward_b = -_sum_to(toward_a, b.shape) if needs_b else None
+        return _sum_to(toward_a, a.shape), toward_b, toward_lsb, None
 
 
 class _ShiftRight(torch.autograd.Function):
@@ -165,10 +146,9 @@ class TorchOps:
 
     def where(self, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """`a` where the spike is 1, else `b`."""
-        if self.detach_reset or not condition.requires_grad:
-            return torch.where(condition != 0, a, b)
-        chosen: Tensor = _Where.apply(condition, a, b)
-        return chosen
+        if self.detach_reset:
+            condition = condition.detach()
+        return torch.lerp(b, a.expand_as(b), condition)  # exact at 0 and 1, and one pass over the data
 
     def max(self, a: Tensor, b: Tensor) -> Tensor:
         """The larger of two."""

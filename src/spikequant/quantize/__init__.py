@@ -1,0 +1,23 @@
+"""The verbs: `quantize_`, `calibrate`, `freeze`, `lower`, `verify`."""
+
+from spikequant.quantize.calibrate import CalibrationReport, calibrate
+from spikequant.quantize.dress import quantize_
+from spikequant.quantize.freeze import FreezeReport, freeze
+from spikequant.quantize.lower import lower
+from spikequant.quantize.report import QuantizedRow, QuantizeReport
+from spikequant.quantize.verify import Difference, VerifyReport, reset, verify
+
+__all__ = [
+    "CalibrationReport",
+    "Difference",
+    "FreezeReport",
+    "QuantizeReport",
+    "QuantizedRow",
+    "VerifyReport",
+    "calibrate",
+    "freeze",
+    "lower",
+    "quantize_",
+    "reset",
+    "verify",
+]

@@ -158,6 +158,7 @@ def _dress_input(work: _Dresser, synapse: Synapse, plan: LayerPlan, example: Ten
     synapse.input_format = IntFormat(bits=role.bits, signed=signed, narrow=signed)
     synapse.input_bound = synapse.input_format.max
     limit = role.limit if role.limit is not None else float(example.abs().max())
+    synapse.input_limit = role.limit
     synapse.set_input_limit(limit)
     for path, module in work.model.named_modules():
         if isinstance(module, Normalize):
@@ -249,6 +250,7 @@ def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
 
 def sqnr_db(x: Tensor, quantized: Tensor) -> float:
     """Signal to quantization noise, ``10 log10(sum x^2 / sum (x - q)^2)`` in dB."""
+    x = x.detach()
     noise = float((x - quantized).pow(2).sum())
     return float("inf") if noise == 0 else 10 * float(torch.log10(x.pow(2).sum() / noise))
 

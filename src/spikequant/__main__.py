@@ -1,0 +1,5 @@
+"""``python -m spikequant``."""
+
+from spikequant.cli import main
+
+main()

@@ -1,0 +1,210 @@
+"""`calibrate`: ranges from data, and the rounding of each state by the error of its firing rates.
+
+No rounding of a narrow state is safe in general (DESIGN rule 3): at four bits, truncation
+silences a layer and rounding up makes it chatter.  So each layer is run alone on its own
+recorded input, once with a wide membrane and once per candidate, and the candidate whose
+firing rates are nearest is taken.  Layers are settled in the order of the network, each on
+the input that the settled ones before it produce.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikequant.law.errors import DataError, NotFrozen
+from spikequant.nn import QuantizedNeuron, Register, Synapse
+from spikequant.quantize.verify import reset
+
+CANDIDATES = ("toward_zero", "floor", "half_up", "half_even", "stochastic")
+REACHES = (1.0, 2.0)
+WIDE = Register(bits=24, rounding="half_even", asked=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedLayer:
+    """What was chosen for one neuron layer, and the firing rates behind it."""
+
+    path: str
+    rounding: str
+    limit: float
+    rate: float
+    wide_rate: float
+    error: float
+
+    def __str__(self) -> str:
+        change = abs(self.rate - self.wide_rate) / max(self.wide_rate, 1e-9)
+        return (
+            f"{self.path}: {self.rounding}, reach {self.limit:.3g}, "
+            f"rate {self.rate:.4f} (wide membrane {self.wide_rate:.4f}, {100 * change:.1f} % apart)"
+        )
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """All layers; ``warnings`` names those whose rate moved by more than a tenth or fell silent."""
+
+    layers: tuple[CalibratedLayer, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Layers to look at."""
+        found = []
+        for layer in self.layers:
+            if layer.rate == 0.0:
+                cause = "it was silent before, too" if layer.wide_rate == 0 else "more membrane bits would wake it"
+                found.append(f"{layer.path} is silent on the calibration data; {cause}")
+            elif abs(layer.rate - layer.wide_rate) > 0.1 * layer.wide_rate:
+                found.append(f"{layer.path} fires at {layer.rate:.4f} instead of {layer.wide_rate:.4f}: give its membrane more bits")
+        return tuple(found)
+
+    def __str__(self) -> str:
+        return "\n".join([*(str(layer) for layer in self.layers), *self.warnings])
+
+
+def calibrate(model: nn.Module, batches: Iterable[Any], *, max_batches: int | None = 1) -> CalibrationReport:
+    """Fit input range, membrane reach and rounding on data, in place.
+
+    Args:
+        model: quantized, not frozen.
+        batches: ``(input, target)`` pairs (or inputs), as `model` takes them.
+        max_batches: how many of them to look at; a batch of 128 is enough for most.
+
+    Raises:
+        NotFrozen: nothing is quantized, or everything is frozen already.
+        DataError: no batch, or values that are not finite.
+    """
+    neurons = {path: m for path, m in model.named_modules() if isinstance(m, QuantizedNeuron)}
+    synapses = [m for m in model.modules() if isinstance(m, Synapse)]
+    if not synapses:
+        raise NotFrozen("there is nothing to calibrate; call spikequant.quantize_(model, plan, example_input) first")
+    if all(s.is_frozen for s in synapses):
+        raise NotFrozen("the model is frozen; calibrate before spikequant.freeze(model)")
+    inputs = _inputs(batches, max_batches)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            _fit_input(synapses, inputs)
+            layers = [_settle(model, path, neuron, inputs) for path, neuron in neurons.items()]
+    finally:
+        model.train(was_training)
+        reset(model)
+    return CalibrationReport(tuple(layer for layer in layers if layer is not None))
+
+
+def _inputs(batches: Iterable[Any], most: int | None) -> list[Tensor]:
+    found = [b[0] if isinstance(b, (tuple, list)) else b for b in islice(batches, most)]
+    if not found:
+        raise DataError("calibrate: the loader gave no batch; expected at least one")
+    if not all(bool(torch.isfinite(x).all()) for x in found):
+        raise DataError("calibrate: the data hold NaN or infinite values; remove them first")
+    return found
+
+
+def _fit_input(synapses: list[Synapse], inputs: list[Tensor]) -> None:
+    for synapse in synapses:
+        if synapse.input_scale is not None and synapse.input_limit is None:
+            synapse.set_input_limit(max(float(x.abs().max()) for x in inputs))
+
+
+def _settle(model: nn.Module, path: str, neuron: QuantizedNeuron, inputs: list[Tensor]) -> CalibratedLayer | None:
+    """Choose rounding and reach of one layer; None where its membrane was not asked for."""
+    asked = neuron.choice.membrane
+    if not asked.asked:
+        return None
+    currents = _record(model, neuron, inputs)
+    wide = _alone(neuron, currents, WIDE, 0.0)
+    if neuron.real_spec.output == "state":
+        return _settle_readout(path, neuron, wide)
+    threshold = float(neuron.v_limit)
+    best: tuple[float, str, float, float] | None = None
+    for limit in _limits(neuron, asked, threshold, wide):
+        for rounding in CANDIDATES if asked.choose_rounding else (asked.rounding,):
+            register = dataclasses.replace(asked, rounding=rounding)
+            rates = _alone(neuron, currents, register, limit)
+            error = _rate_error(rates, wide)
+            if best is None or error < best[0]:
+                best = (error, rounding, limit, float(rates.mean()))
+    assert best is not None
+    error, rounding, limit, rate = best
+    _apply(neuron, dataclasses.replace(asked, rounding=rounding), limit)
+    return CalibratedLayer(path=path, rounding=rounding, limit=limit, rate=rate, wide_rate=float(wide.mean()), error=error)
+
+
+def _limits(neuron: QuantizedNeuron, asked: Register, threshold: float, wide: Tensor) -> tuple[float, ...]:
+    if asked.limit is not None:
+        return (asked.limit,)
+    if asked.clipping == "threshold":
+        return tuple(threshold * reach for reach in REACHES)
+    peaks = neuron.peaks.sort().values
+    return (float(peaks[-1]) if asked.clipping == "max" else float(torch.quantile(peaks, 0.999)),)
+
+
+def _settle_readout(path: str, neuron: QuantizedNeuron, wide: Tensor) -> CalibratedLayer:
+    asked = neuron.choice.membrane
+    limit = asked.limit if asked.limit is not None else max(1.05 * float(neuron.peaks.max()), 1e-6)
+    rounding = "half_even" if asked.choose_rounding else asked.rounding
+    _apply(neuron, dataclasses.replace(asked, rounding=rounding), limit)
+    return CalibratedLayer(path=path, rounding=rounding, limit=limit, rate=0.0, wide_rate=0.0, error=0.0)
+
+
+def _rate_error(rates: Tensor, wide: Tensor) -> float:
+    """Matched L1 of the per-neuron rates plus the shift of their mean: neither noise nor bias goes unseen."""
+    return float((rates - wide).abs().mean() + (rates.mean() - wide.mean()).abs())
+
+
+def _record(model: nn.Module, neuron: QuantizedNeuron, inputs: list[Tensor]) -> list[Tensor]:
+    """What flows into a layer, ``[T, N, ...]`` per batch; single steps are put in a row."""
+    seen: list[Tensor] = []
+    handle = neuron.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+    currents = []
+    try:
+        for x in inputs:
+            seen.clear()
+            reset(model)
+            model(x)
+            currents.append(seen[0] if neuron.step_mode == "m" else torch.stack(seen))
+    finally:
+        handle.remove()
+        reset(model)
+    return currents
+
+
+def _alone(neuron: QuantizedNeuron, currents: list[Tensor], register: Register, limit: float) -> Tensor:
+    """Per-neuron rates of a layer run alone with another membrane register; keeps the peaks it saw."""
+    kept = (neuron.choice, neuron.v_limit.clone(), neuron.step_mode)
+    neuron.choice = dataclasses.replace(neuron.choice, membrane=register)
+    neuron.v_limit.fill_(limit)
+    neuron.step_mode = "m"
+    try:
+        neuron.prove(neuron.integers())
+        total: Tensor | float = 0.0
+        count, peaks = 0, []
+        for current in currents:
+            neuron.watch = [] if register is WIDE else None
+            output = neuron(current)
+            if neuron.watch:
+                peaks.append(neuron.real_peaks(neuron.watch))
+            total = total + output.sum((0, 1))
+            count += current.shape[0] * current.shape[1]
+        if peaks:
+            neuron.peaks = torch.stack(peaks).amax(0)
+    finally:
+        neuron.choice, neuron.step_mode, neuron.watch = kept[0], kept[2], None
+        neuron.v_limit.copy_(kept[1])
+        neuron.prove(neuron.integers())
+    assert isinstance(total, Tensor)
+    return total / count
+
+
+def _apply(neuron: QuantizedNeuron, register: Register, limit: float) -> None:
+    neuron.choice = dataclasses.replace(neuron.choice, membrane=register)
+    neuron.v_limit.fill_(limit)
+    neuron.prove(neuron.integers())
