@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from spikequant.law.atomic import write_text
 from spikequant.law.errors import PlanError
 from spikequant.law.rounding import Rounding
 from spikequant.quantizers import Quantizer, quantizer_from_dict
@@ -198,10 +199,7 @@ class Plan(_Strict):
         """Write as TOML or JSON, by the file's ending."""
         target = Path(path)
         text = _toml(self.to_dict()) if target.suffix == ".toml" else json.dumps(self.to_dict(), indent=2) + "\n"
-        try:
-            target.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise PlanError(f"cannot write the plan {target}: {error}") from error
+        write_text(target, text)
 
     def layer(self, name: str) -> LayerPlan:
         """What the plan says of the layer `name`; nothing where no rule matches."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from spikequant.law.atomic import replacing
 from spikequant.law.errors import ArtifactError, DataError
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -77,7 +78,7 @@ def fit(
         validation: batches whose accuracy is measured after each epoch.
         checkpoint: file to write and resume from.
         resume: False starts anew although the file is there.
-        schedule: ``"cosine"`` (per epoch, to 1 % of the rate) or ``"constant"``.
+        schedule: ``"cosine"`` (step by step, to 1 % of the rate) or ``"constant"``.
         quiet: no progress bar.
         on_epoch: called with every finished `Epoch`.
 
@@ -91,14 +92,13 @@ def fit(
     if not parameters:
         raise DataError("fit: the model has no parameter to train; a frozen model is integers for good")
     optimizer = optimizer if optimizer is not None else torch.optim.Adam(parameters, lr=lr)
-    rates = [group["lr"] for group in optimizer.param_groups]
+    rates = _Schedule(tuple(group["lr"] for group in optimizer.param_groups), schedule == "cosine", epochs)
     history: list[Epoch] = []
     if checkpoint is not None and resume and Path(checkpoint).exists():
         history = _load(Path(checkpoint), model, optimizer)
     with _bar(quiet) as progress:
         for number in range(len(history), epochs):
-            _set_rates(optimizer, rates, schedule, number, epochs)
-            done = _epoch(model, batches, optimizer, loss, number, epochs, progress)
+            done = _epoch(model, batches, optimizer, loss, number, rates, progress)
             accuracy = None if validation is None else evaluate(model, validation).accuracy
             history.append(Epoch(epoch=number + 1, loss=done[0], accuracy=done[1], validation=accuracy))
             if checkpoint is not None:
@@ -108,24 +108,32 @@ def fit(
     return FitResult(tuple(history))
 
 
-def _set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float], schedule: str, number: int, epochs: int) -> None:
-    share = 1.0
-    if schedule == "cosine" and epochs > 1:
-        share = 0.01 + 0.99 * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * number / epochs))))
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate * share
+@dataclass(frozen=True)
+class _Schedule:
+    """Learning rates over the whole training: cosine down to 1 % of the start, or constant."""
+
+    rates: tuple[float, ...]
+    cosine: bool
+    epochs: int
+
+    def apply(self, optimizer: torch.optim.Optimizer, done: float) -> None:
+        """Set the rates after `done` epochs, a fraction within an epoch."""
+        share = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done / self.epochs, 1.0))) if self.cosine else 1.0
+        for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * share
 
 
 def _epoch(
-    model: nn.Module, batches: Batches, optimizer: Any, loss: Loss, number: int, epochs: int, progress: Progress
+    model: nn.Module, batches: Batches, optimizer: Any, loss: Loss, number: int, rates: _Schedule, progress: Progress
 ) -> tuple[float, float]:
     if hasattr(batches, "set_epoch"):
         batches.set_epoch(number)
     model.train()
     total, right, count = 0.0, 0, 0
     length = len(batches) if hasattr(batches, "__len__") else None
-    task = progress.add_task(f"epoch {number + 1}/{epochs}", total=length, loss=float("nan"))
-    for x, y in batches:
+    task = progress.add_task(f"epoch {number + 1}/{rates.epochs}", total=length, loss=float("nan"))
+    for step, (x, y) in enumerate(batches):
+        rates.apply(optimizer, number + (step / length if length else 0.0))
         reset_states(model)
         optimizer.zero_grad(set_to_none=True)
         output = first_output(model(x))
@@ -172,7 +180,9 @@ def evaluate(model: nn.Module, batches: Batches) -> Evaluation:
                 reset_states(model)
                 output = first_output(model(x))
                 if output.dim() != 2 or len(output) != len(y):
-                    raise DataError(f"evaluate: expected scores [N, classes] for {len(y)} targets, got {tuple(output.shape)}")
+                    raise DataError(
+                        f"evaluate: expected scores [N, classes] for {len(y)} targets, got {tuple(output.shape)}"
+                    )
                 predictions.append(output.argmax(-1).cpu())
                 targets.append(y.cpu())
     finally:
@@ -226,17 +236,17 @@ def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, histor
         "groups": state["param_groups"],
         "scalars": scalars,
     }
-    temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        save_file(tensors, temporary, metadata={"fit": json.dumps(facts)})
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise ArtifactError(f"fit: cannot write the checkpoint {path}: {error}; the last one is unchanged") from error
+    except OSError as error:
+        raise ArtifactError(f"fit: cannot make the folder {path.parent}: {error}") from error
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"fit": json.dumps(facts)})
+        except SafetensorError as error:
+            raise ArtifactError(
+                f"fit: cannot write the checkpoint {path}: {error}; the last one is unchanged"
+            ) from error
 
 
 def _load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Epoch]:
@@ -245,7 +255,9 @@ def _load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> lis
             facts = json.loads((opened.metadata() or {})["fit"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise ArtifactError(f"fit: {path} is not a checkpoint of fit ({error}); delete it or pass resume=False") from error
+        raise ArtifactError(
+            f"fit: {path} is not a checkpoint of fit ({error}); delete it or pass resume=False"
+        ) from error
     weights = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
     try:
         model.load_state_dict(weights)

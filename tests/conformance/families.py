@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from spikequant.law.presets import PRESETS
-from spikequant.law.spec import Leak, NeuronSpec
+from spikequant.law.spec import Leak
 from spikequant.nn import (
     IF,
     LIF,
@@ -25,7 +25,7 @@ from spikequant.nn.over_time import OverTime
 
 SPIKE_READINGS = ("sum", "mean", "train")
 STATE_READINGS = ("sum", "mean", "last", "max", "train")
-NEURONS = ("lif", "lif", "lif", "if", "cuba", "single", "adaptive", "multi", "special")
+NEURONS = ("lif", "lif", "lif", "if", "cuba", "single", "adaptive", "multi", "special", "special")
 SPECIALS = ("floor", "zero_below", "shift", "forced", "two_shifts", "constant", "constant_signed", "old_state", "spiker", "hold", "value", "adapt_slow")
 
 
@@ -83,7 +83,7 @@ def make_neuron(dice, channels, note, *, mode="m"):
         return dice.choice(fixed)
 
     threshold, leak = many(0.6, 1.4, (1.0, 1.0, 0.8, 1.3)), many(0.4, 0.95, (0.5, 0.75, 0.9, 0.95))
-    reset = dice.choice(("zero", "subtract"))
+    reset = dice.choice(("zero", "subtract", "zero", "subtract", "none"))
     options = {"step_mode": mode, "learn": dice.choice(((), ("threshold",)))}
     note(f"reset:{reset}") if kind in ("lif", "cuba", "adaptive") else None
     if kind == "lif":
@@ -143,9 +143,9 @@ class FlatNet(nn.Module):
 class ImageStage(nn.Module):
     """Convolution, maybe batch norm and pooling of the currents, neuron, maybe pooling of the spikes."""
 
-    def __init__(self, dice, note, inputs, axes, *, first):
+    def __init__(self, dice, note, inputs, axes, *, first, normalized=False):
         super().__init__()
-        groups = dice.choice([g for g in (1, 2) if inputs % g == 0])
+        groups = dice.choice([g for g in (1, 2) if inputs % g == 0 and (g == 1 or not normalized)])
         self.channels = dice.choice((2, 4, 6))
         conv, norm = ((nn.Conv1d, nn.BatchNorm1d), (nn.Conv2d, nn.BatchNorm2d))[axes - 1]
         options = {"padding": dice.choice((1, 1, 2)), "dilation": dice.choice((1, 1, 2)), "stride": dice.choice((1, 1, 2) if first else (1,))}
@@ -191,7 +191,7 @@ class ImageNet(nn.Module):
             note("normalize")
             n = shape[0]
             self.normalize = Normalize([dice.uniform(0.2, 0.6) for _ in range(n)], [dice.uniform(0.2, 0.5) for _ in range(n)])
-        self.stage1 = ImageStage(dice, note, shape[0], len(shape) - 1, first=True)
+        self.stage1 = ImageStage(dice, note, shape[0], len(shape) - 1, first=True, normalized=normalize)
         self.stage2 = ImageStage(dice, note, self.stage1.channels, len(shape) - 1, first=False) if dice.random() < 0.6 else None
         with torch.no_grad():
             x = self.features(torch.zeros(2, 2, *shape) if layout != "static" else torch.zeros(2, *shape))
@@ -288,8 +288,3 @@ class EncodedNet(nn.Module):
 
     def forward(self, x):
         return self.body(self.encoder(x))
-
-
-def is_spec(thing):
-    """Whether `thing` is a neuron spec."""
-    return isinstance(thing, NeuronSpec)

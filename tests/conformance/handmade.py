@@ -82,11 +82,12 @@ def spec(dice, *, name=None, like_readout=False):
     if dice.random() < 0.25:
         order.insert(order.index("integrate") + 1, "bound")
         changes["lower"] = dice.choice(("floor", "zero"))
-    if dice.random() < 0.3:
-        order.insert(order.index("integrate") + 1, "narrow")
+    for chance in (0.3, 0.1):
+        if dice.random() < chance:
+            order.insert(dice.randint(order.index("integrate") + 1, len(order)), "narrow")
     if dice.random() < 0.2 and "add_current" not in order:
         order.insert(0, "narrow_input")
-        changes["x"] = StateFormat(format=IntFormat(bits=dice.randint(4, 10)), overflow="saturate", rounding=dice.choice(ROUNDINGS[:-1]))
+        changes["x"] = StateFormat(format=IntFormat(bits=dice.randint(4, 10)), overflow="saturate", rounding=dice.choice(ROUNDINGS))
     if not like_readout and dice.random() < 0.2:
         order = ["decay_threshold", *order, "raise_threshold"]
         bits = dice.randint(1, 8)
@@ -117,8 +118,9 @@ def parameters(dice, spec, shape):
         reach *= 3
     params["theta"] = per_neuron(reach // 6 + 1, reach * 3 // 4)
     params["reset"] = per_neuron(reach // 8, reach // 2) if spec.reset == "subtract" else per_neuron(-reach // 4, reach // 4)
-    if dice.random() < 0.6:
-        params["bias"] = per_neuron(-reach // 16, reach // 8)
+    for name, chance in (("bias", 0.6), ("v_bias", 0.2)):
+        if dice.random() < chance:
+            params[name] = per_neuron(-reach // 16, reach // 8)
     for state, one in (("v", spec.leak), ("i", spec.leak_i), ("a", spec.leak_a)):
         if one is None or one.form == "none":
             continue
@@ -126,7 +128,7 @@ def parameters(dice, spec, shape):
         if one.form == "multiply":
             params[key] = per_neuron(2**one.bits // 2, 2**one.bits)
         elif one.form.startswith("constant"):
-            params[key] = per_neuron(0, max(1, spec.v.format.max // 16))
+            params[key] = per_neuron(0, max(1, reach // 16))
         else:
             params[key] = per_neuron(0, 5)
             params[f"{key}2"] = per_neuron(2, 6)

@@ -197,8 +197,6 @@ def neuron_roles(module, dice, note):
         note("current bits")
         roles["current"] = state_role(dice, note, "current", least=4)
         roles["current"]["limit"] = dice.choice((2.0, 4.0))
-        if not module.spec.has_current and roles["current"]["rounding"] == "stochastic":
-            roles["current"]["rounding"] = "half_even"  # the input register takes no noise
     if "leak" in module.value_names and dice.random() < 0.4:
         roles["leak"] = {"bits": dice.randint(1, 12), "rounding": dice.choice((None, *DETERMINISTIC))}
         note(f"leak rounding:{roles['leak']['rounding']}")

@@ -10,7 +10,7 @@ import math
 from fractions import Fraction
 
 MASK = 0xFFFFFFFF
-ROLES = {"v": 0, "i": 1, "a": 2}
+ROLES = {"v": 0, "i": 1, "a": 2, "x": 3}
 
 
 def fmix(h):
@@ -100,7 +100,7 @@ class Register:
             self.cut += 0 if self.code is not None else leak.bits
             self.put(self.value * amount / 2**leak.bits)
             assert self.cut or self.value.denominator == 1, "the exact leak product is no whole number of LSBs"
-        elif self.code is not None:
+        elif self.code is not None and leak.form not in ("constant", "constant_signed"):
             self.put_code(shrunk(self.code, leak, amount, amount2))
         else:
             assert self.value.denominator == 1
@@ -143,12 +143,14 @@ def neuron_step(spec, params, old, x, word, tick):
         if phase == "decay_current":
             i.leak(spec.leak_i, p.get("leak_i"), p.get("leak_i2"))
         elif phase == "add_current":
-            i.put(i.value + x)
+            i.put(i.value + x + p.get("bias", 0))
         elif phase == "narrow_current":
             i.narrow(word)
         elif phase == "narrow_input":
             if spec.x is not None:
-                x = held(rounded(Fraction(x, 2 ** p["x_shift"]), spec.x.rounding), spec.x) * p["x_load"]
+                random = word("x") if spec.x.rounding == "stochastic" else 0
+                x = rounded(Fraction(x, 2 ** p["x_shift"]), spec.x.rounding, word=random, cut=p["x_shift"])
+                x = held(x, spec.x) * p["x_load"]
         elif phase == "leak":
             v.leak(spec.leak, p.get("leak"), p.get("leak2"))
         elif phase == "leak_unless_fired":
@@ -156,7 +158,7 @@ def neuron_step(spec, params, old, x, word, tick):
                 v.leak(spec.leak, p.get("leak"), p.get("leak2"))
             v.put(v.value)
         elif phase == "integrate":
-            drive = (x if i is None else i.value) + p.get("bias", 0)
+            drive = (x + p.get("bias", 0) if i is None else i.value) + p.get("v_bias", 0)
             v.put(v.value + (0 if waiting else drive))
             if waiting and spec.refractory_mode == "hold_zero":
                 v.put(0)
@@ -174,10 +176,10 @@ def neuron_step(spec, params, old, x, word, tick):
             for _ in range(spec.spikes_max):
                 theta = p["theta"] + raised()
                 facts["equal"] += v.value == theta
-                if v.value >= theta:
-                    spikes += 1
-                    if spec.spikes_max > 1:
-                        v.put(after_reset(v.value))
+                fires = v.value >= theta
+                spikes += fires
+                if spec.spikes_max > 1:
+                    v.put(after_reset(v.value) if fires else v.value)
         elif phase in ("reset", "reset_delayed"):
             fired = spikes if phase == "reset" else old["s"]
             facts["reset"] += bool(fired)

@@ -4,4 +4,13 @@ from spikequant.analyse.compare import Comparison, LayerBehaviour, Side, compare
 from spikequant.analyse.memory import memory_rows
 from spikequant.analyse.probe import Observation, observe
 
-__all__ = ["Comparison", "LayerBehaviour", "Observation", "Side", "compare", "memory_rows", "observe", "paired_difference"]
+__all__ = [
+    "Comparison",
+    "LayerBehaviour",
+    "Observation",
+    "Side",
+    "compare",
+    "memory_rows",
+    "observe",
+    "paired_difference",
+]

@@ -133,7 +133,9 @@ def compare(reference: nn.Module, model: nn.Module, batches: Iterable[tuple[Tens
             "expected the same network before and after quantize_"
         )
     if any((a != b).any() for a, b in zip(before.targets, after.targets, strict=True)):
-        raise DataError("compare: the targets changed between the two passes; use batches in a fixed order (shuffle=False)")
+        raise DataError(
+            "compare: the targets changed between the two passes; use batches in a fixed order (shuffle=False)"
+        )
     difference, interval = paired_difference(before.right, after.right)
     return Comparison(
         reference=_side(reference, before),

@@ -12,6 +12,7 @@ from torch import nn
 from spikequant.capture.fold import INPUT, Call, Folded, Operand
 from spikequant.capture.graph import Graph, GraphEdge, GraphNode, NodeKind, Output, Reduction
 from spikequant.law.errors import CaptureError
+from spikequant.nn import ENCODERS
 
 Layout = Literal["static", "ones", "step", "time", "merged", "batch_time"]
 GROUPS: dict[str, tuple[Layout, ...]] = {
@@ -160,6 +161,9 @@ class Builder:
             return Val(self.add_node("module", path, (edge,), features, call, path=path, alive=True), wanted, features)
         if isinstance(module, nn.Flatten):
             return self.reshape(call, val, edge)
+        if isinstance(module, ENCODERS):
+            features = self.strip(call, "time", call.shape)
+            return Val(self.add_node("module", path, (edge,), features, call, path=path, alive=True), "time", features)
         if val.layout in ("ones", "batch_time") or (val.layout == "time" and not isinstance(module, nn.Linear)):
             if not type(module).__name__.startswith(("Dropout", "Identity", "Synapse")):
                 raise self.refuse(call, f"takes [N, ...] or [T*N, ...], got the layout {val.layout}; flatten time and batch first")

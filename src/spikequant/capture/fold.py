@@ -55,7 +55,9 @@ def count_steps(recording: Recording, is_neuron: Callable[[str], bool]) -> tuple
     """Number of time steps, and whether the model steps itself (single-step neurons)."""
     calls = Counter(e.name for e in recording.events if e.kind == "module" and is_neuron(e.name))
     if not calls:
-        raise CaptureError("no spiking neuron module was called; expected spikequant.nn neurons (LIF, IF, ...) in the model")
+        raise CaptureError(
+            "no spiking neuron module was called; expected spikequant.nn neurons (LIF, IF, ...) in the model"
+        )
     single = {p for p in calls if recording.modules[p].step_mode == "s"}
     multi = set(calls) - single
     for path in multi:
@@ -128,11 +130,14 @@ def _operands(
     first_step = 1 if len(events) == steps - 1 and steps > 2 and len(events) > 1 else 0
     flat = [_flatten(e.inputs) for e in events]
     if len({len(f) for f in flat}) != 1:
-        raise CaptureError(f"{events[0].site}: {events[0].name} takes a different number of arguments from step to step")
+        raise CaptureError(
+            f"{events[0].site}: {events[0].name} takes a different number of arguments from step to step"
+        )
     if len(events) == 1 and not call.per_step:
         return _single_operands(events[0], steps, produced)
     return [
-        _operand(call, [row[j] for row in flat], first_step, produced, recording, events[0]) for j in range(len(flat[0]))
+        _operand(call, [row[j] for row in flat], first_step, produced, recording, events[0])
+        for j in range(len(flat[0]))
     ]
 
 
@@ -144,7 +149,12 @@ def _flatten(things: Sequence[Any]) -> list[Any]:
 
 
 def _operand(
-    call: Call, column: list[Any], first_step: int, produced: dict[int, tuple[str, int, int]], recording: Recording, event: Event
+    call: Call,
+    column: list[Any],
+    first_step: int,
+    produced: dict[int, tuple[str, int, int]],
+    recording: Recording,
+    event: Event,
 ) -> Operand:
     """One argument over all steps of a call: a delayed value, a static value, a running index, or a constant."""
     found = [(k + first_step, *produced[v.number]) for k, v in enumerate(column) if isinstance(v, Value)]
@@ -161,11 +171,15 @@ def _operand(
         return Operand(key)
     delays = {t - t_source for t, _, t_source, _ in found}
     if len(delays) != 1 or min(delays) < 0:
-        raise CaptureError(f"{event.site}: {event.name} reads {key} with changing delays {sorted(delays)}; expected one")
+        raise CaptureError(
+            f"{event.site}: {event.name} reads {key} with changing delays {sorted(delays)}; expected one"
+        )
     delay = delays.pop()
     missing = [v for v in column[: len(column) - len(found)] if not isinstance(v, Value)]
     if start is None and not all(_is_zero(v) for v in missing):
-        raise CaptureError(f"{event.site}: {event.name} starts from values that are not 0; expected a zero initial state")
+        raise CaptureError(
+            f"{event.site}: {event.name} starts from values that are not 0; expected a zero initial state"
+        )
     return Operand(key, delay, starts_with=start)
 
 
@@ -203,7 +217,10 @@ def _single_operands(event: Event, steps: int, produced: dict[int, tuple[str, in
             else:
                 operands.extend(_last(s, steps) for s in sources)
         else:
-            operands.extend(_last(produced[v.number], steps) if isinstance(v, Value) else Operand(None, constant=v) for v in _flatten([thing]))
+            operands.extend(
+                _last(produced[v.number], steps) if isinstance(v, Value) else Operand(None, constant=v)
+                for v in _flatten([thing])
+            )
     return operands
 
 

@@ -212,5 +212,7 @@ def record(model: nn.Module, example_input: Tensor, atom_types: tuple[type, ...]
         if isinstance(t, Tensor) and id(t) in recorder.numbers
     ]
     if not outputs:
-        raise CaptureError(f"{type(model).__name__}: its output does not come from its input through recorded operations")
+        raise CaptureError(
+            f"{type(model).__name__}: its output does not come from its input through recorded operations"
+        )
     return Recording(recorder.events, recorder.values, first, outputs, {path: m for m, path in atoms.items()})

@@ -85,7 +85,7 @@ def verify(
     facts = {
         "network": str(network),
         "sha256": network_hash(net),
-        "readers": {"golden": {"spikes": sum(int(o.sum()) for o in run.outputs.values()),
+        "readers": {"golden": {"spikes": sum(int(run.outputs[n.name].sum()) for n in net.neurons if n.spec.output == "spike"),
                                "neuron_steps": sum(o.size for o in run.outputs.values()), "differences": differences}},
     }  # fmt: skip
     if as_json:
@@ -93,6 +93,8 @@ def verify(
     else:
         golden_facts = facts["readers"]["golden"]  # type: ignore[index]
         typer.echo(f"{network}: SHA-256 {facts['sha256']}")
-        typer.echo(f"golden: {golden_facts['neuron_steps']:,} neuron-steps, {golden_facts['spikes']:,} spikes, {differences} differences")
+        typer.echo(
+            f"golden: {golden_facts['neuron_steps']:,} neuron-steps, {golden_facts['spikes']:,} spikes, {differences} differences"
+        )
     if differences:
         raise MismatchError(f"{network}: the embedded test vectors do not give the scores that the file states")

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from spikequant.law.atomic import replacing
 from spikequant.law.errors import ArtifactError, SpikequantError
 from spikequant.law.formats import IntFormat
 from spikequant.law.network import (
@@ -58,25 +58,15 @@ def save(net: IntNet, path: str | os.PathLike[str]) -> None:
     Raises:
         ArtifactError: the folder is missing or cannot be written; an older file stays whole.
     """
-    target = Path(path)
     tensors: Tensors = {}
     record = _pack(net, tensors)
     text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
     header = {"spikequant": text, "sha256": content_hash(text, tensors)}
-    temporary = ""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        os.close(handle)
-        save_file(tensors, temporary, metadata=header)
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, target)
-    except (OSError, SafetensorError) as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise ArtifactError(
-            f"cannot write {target}: {error}; nothing was changed. Choose a folder that exists and can be written"
-        ) from error
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=header)
+        except SafetensorError as error:
+            raise ArtifactError(f"cannot write {path}: {error}; nothing was changed") from error
 
 
 def load(path: str | os.PathLike[str]) -> IntNet:
@@ -156,7 +146,9 @@ def _pack_node(node: Node, tensors: Tensors) -> dict[str, Any]:
 
 
 def _pack_fields(thing: Any, prefix: str, tensors: Tensors) -> dict[str, Any]:
-    return {f.name: _pack_value(getattr(thing, f.name), f"{prefix}/{f.name}", tensors) for f in dataclasses.fields(thing)}
+    return {
+        f.name: _pack_value(getattr(thing, f.name), f"{prefix}/{f.name}", tensors) for f in dataclasses.fields(thing)
+    }
 
 
 def _pack_value(value: Any, name: str, tensors: Tensors) -> Any:

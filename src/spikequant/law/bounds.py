@@ -81,7 +81,9 @@ class RangeOps:
         def rule(a: Any, n: Any) -> tuple[Any, Any]:
             shift = n[0]
             if rounding == "stochastic" and int(np.max(shift)) > NOISE_BITS:
-                raise WidthError(f"stochastic rounding cuts at most {NOISE_BITS} bits, got {int(np.max(shift))}; use another one")
+                raise WidthError(
+                    f"stochastic rounding cuts at most {NOISE_BITS} bits, got {int(np.max(shift))}; use another one"
+                )
             if rounding == "floor":
                 return a[0] >> shift, a[1] >> shift
             return a[0] >> shift, -((-a[1]) >> shift)
@@ -221,7 +223,9 @@ def _one_step(
     return step(ops, spec, prepare(ops, spec, known), state, x, noise=noise.__getitem__, tick=tick)
 
 
-def _unreachable(spec: NeuronSpec, params: Mapping[str, Any], low: Any, high: Any, steps: int = 4096) -> tuple[int, ...]:
+def _unreachable(
+    spec: NeuronSpec, params: Mapping[str, Any], low: Any, high: Any, steps: int = 4096
+) -> tuple[int, ...]:
     """Neurons that no input can make fire, by iterating the step from rest to a fixed point."""
     if spec.output != "spike":
         return ()

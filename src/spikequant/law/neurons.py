@@ -16,7 +16,8 @@ the neuron's shape):
 ==========  ==========================================================================
 ``theta``   compare threshold: fires at ``v >= theta``
 ``reset``   what a soft reset subtracts, or the value that ``reset="value"`` sets
-``bias``    added with the input
+``bias``    added with the input (into the current, where that is a state)
+``v_bias``  added to the membrane besides (Loihi's bias current)
 ``floor``   negative threshold, for ``lower != "none"``
 ``leak``    ``leak_int`` of `Leak` (``leak2`` for the second shift, ``leak_i``, ``leak_a``)
 ``v_load``  accumulator LSBs in one membrane code; ``i_load`` for the current
@@ -28,15 +29,14 @@ the neuron's shape):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
-from spikequant.law.errors import Unsupported
 from spikequant.law.ops import Ops
-from spikequant.law.spec import Leak, NeuronSpec, StateFormat
+from spikequant.law.registers import Noise, Register, Registers
+from spikequant.law.spec import NeuronSpec
 
 V = TypeVar("V")
-Noise = Callable[[str], V]
 
 
 def prepare(ops: Ops[V], spec: NeuronSpec, params: Mapping[str, V]) -> dict[str, V]:
@@ -78,17 +78,6 @@ def step(
     return machine.store()
 
 
-class _Register(Generic[V]):
-    """A state while a step runs: a fresh code, or a value in accumulator LSBs with a pending shift."""
-
-    def __init__(self, name: str, code: V, register: StateFormat | None) -> None:
-        self.name, self.register = name, register
-        self.code: V | None = code if register is not None else None
-        self.value: V | None = None if register is not None else code
-        self.pending = 0
-        self.loose = False  # the code changed on its own grid and may lie outside the register
-
-
 class _Machine(Generic[V]):
     """The registers of one step and one method per phase."""
 
@@ -102,164 +91,78 @@ class _Machine(Generic[V]):
         noise: Noise[V] | None,
         tick: V | None,
     ) -> None:
-        self.ops, self.spec, self.params, self.noise, self.tick = ops, spec, params, noise, tick
+        self.ops, self.spec, self.params, self.tick = ops, spec, params, tick
+        self.registers = Registers(ops, params, noise)
         self.x, self.state = x, state
-        self.v = _Register("v", state["v"], spec.v)
-        self.i = _Register("i", state["i"], spec.i) if spec.has_current else None
+        self.v = Register("v", state["v"], spec.v)
+        self.i = Register("i", state["i"], spec.i) if spec.has_current else None
         self.a: V | None = state.get("a")
         self.hit: V | None = None  # 1 where the neuron fires at least once
         self.spikes: V | None = None  # how often
-        self.active: V | None = (
-            ops.const(ops.ge(ops.const(0), state["r"])) if spec.refractory else None
-        )
+        self.active: V | None = None
+        if spec.refractory:
+            self.active = ops.const(ops.ge(ops.const(0), state["r"]))
 
     def run(self, phase: str) -> None:
         getattr(self, f"phase_{phase}")()
 
-    # -- registers ---------------------------------------------------------------------
-
-    def load(self, register: _Register[V]) -> V:
-        """The register's value in accumulator LSBs."""
-        if register.pending:
-            raise Unsupported(
-                f"neuron spec: after an exact leak of {register.name} only its store may follow; name the leak's rounding"
-            )
-        if register.value is None:
-            assert register.code is not None
-            register.value = self.ops.mul(register.code, self.params[f"{register.name}_load"])
-        return register.value
-
-    def set(self, register: _Register[V], value: V) -> None:
-        register.code, register.value = None, value
-
-    def narrow(self, register: _Register[V]) -> None:
-        """Bring a register back to what it can hold: shift, round, saturate or wrap."""
-        fmt = register.register
-        if fmt is None:
-            return
-        if register.code is not None and not register.pending:
-            register.code, register.loose = self.fit(register.code, fmt) if register.loose else register.code, False
-            return
-        assert register.value is not None
-        value, shift = register.value, self.params[f"{register.name}_shift"]
-        if f"{register.name}_mul" in self.params:
-            value = self.ops.mul(value, self.params[f"{register.name}_mul"])
-        if register.pending:
-            shift = self.ops.add(shift, self.ops.const(register.pending))
-        rounded = self.ops.shr(value, shift, fmt.rounding, self.words(register.name, fmt))
-        register.code, register.value, register.pending = self.fit(rounded, fmt), None, 0
-
-    def words(self, name: str, fmt: StateFormat) -> V | None:
-        if fmt.rounding != "stochastic":
-            return None
-        if self.noise is None:
-            raise Unsupported(f"state {name} rounds stochastically: step() needs noise=")
-        return self.noise(name)
-
-    def fit(self, code: V, fmt: StateFormat) -> V:
-        if fmt.overflow == "saturate":
-            return self.ops.clip(code, fmt.format.min, fmt.format.max)
-        ops, span = self.ops, 2**fmt.bits
-        laps = ops.const(ops.shr(ops.sub(code, ops.const(fmt.format.min)), ops.const(fmt.bits), "floor"))
-        wrapped = ops.sub(code, ops.mul(laps, ops.const(span)))
-        return ops.clip(wrapped, fmt.format.min, fmt.format.max)  # changes nothing; it tells RangeOps
-
-    # -- leaks -------------------------------------------------------------------------
-
-    def decay(self, register: _Register[V], leak: Leak, key: str) -> None:
-        if leak.form == "none":
-            return
-        if leak.form == "multiply" and leak.rounding is None:
-            self.decay_exactly(register, leak, key)
-        elif register.code is not None and not register.pending:
-            register.code, register.value, register.loose = self.decayed(register.code, leak, key), None, True
-        else:
-            self.set(register, self.decayed(self.load(register), leak, key))
-
-    def decay_exactly(self, register: _Register[V], leak: Leak, key: str) -> None:
-        if register.code is not None:
-            self.set(register, self.ops.mul(register.code, self.params[f"{register.name}_decay"]))
-            return
-        self.set(register, self.ops.mul(self.load(register), self.params[key]))
-        if register.register is not None:
-            register.pending = leak.bits
-
-    def decayed(self, value: V, leak: Leak, key: str) -> V:
-        ops, amount, rounding = self.ops, self.params[key], leak.rounding or "floor"
-        if leak.form == "multiply":
-            return ops.shr(ops.mul(value, amount), ops.const(leak.bits), rounding)
-        if leak.form == "constant":
-            return ops.sub(value, ops.max(ops.sub(ops.const(0), amount), self.least(value, amount)))
-        if leak.form == "constant_signed":
-            return ops.sub(value, amount)
-        step_down = ops.shr(value, amount, rounding)
-        if leak.form == "two_shifts":
-            return ops.sub(ops.sub(value, step_down), ops.shr(value, self.params[f"{key}2"], rounding))
-        if leak.form == "shift_forced":
-            step_down = self.at_least_one(value, step_down)
-        return ops.sub(value, step_down)
-
-    def least(self, a: V, b: V) -> V:
-        return self.ops.where(self.ops.const(self.ops.ge(a, b)), b, a)
-
-    def at_least_one(self, value: V, step_down: V) -> V:
-        """A decrement of 0 becomes 1 toward zero, unless the value is 0."""
-        ops, zero, one = self.ops, self.ops.const(0), self.ops.const(1)
-        sign = ops.const(ops.sub(ops.ge(value, one), ops.ge(ops.const(-1), value)))
-        is_zero = ops.const(ops.mul(ops.ge(step_down, zero), ops.ge(zero, step_down)))
-        return ops.where(is_zero, sign, step_down)
+    def load(self, register: Register[V]) -> V:
+        return self.registers.load(register)
 
     # -- phases, in the order of spec.PHASES -------------------------------------------
 
     def phase_decay_current(self) -> None:
         assert self.i is not None and self.spec.leak_i is not None
-        self.decay(self.i, self.spec.leak_i, "leak_i")
+        self.registers.decay(self.i, self.spec.leak_i, "leak_i")
 
     def phase_add_current(self) -> None:
         assert self.i is not None
-        self.set(self.i, self.ops.add(self.load(self.i), self.x))
+        self.i.set(self.ops.add(self.load(self.i), self.biased(self.x)))
 
     def phase_narrow_current(self) -> None:
         assert self.i is not None
-        self.narrow(self.i)
+        self.registers.narrow(self.i)
 
     def phase_narrow_input(self) -> None:
         fmt = self.spec.x
         if fmt is not None:
             shift = self.params["x_shift"]
-            code = self.fit(self.ops.shr(self.x, shift, fmt.rounding), fmt)
+            code = self.registers.fit(self.ops.shr(self.x, shift, fmt.rounding, self.registers.words("x", fmt)), fmt)
             self.x = self.ops.mul(code, self.params["x_load"])
 
     def phase_leak(self) -> None:
-        self.decay(self.v, self.spec.leak, "leak")
+        self.registers.decay(self.v, self.spec.leak, "leak")
 
     def phase_leak_unless_fired(self) -> None:
         kept = self.load(self.v)
         assert self.hit is not None
-        self.decay(self.v, self.spec.leak, "leak")
-        self.set(self.v, self.ops.where(self.hit, kept, self.load(self.v)))
+        self.registers.decay(self.v, self.spec.leak, "leak")
+        self.v.set(self.ops.where(self.hit, kept, self.load(self.v)))
+
+    def biased(self, x: V) -> V:
+        return self.ops.add(x, self.params["bias"]) if "bias" in self.params else x
 
     def phase_integrate(self) -> None:
         ops = self.ops
-        drive = self.x if self.i is None else self.load(self.i)
-        if "bias" in self.params:
-            drive = ops.add(drive, self.params["bias"])
+        drive = self.biased(self.x) if self.i is None else self.load(self.i)
+        if "v_bias" in self.params:
+            drive = ops.add(drive, self.params["v_bias"])
         if self.active is not None:
             drive = ops.where(self.active, drive, ops.const(0))
         value = ops.add(self.load(self.v), drive)
         if self.active is not None and self.spec.refractory_mode == "hold_zero":
             value = ops.where(self.active, value, ops.const(0))
-        self.set(self.v, value)
+        self.v.set(value)
 
     def phase_bound(self) -> None:
         value, floor = self.load(self.v), self.params["floor"]
         if self.spec.lower == "floor":
-            self.set(self.v, self.ops.max(value, floor))
+            self.v.set(self.ops.max(value, floor))
         else:
-            self.set(self.v, self.ops.where(self.ops.const(self.ops.ge(value, floor)), value, self.ops.const(0)))
+            self.v.set(self.ops.where(self.ops.const(self.ops.ge(value, floor)), value, self.ops.const(0)))
 
     def phase_narrow(self) -> None:
-        self.narrow(self.v)
+        self.registers.narrow(self.v)
 
     def phase_decay_threshold(self) -> None:
         leak = self.spec.leak_a
@@ -268,11 +171,11 @@ class _Machine(Generic[V]):
             return
         if leak.form == "multiply" and self.spec.a is not None:
             rounding = leak.rounding or self.spec.a.rounding
-            words = self.words("a", self.spec.a) if rounding == "stochastic" else None
+            words = self.registers.words("a", self.spec.a) if rounding == "stochastic" else None
             product = self.ops.mul(self.a, self.params["leak_a"])
             lower = self.ops.shr(product, self.ops.const(leak.bits), rounding, words)
         else:
-            lower = self.decayed(self.a, leak, "leak_a")
+            lower = self.registers.decayed(self.a, leak, "leak_a")
         if self.spec.adapt_every > 1:
             assert self.tick is not None
             lower = self.ops.where(self.tick, lower, self.a)
@@ -299,7 +202,7 @@ class _Machine(Generic[V]):
             again = self.fired(value, theta)
             value = ops.where(again, ops.sub(value, self.reset_amount()), value)
             self.spikes = ops.add(self.spikes, again)
-        self.set(self.v, value)
+        self.v.set(value)
 
     def fired(self, value: V, theta: V) -> V:
         if self.spec.compare == ">=":
@@ -329,13 +232,13 @@ class _Machine(Generic[V]):
             after = self.params["reset"]
         else:
             after = ops.sub(value, self.reset_amount())
-        self.set(self.v, ops.where(fired, after, value))
+        self.v.set(ops.where(fired, after, value))
 
     def phase_raise_threshold(self) -> None:
         assert self.a is not None and self.spikes is not None
         ops = self.ops
         raised = ops.add(self.a, ops.mul(self.spikes, self.params["adapt"]))
-        self.a = raised if self.spec.a is None else self.fit(raised, self.spec.a)
+        self.a = raised if self.spec.a is None else self.registers.fit(raised, self.spec.a)
 
     # -- the end of the step -----------------------------------------------------------
 
@@ -343,7 +246,7 @@ class _Machine(Generic[V]):
         new: dict[str, V] = {}
         for register in (self.v, self.i):
             if register is not None:
-                self.narrow(register)
+                self.registers.narrow(register)
                 stored = register.code if register.code is not None else register.value
                 assert stored is not None
                 new[register.name] = stored
@@ -363,4 +266,3 @@ class _Machine(Generic[V]):
         assert self.hit is not None
         waited = ops.max(ops.sub(self.state["r"], ops.const(1)), ops.const(0))
         return ops.where(self.hit, ops.const(self.spec.refractory), waited)
-

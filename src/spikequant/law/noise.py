@@ -9,7 +9,7 @@ A word depends on its position only.  With ``fmix`` the 32-bit finaliser of Murm
         = mix(mix(mix(mix(mix(mix(0, seed), layer), role), step), sample), neuron)
 
 ``layer`` is the index of the neuron node among the neuron nodes of the network, ``role``
-0 for the membrane, 1 for the current, 2 for the adaptive threshold, ``neuron`` the flat
+0 for the membrane, 1 for the current, 2 for the adaptive threshold, 3 for the input register, ``neuron`` the flat
 index inside the layer.  numpy, torch and C give the same words.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from spikequant.law.formats import IntArray
 
 MASK = 0xFFFFFFFF
-NOISE_ROLES = {"v": 0, "i": 1, "a": 2}
+NOISE_ROLES = {"v": 0, "i": 1, "a": 2, "x": 3}
 A = TypeVar("A", int, IntArray, Any)
 
 

@@ -13,19 +13,24 @@ from spikequant.law.spec import Leak, NeuronSpec, Phase, ResetKind
 MULTIPLY = Leak(form="multiply")
 
 
+def _with_reset(order: tuple[Phase, ...], reset: ResetKind) -> tuple[Phase, ...]:
+    """The order, without its reset phase for a neuron that is never reset."""
+    return order if reset != "none" else tuple(p for p in order if p not in ("reset", "reset_delayed"))
+
+
 def integrate_and_fire(*, reset: ResetKind = "subtract") -> NeuronSpec:
     """IF: ``v += x``; fire; reset now."""
-    return NeuronSpec(order=("integrate", "fire", "reset"), reset=reset)
+    return NeuronSpec(order=_with_reset(("integrate", "fire", "reset"), reset), reset=reset)
 
 
 def lif_leak_first(*, reset: ResetKind = "zero") -> NeuronSpec:
     """LIF: ``v = leak * v + x``; fire; reset now (SpikingJelly, Loihi)."""
-    return NeuronSpec(order=("leak", "integrate", "fire", "reset"), leak=MULTIPLY, reset=reset)
+    return NeuronSpec(order=_with_reset(("leak", "integrate", "fire", "reset"), reset), leak=MULTIPLY, reset=reset)
 
 
 def lif_leak_last(*, reset: ResetKind = "zero") -> NeuronSpec:
     """LIF: ``v += x``; fire; reset; ``v = leak * v`` before it is stored (MINT)."""
-    return NeuronSpec(order=("integrate", "fire", "reset", "leak"), leak=MULTIPLY, reset=reset)
+    return NeuronSpec(order=_with_reset(("integrate", "fire", "reset", "leak"), reset), leak=MULTIPLY, reset=reset)
 
 
 def lif_delayed_reset(*, reset: ResetKind = "subtract") -> NeuronSpec:
@@ -38,13 +43,13 @@ def lif_delayed_reset(*, reset: ResetKind = "subtract") -> NeuronSpec:
         order: tuple[Phase, ...] = ("reset_delayed", "leak", "integrate", "fire")
     else:
         order = ("leak", "integrate", "reset_delayed", "fire")
-    return NeuronSpec(order=order, leak=MULTIPLY, reset=reset)
+    return NeuronSpec(order=_with_reset(order, reset), leak=MULTIPLY, reset=reset)
 
 
 def cuba_lif(*, reset: ResetKind = "zero") -> NeuronSpec:
     """Current-based LIF, two states: ``i = leak_i * i + x``; ``v = leak * v + i``; fire; reset."""
     order: tuple[Phase, ...] = ("decay_current", "add_current", "leak", "integrate", "fire", "reset")
-    return NeuronSpec(order=order, leak=MULTIPLY, leak_i=MULTIPLY, reset=reset)
+    return NeuronSpec(order=_with_reset(order, reset), leak=MULTIPLY, leak_i=MULTIPLY, reset=reset)
 
 
 def single_state(*, reset: ResetKind = "zero") -> NeuronSpec:
@@ -54,7 +59,8 @@ def single_state(*, reset: ResetKind = "zero") -> NeuronSpec:
     the same as ``1 - s[t-1]`` in the next step and needs no stored spike.
     Source: arXiv 2104.14117, inference form.
     """
-    return NeuronSpec(order=("leak", "integrate", "fire", "reset"), leak=MULTIPLY, reset=reset, compare=">")
+    order = _with_reset(("leak", "integrate", "fire", "reset"), reset)
+    return NeuronSpec(order=order, leak=MULTIPLY, reset=reset, compare=">")
 
 
 def adaptive_lif(*, reset: ResetKind = "zero", refractory: int = 5) -> NeuronSpec:
@@ -64,6 +70,7 @@ def adaptive_lif(*, reset: ResetKind = "zero", refractory: int = 5) -> NeuronSpe
     input is ignored for `refractory` steps after a spike.
     """
     order: tuple[Phase, ...] = ("decay_threshold", "leak", "integrate", "fire", "reset", "raise_threshold")
+    order = _with_reset(order, reset)
     return NeuronSpec(order=order, leak=MULTIPLY, leak_a=MULTIPLY, reset=reset, refractory=refractory)
 
 

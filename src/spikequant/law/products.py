@@ -70,7 +70,9 @@ class Product:
             )
         )
         if min(space) < 1:
-            raise Unsupported(f"a convolution with the kernel {self.codes.shape[2:]} leaves nothing of the shape {shape}")
+            raise Unsupported(
+                f"a convolution with the kernel {self.codes.shape[2:]} leaves nothing of the shape {shape}"
+            )
         return (self.codes.shape[0], *space)
 
     def apply(self, x: IntArray) -> IntArray:

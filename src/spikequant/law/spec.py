@@ -193,7 +193,9 @@ def _check_names(spec: NeuronSpec) -> None:
             raise Unsupported(f"neuron spec: {name} = {given!r}; expected one of {', '.join(allowed)}")
     for state in ("v", "i", "a", "x"):
         register = getattr(spec, state)
-        if register is not None and (register.rounding not in ROUNDINGS or register.overflow not in ("saturate", "wrap")):
+        if register is not None and (
+            register.rounding not in ROUNDINGS or register.overflow not in ("saturate", "wrap")
+        ):
             raise Unsupported(f"neuron spec: {state} rounds {register.rounding!r} and overflows {register.overflow!r}")
 
 
@@ -213,9 +215,13 @@ def _check_phases(spec: NeuronSpec) -> None:
     resets = [p for p in ("reset", "reset_delayed") if p in order]
     repeats = spec.spikes_max > 1
     if repeats and (resets or spec.reset != "subtract"):
-        raise Unsupported("neuron spec: several spikes a step subtract inside 'fire'; set reset='subtract', no reset phase")
+        raise Unsupported(
+            "neuron spec: several spikes a step subtract inside 'fire'; set reset='subtract', no reset phase"
+        )
     if not repeats and (len(resets) != 1) != (spec.reset == "none"):
-        raise Unsupported(f"neuron spec: reset={spec.reset!r} with the reset phases {resets}; exactly one belongs to a reset")
+        raise Unsupported(
+            f"neuron spec: reset={spec.reset!r} with the reset phases {resets}; exactly one belongs to a reset"
+        )
     if (spec.lower != "none") != ("bound" in order):
         raise Unsupported(f"neuron spec: lower={spec.lower!r} and the phase 'bound' belong together")
 

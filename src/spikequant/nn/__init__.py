@@ -30,6 +30,7 @@ POOLS = (
 )
 DROPOUTS = (_torch_nn.Dropout, _torch_nn.Dropout1d, _torch_nn.Dropout2d, _torch_nn.Identity)
 STATEFUL = (Neuron, QuantizedNeuron)
+ENCODERS = (PoissonEncoder, LatencyEncoder)
 ATOMS = (
     *SYNAPSES,
     *NORMS,
@@ -40,13 +41,13 @@ ATOMS = (
     Synapse,
     FoldedNorm,
     Normalize,
-    PoissonEncoder,
-    LatencyEncoder,
+    *ENCODERS,
 )
 
 __all__ = [
     "ATOMS",
     "DROPOUTS",
+    "ENCODERS",
     "IF",
     "LIF",
     "NORMS",

@@ -80,4 +80,6 @@ class LatencyEncoder(nn.Module):
 
 def _check_unit_range(x: Tensor, name: str) -> None:
     if not bool(torch.isfinite(x).all()) or bool((x < 0).any()) or bool((x > 1).any()):
-        raise DataError(f"{name}: expected values in [0, 1], got {float(x.min())} to {float(x.max())}; scale the data first")
+        raise DataError(
+            f"{name}: expected values in [0, 1], got {float(x.min())} to {float(x.max())}; scale the data first"
+        )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from spikequant.law.rounding import NOISE_BITS
 from spikequant.law.spec import NeuronSpec, StateFormat
 from spikequant.nn.branch import Register
 from spikequant.quantizers import Quantizer, ceil_ste, floor_ste, round_ste
@@ -69,7 +70,8 @@ def store_exponent(neuron: QuantizedNeuron, state: str, register: StateFormat, s
     leak = {"v": spec.leak, "i": spec.leak_i, "x": None}[state]
     exact = leak is not None and leak.form == "multiply" and leak.rounding is None
     least = leak.bits if exact and leak is not None else 0
-    return wanted_exponent(neuron, state, register, lsb).clamp(least, MOST_SHIFT)
+    most = NOISE_BITS - least if register.rounding == "stochastic" else MOST_SHIFT
+    return wanted_exponent(neuron, state, register, lsb).clamp(least, max(most, least))
 
 
 def _adaptation(neuron: QuantizedNeuron, register: StateFormat, lsb: Tensor) -> dict[str, Tensor]:
@@ -78,6 +80,7 @@ def _adaptation(neuron: QuantizedNeuron, register: StateFormat, lsb: Tensor) -> 
         limit = 16 * neuron.value("threshold").abs().max()
         spare = floor_ste(torch.log2(register.format.max / (limit / lsb))).clamp(0, 40)
     return {"a_shift": spare, "adapt": round_ste(neuron.value("adapt") / lsb * torch.exp2(spare), "half_even")}
+
 
 def _leak_integer(leak: Tensor, form: str, bits: int, lsb: Tensor) -> Tensor:
     if form == "multiply":

@@ -118,7 +118,11 @@ class QuantizedNeuron(nn.Module):
         synapses = [branch.synapse for branch in self.branches]
         if len(synapses) < 2:
             return []
-        alike = len({(branch.real_unit(), branch.synapse.weight_scale.shape) for branch in self.branches}) == 1
+        kinds = {
+            (b.real_unit(), b.synapse.weight_scale.shape, b.synapse.quantizer.scale_mode == "learned")
+            for b in self.branches
+        }
+        alike = len(kinds) == 1
         if not alike or any(branch.norm is not None for branch in self.branches):
             return ["several scales meet in one neuron: its other inputs are rescaled by a rounded integer gain"]
         joint = self.branches[0].joint_scale()
@@ -133,7 +137,7 @@ class QuantizedNeuron(nn.Module):
 
     def set_limits(self) -> None:
         """Real reach of the registers before calibration: the threshold, or what the plan says."""
-        threshold = float(self.threshold.abs().max()) if "threshold" in self.value_names else 0.0
+        threshold = float(self.threshold.detach().abs().max()) if "threshold" in self.value_names else 0.0
         default = threshold if threshold > 0 else DEFAULT_LIMIT
         registers = (("v", self.choice.membrane), ("i", self.choice.current), ("x", self.choice.input))
         for state, register in registers:
@@ -161,7 +165,9 @@ class QuantizedNeuron(nn.Module):
             if not self.needs_double:
                 break
         if self.fraction_bits < need:
-            return [f"{where}: {self.fraction_bits} fraction bits where {need} would keep its registers at full reach and fineness"]
+            return [
+                f"{where}: {self.fraction_bits} fraction bits where {need} would keep its registers at full reach and fineness"
+            ]
         return []
 
     # -- integers ----------------------------------------------------------------------

@@ -148,7 +148,7 @@ class TorchOps:
         """`a` where the spike is 1, else `b`."""
         if self.detach_reset:
             condition = condition.detach()
-        return torch.lerp(b, a.expand_as(b), condition)  # exact at 0 and 1, and one pass over the data
+        return torch.lerp(b, a, condition)  # exact at 0 and 1, and one pass over the data
 
     def max(self, a: Tensor, b: Tensor) -> Tensor:
         """The larger of two."""

@@ -61,7 +61,9 @@ class CalibrationReport:
                 cause = "it was silent before, too" if layer.wide_rate == 0 else "more membrane bits would wake it"
                 found.append(f"{layer.path} is silent on the calibration data; {cause}")
             elif abs(layer.rate - layer.wide_rate) > 0.1 * layer.wide_rate:
-                found.append(f"{layer.path} fires at {layer.rate:.4f} instead of {layer.wide_rate:.4f}: give its membrane more bits")
+                found.append(
+                    f"{layer.path} fires at {layer.rate:.4f} instead of {layer.wide_rate:.4f}: give its membrane more bits"
+                )
         return tuple(found)
 
     def __str__(self) -> str:
@@ -135,7 +137,9 @@ def _settle(model: nn.Module, path: str, neuron: QuantizedNeuron, inputs: list[T
     assert best is not None
     error, rounding, limit, rate = best
     _apply(neuron, dataclasses.replace(asked, rounding=rounding), limit)
-    return CalibratedLayer(path=path, rounding=rounding, limit=limit, rate=rate, wide_rate=float(wide.mean()), error=error)
+    return CalibratedLayer(
+        path=path, rounding=rounding, limit=limit, rate=rate, wide_rate=float(wide.mean()), error=error
+    )
 
 
 def _limits(neuron: QuantizedNeuron, asked: Register, threshold: float, wide: Tensor) -> tuple[float, ...]:

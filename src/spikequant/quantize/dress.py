@@ -10,10 +10,20 @@ from torch import Tensor, nn
 from spikequant.capture import Graph, capture
 from spikequant.law.errors import DataError, PlanError, Unsupported
 from spikequant.law.formats import IntFormat
-from spikequant.nn import Branch, FoldedNorm, Neuron, NeuronChoice, Normalize, QuantizedNeuron, Register, Synapse
+from spikequant.nn import (
+    STATEFUL,
+    Branch,
+    FoldedNorm,
+    Neuron,
+    NeuronChoice,
+    Normalize,
+    QuantizedNeuron,
+    Register,
+    Synapse,
+)
 from spikequant.nn.integers import leak_bits
 from spikequant.plan import LayerPlan, Plan, StateRole
-from spikequant.quantize.groups import NORMALIZING, STATEFUL, WEIGHTED, Path, Structure, module_of, structure
+from spikequant.quantize.groups import NORMALIZING, WEIGHTED, Path, Structure, module_of, structure
 from spikequant.quantize.report import QuantizedRow, QuantizeReport
 from spikequant.quantizers import Quantizer, Uniform
 
@@ -59,7 +69,9 @@ def quantize_(model: nn.Module, plan: Plan, example_input: Tensor, *, quiet: boo
     """
     check_finite(model, example_input)
     if any(isinstance(m, (Synapse, QuantizedNeuron)) for m in model.modules()):
-        raise Unsupported("this model is quantized already; start again from the real one (for example a deep copy of it)")
+        raise Unsupported(
+            "this model is quantized already; start again from the real one (for example a deep copy of it)"
+        )
     graph = capture(model, example_input)
     found = structure(graph, model, example_input)
     _check_plan(plan, graph, model)
@@ -93,11 +105,15 @@ def _check_plan(plan: Plan, graph: Graph, model: nn.Module) -> None:
         if not any(rule.matches(p) for p in layers):
             raise PlanError(f"plan: the rule {rule.match!r} matches no layer; there are {', '.join(layers)}")
         if not mine:
-            raise PlanError(f"plan: the rule {rule.match!r} is never used; rules above it match all of its layers first")
+            raise PlanError(
+                f"plan: the rule {rule.match!r} is never used; rules above it match all of its layers first"
+            )
         kinds = {"weight": WEIGHTED, "bias": WEIGHTED, "input": WEIGHTED}
         for role in rule.asked():
             if not any(isinstance(layers[p], kinds.get(role, STATEFUL)) for p in mine):
-                raise PlanError(f"plan: the role {role!r} of the rule {rule.match!r} applies to none of {', '.join(mine)}")
+                raise PlanError(
+                    f"plan: the role {role!r} of the rule {rule.match!r} applies to none of {', '.join(mine)}"
+                )
 
 
 def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: Tensor) -> None:
@@ -163,7 +179,13 @@ def _dress_input(work: _Dresser, synapse: Synapse, plan: LayerPlan, example: Ten
     for path, module in work.model.named_modules():
         if isinstance(module, Normalize):
             if synapse.kind == "linear" and module.mean.numel() != synapse.weight.shape[1]:
-                raise Unsupported(f"{path}: Normalize has {module.mean.numel()} channels, the first layer {synapse.weight.shape[1]}")
+                raise Unsupported(
+                    f"{path}: Normalize has {module.mean.numel()} channels, the first layer {synapse.weight.shape[1]}"
+                )
+            if synapse.groups != 1:
+                raise Unsupported(
+                    f"{path}: Normalize in front of a grouped convolution does not fold; normalize the data instead"
+                )
             synapse.input_mean, synapse.input_std = module.mean, module.std
             module.folded = True
     work.rows.append(
@@ -181,12 +203,16 @@ def _dress_norm(work: _Dresser, name: str | None, *, several: bool) -> FoldedNor
     norm = FoldedNorm(source)
     if several:
         norm.statistics = "running"
-        work.notes.append(f"{node.path}: several paths meet in one neuron, so running statistics form its thresholds in training")
+        work.notes.append(
+            f"{node.path}: several paths meet in one neuron, so running statistics form its thresholds in training"
+        )
     constant = int(norm.constant_channels().sum())
     if constant:
         work.notes.append(f"{node.path}: gamma is (nearly) 0 in {constant} channels; their neurons see a constant")
     replace_module(work.model, node.path, norm)
-    work.rows.append(QuantizedRow(module=node.path, kind="BatchNorm", role="fold", quantizer="-", note="folded into thresholds"))
+    work.rows.append(
+        QuantizedRow(module=node.path, kind="BatchNorm", role="fold", quantizer="-", note="folded into thresholds")
+    )
     return norm
 
 
@@ -229,7 +255,9 @@ def _choice(work: _Dresser, neuron: str, paths: tuple[Path, ...]) -> NeuronChoic
         leak_quantizer = quantizer_from_dict({"name": leak.quantizer, **leak.options})
     return NeuronChoice(
         membrane=membrane,
-        current=(current or Register(bits=membrane.bits if plan.membrane else WIDE_STATE_BITS, asked=False)) if cuba else None,
+        current=(current or Register(bits=membrane.bits if plan.membrane else WIDE_STATE_BITS, asked=False))
+        if cuba
+        else None,
         input=None if cuba else current,
         leak_bits=8 if leak is None else leak.bits,
         leak_rounding=None if leak is None else leak.rounding,
@@ -268,7 +296,11 @@ def _report_synapse(work: _Dresser, path: str, synapse: Synapse, *, asked: bool)
 
 def _report_neuron(work: _Dresser, neuron: str, quantized: QuantizedNeuron) -> None:
     path, choice = work.found.graph.node(neuron).path, quantized.choice
-    for role, state, register in (("membrane", "v", choice.membrane), ("current", "i", choice.current), ("current", "x", choice.input)):
+    for role, state, register in (
+        ("membrane", "v", choice.membrane),
+        ("current", "i", choice.current),
+        ("current", "x", choice.input),
+    ):
         if register is not None:
             limit = float(getattr(quantized, f"{state}_limit"))
             note = "" if register.asked else "not asked: kept wide"
@@ -278,7 +310,9 @@ def _report_neuron(work: _Dresser, neuron: str, quantized: QuantizedNeuron) -> N
             )  # fmt: skip
     for role, quantizer in (("threshold", choice.threshold), ("leak", choice.leak), ("bias", choice.bias)):
         if quantizer is not None:
-            work.rows.append(QuantizedRow(module=path, kind="neuron", role=role, quantizer=quantizer.name, bits=quantizer.bits))
+            work.rows.append(
+                QuantizedRow(module=path, kind="neuron", role=role, quantizer=quantizer.name, bits=quantizer.bits)
+            )
     if "leak" in quantized.value_names and choice.leak is None:
         bits = leak_bits(quantized.value("leak").detach(), choice.leak_bits)
         work.rows.append(QuantizedRow(module=path, kind="neuron", role="leak", quantizer="k/2^b", bits=max(bits, 1)))

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from spikequant.capture import Graph, GraphEdge, GraphNode
 from spikequant.law.errors import CaptureError, Unsupported
 from spikequant.law.network import common_unit
-from spikequant.nn import DROPOUTS, NORMS, STATEFUL, SYNAPSES, FoldedNorm, LatencyEncoder, Normalize, PoissonEncoder, Synapse
+from spikequant.nn import DROPOUTS, ENCODERS, NORMS, STATEFUL, SYNAPSES, FoldedNorm, Normalize, Synapse
 
 WEIGHTED = (*SYNAPSES, Synapse)
 NORMALIZING = (*NORMS, FoldedNorm)
-ENCODERS = (PoissonEncoder, LatencyEncoder)
 Domain = Literal["analog", "spikes", "current"]
 
 
@@ -139,7 +138,9 @@ def _operation_flow(node: GraphNode, sources: list[Flow]) -> Flow:
     if first.domain == "analog" or (first.domain == "current" and node.kind != "add"):
         raise Unsupported(f"{node.site}: {node.kind} of {first.domain} values has no integer meaning here")
     if node.kind in ("product", "iand"):
-        return Flow("spikes", math.prod((s.unit for s in sources), start=Fraction(1)), math.prod(s.bound for s in sources))
+        return Flow(
+            "spikes", math.prod((s.unit for s in sources), start=Fraction(1)), math.prod(s.bound for s in sources)
+        )
     unit = common_unit([s.unit for s in sources])
     bounds = [int(s.bound * s.unit / unit) for s in sources]
     return Flow(first.domain, unit, sum(bounds) if node.kind == "add" else max(bounds))
@@ -178,14 +179,18 @@ def pool_options(node: GraphNode, module: nn.Module, graph: Graph) -> Pooling:
     if isinstance(module, (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)):
         size = graph.node(node.inputs[0].source).shape[1:]
         if any(n % k for n, k in zip(size, node.shape[1:], strict=True)):
-            raise Unsupported(f"{node.path}: adaptive pooling of {size} to {node.shape[1:]} has windows of different size")
+            raise Unsupported(
+                f"{node.path}: adaptive pooling of {size} to {node.shape[1:]} has windows of different size"
+            )
         kernel = tuple(n // k for n, k in zip(size, node.shape[1:], strict=True))
         return Pooling("sum", kernel, kernel, (0,) * axes)
     if not isinstance(module, (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d)):
         raise Unsupported(f"{node.path}: {type(module).__name__} has no integer form; expected a known layer")
     kernel = _tuple(module.kernel_size, axes)
     stride, padding = _tuple(module.stride, axes), _tuple(module.padding, axes)
-    _check_pool(node.path, module.ceil_mode, getattr(module, "dilation", 1), getattr(module, "count_include_pad", True), axes)
+    _check_pool(
+        node.path, module.ceil_mode, getattr(module, "dilation", 1), getattr(module, "count_include_pad", True), axes
+    )
     _check_divisor(node.path, getattr(module, "divisor_override", None))
     return Pooling("max" if "Max" in type(module).__name__ else "sum", kernel, stride, padding)
 
@@ -214,11 +219,18 @@ def _check_pool(where: str, ceil_mode: bool, dilation: Any, include_pad: bool, a
 
 def _check_divisor(where: str, divisor: int | None) -> None:
     if divisor is not None:
-        raise Unsupported(f"{where}: pooling with divisor_override={divisor}; fold the factor into the next layer's weights")
+        raise Unsupported(
+            f"{where}: pooling with divisor_override={divisor}; fold the factor into the next layer's weights"
+        )
 
 
 def _paths(
-    neuron: GraphNode, edge: GraphEdge, graph: Graph, model: nn.Module, flows: dict[str, Flow], after: tuple[str, ...] = ()
+    neuron: GraphNode,
+    edge: GraphEdge,
+    graph: Graph,
+    model: nn.Module,
+    flows: dict[str, Flow],
+    after: tuple[str, ...] = (),
 ) -> Iterator[Path]:
     """Walk back from a neuron to the weighted layers that feed it."""
     node = graph.node(edge.source)
@@ -233,9 +245,13 @@ def _paths(
         return
     passes = node.kind == "add" or isinstance(module, (*NORMALIZING, *DROPOUTS)) or _is_pool(node, module)
     if not passes:
-        raise Unsupported(f"{neuron.path}: {node.kind} {node.name} between a weighted layer and its neuron is not understood")
+        raise Unsupported(
+            f"{neuron.path}: {node.kind} {node.name} between a weighted layer and its neuron is not understood"
+        )
     if node.kind == "add" and len(after) > 0:
-        raise Unsupported(f"{node.site}: currents are added and then changed by {after[0]}; put the sum right before the neuron")
+        raise Unsupported(
+            f"{node.site}: currents are added and then changed by {after[0]}; put the sum right before the neuron"
+        )
     through = after if node.kind == "add" or isinstance(module, DROPOUTS) else (node.name, *after)
     for source in node.inputs:
         for path in _paths(neuron, source, graph, model, flows, through):
@@ -269,7 +285,9 @@ def _check_norm_after_max(node: GraphNode, pools: list[str], graph: Graph, norm:
     maxima = [p for p in pools if "max" in str(graph.node(p).options.get("name", graph.node(p).path)).lower()]
     gamma = getattr(norm, "weight", None)
     if maxima and gamma is not None and bool((gamma < 0).any()):
-        raise Unsupported(f"{node.path}: batch norm with a negative gamma behind a maximum does not fold; put it in front")
+        raise Unsupported(
+            f"{node.path}: batch norm with a negative gamma behind a maximum does not fold; put it in front"
+        )
 
 
 def _check_delayed(node: GraphNode, flows: dict[str, Flow]) -> None:
@@ -283,5 +301,11 @@ def _check_currents(graph: Graph, flows: dict[str, Flow], model: nn.Module) -> N
         if flows[node.name].domain == "current" and len(graph.consumers(node.name)) > 1:
             readers = ", ".join(n.name for n in graph.consumers(node.name))
             raise Unsupported(f"{node.name}: its currents go to several places ({readers}); give each its own layer")
-        if graph.output.source == node.name and flows[node.name].domain == "current" and not _is_readout(node, graph, model):
-            raise Unsupported(f"{node.name}: the output is a current behind {node.kind}; end with a weighted layer or a neuron")
+        if (
+            graph.output.source == node.name
+            and flows[node.name].domain == "current"
+            and not _is_readout(node, graph, model)
+        ):
+            raise Unsupported(
+                f"{node.name}: the output is a current behind {node.kind}; end with a weighted layer or a neuron"
+            )

@@ -30,11 +30,9 @@ from spikequant.law.network import (
 )
 from spikequant.law.products import Product
 from spikequant.law.spec import Leak, NeuronSpec, StateFormat
-from spikequant.nn import DROPOUTS, FoldedNorm, Neuron, Normalize, QuantizedNeuron, Synapse
+from spikequant.nn import DROPOUTS, ENCODERS, STATEFUL, Neuron, Normalize, QuantizedNeuron, Synapse
 from spikequant.quantize.groups import (
-    ENCODERS,
     NORMALIZING,
-    STATEFUL,
     Path,
     Structure,
     functional_pool,
@@ -94,7 +92,9 @@ def lower(model: nn.Module, example_input: Tensor, *, metadata: Mapping[str, Any
 
 def _check_ready(path: str, module: nn.Module) -> None:
     if isinstance(module, Neuron) or type(module) in (nn.Linear, nn.Conv1d, nn.Conv2d):
-        raise NotFrozen(f"{path}: a real {type(module).__name__}; the plan must quantize every layer before the model is lowered")
+        raise NotFrozen(
+            f"{path}: a real {type(module).__name__}; the plan must quantize every layer before the model is lowered"
+        )
     if isinstance(module, (Synapse, QuantizedNeuron)) and not module.is_frozen:
         raise NotFrozen(f"{path}: still trains; call spikequant.freeze(model) before lower")
 
@@ -137,23 +137,22 @@ def _input(work: _Lowering, node: GraphNode) -> InputNode:
     if not encoders:
         if any(isinstance(m, ENCODERS) for m in work.model.modules()):
             return InputNode(name=node.name, shape=node.shape, format=IntFormat(bits=1, signed=False), static=static)
-        raise Unsupported("the example input is real, but no layer quantizes it; quantize the model with a real example")
+        raise Unsupported(
+            "the example input is real, but no layer quantizes it; quantize the model with a real example"
+        )
     first = encoders[0]
     assert first.input_scale is not None and first.input_format is not None
     if any(float(e.input_scale) != float(first.input_scale) for e in encoders if e.input_scale is not None):
         raise Unsupported("several layers read the input with different scales; give them the same input limit")
-    return InputNode(name=node.name, shape=node.shape, format=first.input_format, static=static, scale=float(first.input_scale))
+    return InputNode(
+        name=node.name, shape=node.shape, format=first.input_format, static=static, scale=float(first.input_scale)
+    )
 
 
-def _sign(work: _Lowering, name: str) -> Tensor | None:
+def _sign(module: Synapse) -> Tensor | None:
     """Sign of the gamma that scales a layer's sums: it goes into the codes (rule 8)."""
-    for paths in work.found.paths.values():
-        for path in paths:
-            if path.synapse == name and path.norm is not None:
-                norm = module_of(work.graph.node(path.norm), work.model)
-                assert isinstance(norm, FoldedNorm)
-                return norm.sign()
-    return None
+    norm = module.link.branch.norm if module.link is not None else None
+    return None if norm is None else norm.sign()
 
 
 def _array(tensor: Tensor) -> IntArray:
@@ -161,7 +160,7 @@ def _array(tensor: Tensor) -> IntArray:
 
 
 def _lower_synapse(work: _Lowering, node: GraphNode, module: Synapse) -> None:
-    codes, sign = module.integer_codes(), _sign(work, node.name)
+    codes, sign = module.integer_codes(), _sign(module)
     fmt = module.quantizer.code_format
     if sign is not None:
         codes = codes * sign.to(torch.int64).reshape(-1, *([1] * (codes.dim() - 1)))
@@ -202,8 +201,12 @@ def _add_readout(work: _Lowering, node: GraphNode, module: Synapse) -> None:
     name = f"{node.name}.readout"
     work.nodes.append(
         NeuronNode(name=name, shape=node.shape, inputs=(Edge(node.name),), gains=(gain,), spec=spec, params=params,
-                   scale=float(module.readout_lsb()[0]))
+                   scale=_readout_lsb(module))
     )  # fmt: skip
+
+
+def _readout_lsb(module: Synapse) -> float:
+    return float(module.readout_lsb().detach()[0])
 
 
 def _neuron(work: _Lowering, node: GraphNode, module: QuantizedNeuron) -> NeuronNode:
@@ -212,7 +215,9 @@ def _neuron(work: _Lowering, node: GraphNode, module: QuantizedNeuron) -> Neuron
 
     def shaped(tensor: Tensor) -> IntArray:
         array = _array(tensor)
-        return array.reshape(-1, *([1] * (axes - 1))) if array.ndim == 1 and axes > 1 and not module.last_axis else array
+        return (
+            array.reshape(-1, *([1] * (axes - 1))) if array.ndim == 1 and axes > 1 and not module.last_axis else array
+        )
 
     paths: tuple[Path, ...] = work.found.paths[node.name]
     gains = tuple(np.abs(shaped(gain)) for gain in found.gains)
@@ -244,15 +249,33 @@ def _decoder(work: _Lowering) -> Decoder:
     factor = output.factor / (graph.steps if output.reduction == "mean" else 1)
     names: dict[str, DecoderName]
     if isinstance(module, Synapse):
-        names = {"sum": "membrane_last", "mean": "membrane_last", "last": "membrane_last", "max": "membrane_max", "train": "membrane_train"}
-        return Decoder(name=names[output.reduction], source=f"{node.name}.readout", scale=factor * float(module.readout_lsb()[0]))
+        names = {
+            "sum": "membrane_last",
+            "mean": "membrane_last",
+            "last": "membrane_last",
+            "max": "membrane_max",
+            "train": "membrane_train",
+        }
+        return Decoder(name=names[output.reduction], source=f"{node.name}.readout", scale=factor * _readout_lsb(module))
     if isinstance(module, STATEFUL) and module.frozen_integers().spec.output == "state":  # type: ignore[union-attr]
-        names = {"sum": "membrane_sum", "mean": "membrane_sum", "last": "membrane_last", "max": "membrane_max", "train": "membrane_train"}
+        names = {
+            "sum": "membrane_sum",
+            "mean": "membrane_sum",
+            "last": "membrane_last",
+            "max": "membrane_max",
+            "train": "membrane_train",
+        }
         found = module.frozen_integers()  # type: ignore[union-attr]
-        return Decoder(name=names[output.reduction], source=node.name, scale=factor * float((found.params["v_load"] * found.lsb).reshape(-1)[0]))
+        return Decoder(
+            name=names[output.reduction],
+            source=node.name,
+            scale=factor * float((found.params["v_load"] * found.lsb).reshape(-1)[0]),
+        )
     names = {"sum": "spike_count", "mean": "spike_count", "train": "spike_train"}
     if output.reduction not in names:
-        raise Unsupported(f"the result is the {output.reduction} of spikes over time; expected their sum, mean or train")
+        raise Unsupported(
+            f"the result is the {output.reduction} of spikes over time; expected their sum, mean or train"
+        )
     unit = work.found.flows[output.source].unit
     source = work.edge(output.source, 0).source
     return Decoder(name=names[output.reduction], source=source, scale=factor * float(Fraction(unit)))
@@ -267,4 +290,6 @@ def _with_vectors(net: IntNet, model: nn.Module, graph: Graph, example: Tensor) 
 
     codes = network_input(model, net, example, graph)
     codes = codes[:2] if net.input.static else codes[:, :2]
-    return dataclasses.replace(net, vectors=TestVectors(inputs=codes, scores=golden.run(net, codes, trace=False).scores))
+    return dataclasses.replace(
+        net, vectors=TestVectors(inputs=codes, scores=golden.run(net, codes, trace=False).scores)
+    )

@@ -65,7 +65,9 @@ def encode(net: IntNet, x: Any) -> IntArray:
     else:
         codes = values.astype(np.int64)
         if np.any(codes != values):
-            raise DataError(f"input {node.name}: expected whole numbers (spikes or counts), got {values.dtype} fractions")
+            raise DataError(
+                f"input {node.name}: expected whole numbers (spikes or counts), got {values.dtype} fractions"
+            )
     return check_codes(net, codes)
 
 

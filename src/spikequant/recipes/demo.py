@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from spikequant import __version__
 from spikequant.analyse import Comparison, compare, observe
 from spikequant.data import ArrayBatches, load_digits
 from spikequant.law.artifact import network_hash
+from spikequant.law.atomic import write_text
 from spikequant.law.errors import ArtifactError
 from spikequant.law.network import IntNet
 from spikequant.measure import emd, network_emd
@@ -28,7 +27,7 @@ from spikequant.quantize import VerifyReport, calibrate, freeze, lower, quantize
 from spikequant.training import fit
 
 PIXEL = 1 / 16
-FLOAT_EPOCHS, QAT_EPOCHS = 12, 12
+FLOAT_EPOCHS, QAT_EPOCHS = 12, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +91,12 @@ def run_demo(*, seed: int = 0, console: Console | None = None, quiet: bool = Fal
     )
     qat = _row("W2/U4 in training", reference, qat_plan, train, test, example, epochs=QAT_EPOCHS, quiet=quiet)
     console.print("4/4  done: both networks are integers, equal to the simulation spike by spike")
-    return DemoResult(rows=(ptq, qat), seed_floor=_seed_floor(reference, other, test), seconds=time.perf_counter() - started, seed=seed)
+    return DemoResult(
+        rows=(ptq, qat),
+        seed_floor=_seed_floor(reference, other, test),
+        seconds=time.perf_counter() - started,
+        seed=seed,
+    )
 
 
 def _train_float(train: ArrayBatches, seed: int, quiet: bool) -> nn.Module:
@@ -108,7 +112,15 @@ def _seed_floor(reference: nn.Module, other: nn.Module, test: ArrayBatches) -> f
 
 
 def _row(
-    name: str, reference: nn.Module, plan: Plan, train: ArrayBatches, test: ArrayBatches, example: Tensor, *, epochs: int, quiet: bool
+    name: str,
+    reference: nn.Module,
+    plan: Plan,
+    train: ArrayBatches,
+    test: ArrayBatches,
+    example: Tensor,
+    *,
+    epochs: int,
+    quiet: bool,
 ) -> DemoRow:
     model = copy.deepcopy(reference)
     quantize_(model, plan, example[:32], quiet=True)
@@ -133,18 +145,5 @@ def write_demo(result: DemoResult, out: Path) -> list[Path]:
         row.net.save(out / f"{stem}.spq")
         row.plan.save(out / f"{stem}.toml")
         written += [out / f"{stem}.spq", out / f"{stem}.toml"]
-    _write_text(out / "demo.json", json.dumps(result.to_dict(), indent=2) + "\n")
+    write_text(out / "demo.json", json.dumps(result.to_dict(), indent=2) + "\n")
     return [*written, out / "demo.json"]
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = ""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise ArtifactError(f"cannot write {path}: {error}") from error

@@ -1,0 +1,165 @@
+"""Simulation = golden model = scalar oracle, on random torch networks: every spike, every state, no tolerance.
+
+The counts that the suite prints belong to the claim: equality of silent networks proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+import spikequant as sq
+from spikequant.law.errors import WidthError
+from spikequant.readers import golden
+from tests.conformance.networks import make, quantized
+from tests.law.oracle import Oracle, differences
+
+QUICK, CHUNK = 300, 50
+SLOW, SLOW_CHUNK = 2000, 100
+REFUSALS = ("can reach its threshold with any input", "stochastic rounding cuts at most")
+
+
+@dataclass
+class Tally:
+    """What was compared, and how alive it was."""
+
+    networks: int = 0
+    refused: int = 0
+    neuron_steps: int = 0
+    spikes: int = 0
+    states: int = 0
+    oracle_values: int = 0
+    layers: int = 0
+    live_layers: int = 0
+    live_networks: int = 0
+    neurons: int = 0
+    neurons_fired: int = 0
+    facts: Counter = field(default_factory=Counter)
+    features: Counter = field(default_factory=Counter)
+
+    def add_run(self, net, run):
+        """Count how many neurons fired, and whether some layer fires between 5 and 95 % of the time."""
+        rates = [np.minimum(run.outputs[n.name], 1).mean((0, 1)) for n in net.neurons if n.spec.output == "spike"]
+        self.layers += len(rates)
+        live = [0.05 <= float(rate.mean()) <= 0.95 for rate in rates]
+        self.live_layers += sum(live)
+        self.live_networks += any(live)
+        self.neurons += sum(rate.size for rate in rates)
+        self.neurons_fired += sum(int((rate > 0).sum()) for rate in rates)
+
+    def __str__(self):
+        table = "\n".join(f"{count:6d}  {name}" for name, count in sorted(self.features.items()))
+        return (
+            f"{self.networks} networks ({self.refused} refused), {self.neuron_steps:,} neuron-steps, {self.spikes:,} spikes, "
+            f"{self.states:,} states equal; {self.oracle_values:,} values equal to the scalar oracle\n"
+            f"alive: {self.live_networks} networks, {self.live_layers} of {self.layers} layers, "
+            f"{self.neurons_fired:,} of {self.neurons:,} neurons fired; {dict(self.facts)}\n{table}"
+        )
+
+
+def sweep(seeds):
+    """Compare all three on every network of `seeds`."""
+    tally = Tally()
+    for seed in seeds:
+        case = make(seed)
+        try:
+            net = quantized(case)
+        except WidthError as error:
+            assert any(text in str(error) for text in REFUSALS), (seed, error)
+            tally.refused += 1
+            continue
+        report = sq.verify(case.model, net, case.inputs, raise_on_difference=False)
+        assert report.differences == 0, f"seed {seed}: {report.first}; {sorted(case.features)}"
+        run = golden.run(net, net.vectors.inputs)
+        wanted = Oracle(net).run(net.vectors.inputs)
+        wrong, first = differences(run, wanted)
+        assert wrong == 0, f"seed {seed}: {wrong} values differ, first {first}; {sorted(case.features)}"
+        tally.networks += 1
+        tally.neuron_steps += report.neuron_steps
+        tally.spikes += report.spikes
+        tally.states += report.states_compared
+        tally.oracle_values += sum(o.size for o in run.outputs.values())
+        tally.oracle_values += sum(v.size for s in run.states.values() for v in s.values())
+        tally.add_run(net, run)
+        tally.facts.update(wanted.facts)
+        tally.features.update(case.features)
+    return tally
+
+
+def check_alive(tally):
+    """The suite must have been able to see an error."""
+    assert tally.refused <= 0.05 * (tally.networks + tally.refused)
+    assert tally.live_networks >= 0.85 * tally.networks
+    assert tally.live_layers >= 0.7 * tally.layers
+    assert tally.neurons_fired >= 0.6 * tally.neurons
+    assert 0.03 < tally.spikes / tally.neuron_steps < 0.7
+    for fact in ("equal", "clipped", "reset"):
+        assert tally.facts[fact] > 0, f"no {fact} among {tally.networks} networks"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("first", range(0, QUICK, CHUNK))
+def test_simulation_golden_and_oracle_are_equal(first):
+    tally = sweep(range(first, first + CHUNK))
+    print(tally)
+    check_alive(tally)
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize("first", range(QUICK, QUICK + SLOW, SLOW_CHUNK))
+def test_two_thousand_networks(first):
+    tally = sweep(range(first, first + SLOW_CHUNK))
+    print(tally)
+    check_alive(tally)
+
+
+# What the 300 networks of `make test` must contain, each at least this often.
+AT_LEAST = {
+    20: (
+        "family:flat", "family:image", "family:static", "family:join", "family:loop", "family:encoded",
+        "neuron:lif", "neuron:if", "neuron:cuba", "neuron:single", "neuron:adaptive", "neuron:multi", "neuron:special",
+        "order:leak_first", "order:leak_last", "order:delayed_reset", "reset:zero", "reset:subtract",
+        "weights:uniform", "weights:binary", "weights:ternary", "weights:power_of_two", "weights:fixed_point", "weights:lsq",
+        "weights per channel", "weights per tensor", "membrane:signed", "membrane:unsigned", "per-channel values",
+        "membrane overflow:saturate", "membrane overflow:wrap", "narrow before fire", "current bits", "fraction bits asked",
+        "membrane rounding:floor", "membrane rounding:toward_zero", "membrane rounding:half_up", "membrane rounding:half_away",
+        "membrane rounding:half_even", "membrane rounding:stochastic", "readout:spikes", "readout:integrator", "readout:weights",
+        "input:spikes", "input:counts", "narrow format", "plan:weights", "plan:membranes", "depth >= 4",
+    ),
+    4: (
+        "join:add", "join:iand", "join:and", "join:concat", "join:maximum", "join:currents", "loop:recurrent", "loop:feedback",
+        "loop:delay", "conv1d", "conv2d", "stride", "dilation", "groups", "batch norm 1d", "batch norm 2d", "normalize", "refractory",
+        "pool currents:max", "pool currents:average", "pool spikes:max", "pool spikes:average", "pool spikes:functional",
+        "static:positive", "static:signed", "static:normalized", "static:spikes", "layout:batch_first", "layout:time_first",
+        "encoder:poisson", "encoder:latency", "threshold bits", "bias bits", "input bits", "grid:symmetric", "grid:full_range",
+        "leak rounding:None", "leak rounding:floor", "leak rounding:toward_zero", "leak rounding:half_even",
+        "reset:none", "current rounding:stochastic", "special:floor", "special:shift", "special:forced", "special:two_shifts", "special:constant", "special:spiker",
+        "special:hold", "special:value", "special:adapt_slow", "special:old_state",
+    ),
+}  # fmt: skip
+
+
+def test_the_networks_cover_what_there_is():
+    seen = Counter(feature for seed in range(QUICK) for feature in make(seed).features)
+    missing = {name: seen[name] for count, names in AT_LEAST.items() for name in names if seen[name] < count}
+    assert not missing
+
+
+def test_a_case_depends_on_its_seed_alone():
+    one, two = make(11), make(11)
+    assert one.plan == two.plan
+    assert one.features == two.features
+    assert torch.equal(one.inputs, two.inputs)
+    assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True))
+    assert make(12).plan != one.plan
