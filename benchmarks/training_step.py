@@ -96,7 +96,9 @@ def main() -> None:
     print("| network | median ms | min | max | ratio |\n| --- | --- | --- | --- | --- |")
     for name, values in times.items():
         middle = statistics.median(values)
-        print(f"| {name} | {1e3 * middle:.0f} | {1e3 * min(values):.0f} | {1e3 * max(values):.0f} | {middle / base:.2f} |")
+        print(
+            f"| {name} | {1e3 * middle:.0f} | {1e3 * min(values):.0f} | {1e3 * max(values):.0f} | {middle / base:.2f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ _HOMES = {
     "lower": "quantize",
     "verify": "quantize",
     "reset": "quantize",
-    "capture": "capture",
     "fit": "training",
     "evaluate": "training",
     "compare": "analyse",
@@ -33,7 +32,7 @@ _HOMES = {
     "ArtifactError": "law.errors",
     "MismatchError": "law.errors",
 }
-_UNITS = ("data", "law", "measure", "models", "nn", "quantizers", "readers")
+_UNITS = ("capture", "data", "law", "measure", "models", "nn", "quantizers", "readers")
 
 __all__ = ["__version__", *_HOMES, *_UNITS]
 
@@ -51,21 +50,31 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from spikequant import data, law, measure, models, nn, quantizers, readers
-    from spikequant.analyse import compare
-    from spikequant.capture import capture
-    from spikequant.law.errors import (
-        ArtifactError,
-        CaptureError,
-        DataError,
-        MismatchError,
-        NotFrozen,
-        PlanError,
-        SpikequantError,
-        Unsupported,
-        WidthError,
-    )
-    from spikequant.law.network import IntNet
-    from spikequant.plan import Plan
-    from spikequant.quantize import calibrate, freeze, lower, quantize_, reset, verify
-    from spikequant.training import evaluate, fit
+    from spikequant import capture as capture
+    from spikequant import data as data
+    from spikequant import law as law
+    from spikequant import measure as measure
+    from spikequant import models as models
+    from spikequant import nn as nn
+    from spikequant import quantizers as quantizers
+    from spikequant import readers as readers
+    from spikequant.analyse import compare as compare
+    from spikequant.law.errors import ArtifactError as ArtifactError
+    from spikequant.law.errors import CaptureError as CaptureError
+    from spikequant.law.errors import DataError as DataError
+    from spikequant.law.errors import MismatchError as MismatchError
+    from spikequant.law.errors import NotFrozen as NotFrozen
+    from spikequant.law.errors import PlanError as PlanError
+    from spikequant.law.errors import SpikequantError as SpikequantError
+    from spikequant.law.errors import Unsupported as Unsupported
+    from spikequant.law.errors import WidthError as WidthError
+    from spikequant.law.network import IntNet as IntNet
+    from spikequant.plan import Plan as Plan
+    from spikequant.quantize import calibrate as calibrate
+    from spikequant.quantize import freeze as freeze
+    from spikequant.quantize import lower as lower
+    from spikequant.quantize import quantize_ as quantize_
+    from spikequant.quantize import reset as reset
+    from spikequant.quantize import verify as verify
+    from spikequant.training import evaluate as evaluate
+    from spikequant.training import fit as fit

@@ -138,6 +138,7 @@ class Plan(_Strict):
         weight_bits: int | None = None,
         membrane_bits: int | None = None,
         weight_quantizer: str | None = None,
+        weight_clipping: str = "mse",
         membrane_signed: bool = True,
         membrane_rounding: Rounding | Literal["auto"] = "auto",
         input_bits: int | None = None,
@@ -146,10 +147,13 @@ class Plan(_Strict):
         bias_bits: int | None = None,
         current_bits: int | None = None,
     ) -> Plan:
-        """The same bits everywhere; one bit of weight means `Binary`, a half more `Ternary` by name."""
+        """The same bits everywhere; one bit of weight means `Binary`, `Ternary` goes by name.
+
+        `weight_clipping` (of the uniform quantizer): ``max``, ``percentile``, ``mse`` or ``kl``.
+        """
         layer: dict[str, Any] = {}
         if weight_bits is not None or weight_quantizer is not None:
-            layer["weight"] = _weight_role(weight_bits, weight_quantizer)
+            layer["weight"] = _weight_role(weight_bits, weight_quantizer, weight_clipping)
         if membrane_bits is not None:
             layer["membrane"] = {"bits": membrane_bits, "signed": membrane_signed, "rounding": membrane_rounding}
         if current_bits is not None:
@@ -206,10 +210,14 @@ class Plan(_Strict):
         return next((rule for rule in self.rules if rule.matches(name)), LayerPlan())
 
 
-def _weight_role(bits: int | None, quantizer: str | None) -> dict[str, Any]:
+def _weight_role(bits: int | None, quantizer: str | None, clipping: str) -> dict[str, Any]:
     name = quantizer if quantizer is not None else "binary" if bits == 1 else "uniform"
-    fixed_width = name in ("binary", "ternary")
-    return {"quantizer": name} if fixed_width or bits is None else {"quantizer": name, "bits": bits}
+    role: dict[str, Any] = {"quantizer": name}
+    if name not in ("binary", "ternary") and bits is not None:
+        role["bits"] = bits
+    if name == "uniform":
+        role["clipping"] = clipping
+    return role
 
 
 def _explained(error: ValidationError) -> str:

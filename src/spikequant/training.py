@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from spikequant.capture import LayerwiseRunner, capture
 from spikequant.law.atomic import replacing
-from spikequant.law.errors import ArtifactError, DataError
+from spikequant.law.errors import ArtifactError, CaptureError, DataError, Unsupported
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
+Forward = Callable[[Tensor], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,7 @@ def fit(
     """
     if schedule not in ("cosine", "constant"):
         raise DataError(f"fit: schedule {schedule!r}; expected 'cosine' or 'constant'")
+    run = layerwise(model, batches)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise DataError("fit: the model has no parameter to train; a frozen model is integers for good")
@@ -98,7 +101,7 @@ def fit(
         history = _load(Path(checkpoint), model, optimizer)
     with _bar(quiet) as progress:
         for number in range(len(history), epochs):
-            done = _epoch(model, batches, optimizer, loss, number, rates, progress)
+            done = _epoch(model, run, batches, optimizer, loss, number, rates, progress)
             accuracy = None if validation is None else evaluate(model, validation).accuracy
             history.append(Epoch(epoch=number + 1, loss=done[0], accuracy=done[1], validation=accuracy))
             if checkpoint is not None:
@@ -124,25 +127,33 @@ class _Schedule:
 
 
 def _epoch(
-    model: nn.Module, batches: Batches, optimizer: Any, loss: Loss, number: int, rates: _Schedule, progress: Progress
+    model: nn.Module,
+    run: Forward,
+    batches: Batches,
+    optimizer: Any,
+    loss: Loss,
+    number: int,
+    rates: _Schedule,
+    progress: Progress,
 ) -> tuple[float, float]:
     if hasattr(batches, "set_epoch"):
         batches.set_epoch(number)
     model.train()
     total, right, count = 0.0, 0, 0
-    length = len(batches) if hasattr(batches, "__len__") else None
+    length = len(batches) if isinstance(batches, Sized) else None
     task = progress.add_task(f"epoch {number + 1}/{rates.epochs}", total=length, loss=float("nan"))
     for step, (x, y) in enumerate(batches):
         rates.apply(optimizer, number + (step / length if length else 0.0))
         reset_states(model)
         optimizer.zero_grad(set_to_none=True)
-        output = first_output(model(x))
+        output = first_output(run(x))
         value = loss(output, y)
         if not bool(torch.isfinite(value)):
             raise DataError(
-                f"fit: the loss is {float(value.detach())} in epoch {number + 1}; check the data for NaN, or lower the learning rate"
+                f"fit: the loss is {float(value.detach())} in epoch {number + 1}; "
+                "check the data for NaN, or lower the learning rate"
             )
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += float(value.detach()) * len(y)
         right += int((output.detach().argmax(-1) == y).sum()) if output.dim() == 2 else 0
@@ -171,6 +182,7 @@ def evaluate(model: nn.Module, batches: Batches) -> Evaluation:
     Raises:
         DataError: no batch, or an output that is not ``[N, classes]``.
     """
+    run = layerwise(model, batches)
     was_training = model.training
     model.eval()
     predictions, targets = [], []
@@ -178,7 +190,7 @@ def evaluate(model: nn.Module, batches: Batches) -> Evaluation:
         with torch.no_grad():
             for x, y in batches:
                 reset_states(model)
-                output = first_output(model(x))
+                output = first_output(run(x))
                 if output.dim() != 2 or len(output) != len(y):
                     raise DataError(
                         f"evaluate: expected scores [N, classes] for {len(y)} targets, got {tuple(output.shape)}"
@@ -194,6 +206,26 @@ def evaluate(model: nn.Module, batches: Batches) -> Evaluation:
     return Evaluation(accuracy=float((p == t).float().mean()), samples=len(t), predictions=p, targets=t)
 
 
+def layerwise(model: nn.Module, batches: Batches) -> Forward:
+    """What `fit` and `evaluate` call: the model itself, or, if it loops over time, its graph layer by layer.
+
+    A model that cannot be captured, or does one step per call, is called as it is.
+    """
+    if not any(getattr(m, "step_mode", "m") == "s" for m in model.modules()):
+        return model
+    first = next(iter(batches), None)
+    if first is None or len(first[0]) < 2:
+        return model
+    try:
+        reset_states(model)
+        runner = LayerwiseRunner(model, capture(model, first[0]))
+    except (CaptureError, Unsupported):
+        return model
+    finally:
+        reset_states(model)
+    return runner
+
+
 def first_output(result: Any) -> Tensor:
     """The output of a model that may return a tuple."""
     output: Tensor = result[0] if isinstance(result, (tuple, list)) else result
@@ -204,7 +236,7 @@ def reset_states(model: nn.Module) -> None:
     """Put every single-step neuron of the model to rest."""
     for module in model.modules():
         if hasattr(module, "step_mode") and hasattr(module, "reset"):
-            module.reset()
+            module.reset()  # type: ignore[operator]  # hasattr narrows to Tensor | Module
 
 
 def _bar(quiet: bool) -> Progress:

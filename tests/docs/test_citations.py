@@ -20,7 +20,7 @@ def defined(body: list[ast.stmt], prefix: str = "") -> set[str]:
             names.add(prefix + node.name)
         if isinstance(node, ast.ClassDef):
             names |= defined(node.body, f"{prefix}{node.name}.")
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
         names |= {prefix + t.id for t in targets if isinstance(t, ast.Name)}
     return names
 
@@ -46,9 +46,8 @@ def test_links_lead_somewhere(page: Path) -> None:
         if "://" in file:
             continue
         target = page if not file else (page.parent / file).resolve()
-        if not target.exists():
-            missing.append(link)
-        elif anchor and anchor not in anchors(target.read_text(encoding="utf-8")):
+        found = target.exists() and (not anchor or anchor in anchors(target.read_text(encoding="utf-8")))
+        if not found:
             missing.append(link)
     assert not missing, missing
 

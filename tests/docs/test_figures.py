@@ -9,6 +9,7 @@ import numpy as np
 
 from spikequant.law.rounding import DETERMINISTIC_ROUNDINGS, shift_right
 
+SECTIONS = ["Context", "Decision", "Consequences", "Evidence"]
 ADR = Path(__file__).resolve().parents[2] / "docs" / "adr"
 
 
@@ -45,4 +46,4 @@ def test_every_decision_is_in_the_index() -> None:
         page = (ADR / name).read_text(encoding="utf-8")
         assert f"]({name})" in index
         assert page.startswith(f"# {name[:4]} ")
-        assert re.findall(r"^## (.*)$", page, flags=re.MULTILINE) == ["Context", "Decision", "Consequences", "Evidence"], name
+        assert re.findall(r"^## (.*)$", page, flags=re.MULTILINE) == SECTIONS, name

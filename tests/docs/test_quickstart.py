@@ -20,10 +20,12 @@ def run_blocks(page: Path, names: dict[str, Any]) -> None:
     for found in blocks:
         first_line = text[: found.start(1)].count("\n")
         code = compile("\n" * first_line + found[1], str(page), "exec")
-        exec(code, names)  # noqa: S102
+        exec(code, names)
 
 
-def test_the_quickstart_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_quickstart_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "quickstart"}
     started = time.process_time()
@@ -47,7 +49,9 @@ def test_the_journey_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monk
 
     torch.manual_seed(0)
     monkeypatch.chdir(tmp_path)
-    model = torch.nn.Sequential(torch.nn.Linear(6, 8), sq.nn.LIF(leak=0.5), torch.nn.Linear(8, 3), sq.nn.IF(threshold=0.2))
+    model = torch.nn.Sequential(
+        torch.nn.Linear(6, 8), sq.nn.LIF(leak=0.5), torch.nn.Linear(8, 3), sq.nn.IF(threshold=0.2)
+    )
 
     class Counts(torch.nn.Module):
         def __init__(self) -> None:

@@ -202,7 +202,7 @@ def test_specs_of_libraries_exist() -> None:
     found = re.findall(r"^\|[^|]*\|[^|]*\| `([^|]*)` \|", table, flags=re.MULTILINE)
     assert len(found) > 10
     for expression in found:
-        assert isinstance(eval(expression, {"__builtins__": {}}, names), NeuronSpec), expression  # noqa: S307
+        assert isinstance(eval(expression, {"__builtins__": {}}, names), NeuronSpec), expression
 
 
 def test_orders_of_chips_exist() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ def _watching(model: nn.Module, found: Observation, operations: bool) -> Iterato
 
 
 def _spikes(module: nn.Module) -> bool:
-    spec = getattr(module, "real_spec", None) or module.spec
+    spec: Any = getattr(module, "real_spec", None) or module.spec
     return bool(spec.output == "spike")
 
 
@@ -99,7 +100,7 @@ def _flush(found: Observation) -> None:
 
 
 def _operations_hook(path: str, found: Observation):  # type: ignore[no-untyped-def]
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def hook(module: Any, inputs: tuple[Tensor, ...]) -> None:
         array = inputs[0].numpy(force=True)
         kernel_axes = module.weight.dim() - 2
         merged = array.reshape(1, -1, *array.shape[-(kernel_axes + 1) :])
@@ -110,18 +111,18 @@ def _operations_hook(path: str, found: Observation):  # type: ignore[no-untyped-
     return hook
 
 
-def _counter(path: str, module: nn.Module, shape: tuple[int, ...]) -> SynOps:
+def _counter(path: str, module: Any, shape: tuple[int, ...]) -> SynOps:
     weight = module.codes() if isinstance(module, Synapse) else module.weight
-    array = weight.detach().numpy(force=True)  # type: ignore[union-attr,operator]
+    array = weight.detach().numpy(force=True)
     if array.ndim == 2:
         return SynOps(fan_out_linear(array), array.size, layer=path)
     function = fan_out_conv1d if array.ndim == 3 else fan_out_conv2d
     names = ("stride", "padding", "dilation")
     options = {name: _plain(getattr(module, name), array.ndim - 2) for name in names}
-    fan_out = function(array, _plain(shape, 0), groups=module.groups, **options)  # type: ignore[arg-type,call-arg]
-    dense = function(np.ones_like(array), _plain(shape, 0), groups=module.groups, **options)  # type: ignore[arg-type,call-arg]
+    fan_out = function(array, _plain(shape, 0), groups=module.groups, **options)
+    dense = function(np.ones_like(array), _plain(shape, 0), groups=module.groups, **options)
     return SynOps(fan_out, int(dense.sum()), layer=path)
 
 
-def _plain(value: object, axes: int) -> tuple[int, ...]:
-    return tuple(int(v) for v in value) if isinstance(value, (tuple, list, torch.Size)) else (int(value),) * axes  # type: ignore[call-overload,arg-type]
+def _plain(value: Any, axes: int) -> tuple[int, ...]:
+    return tuple(int(v) for v in value) if isinstance(value, (tuple, list, torch.Size)) else (int(value),) * axes

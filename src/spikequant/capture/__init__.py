@@ -5,12 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from spikequant.capture.build import build
+from spikequant.capture.execute import LayerwiseRunner
 from spikequant.capture.fold import fold
 from spikequant.capture.graph import Graph, GraphEdge, GraphNode, Output
 from spikequant.capture.recorder import record
 from spikequant.nn import ATOMS, STATEFUL
 
-__all__ = ["Graph", "GraphEdge", "GraphNode", "Output", "capture"]
+__all__ = ["Graph", "GraphEdge", "GraphNode", "LayerwiseRunner", "Output", "capture"]
 
 
 def capture(model: nn.Module, example_input: Tensor) -> Graph:

@@ -63,18 +63,26 @@ def count_steps(recording: Recording, is_neuron: Callable[[str], bool]) -> tuple
     for path in multi:
         if calls[path] > 1:
             raise CaptureError(
-                f"{path}: a multi-step neuron was called {calls[path]} times in one pass; give each place its own module, "
-                "or use step_mode='s' in a loop over time"
+                f"{_calls(recording, path)[1].site}: {path}: a multi-step neuron was called {calls[path]} times in one "
+                "pass; give each place its own module, or use step_mode='s' in a loop over time"
             )
-    shapes = {recording.values[_first(recording, p).inputs[0].number].shape[0] for p in multi}
-    found = shapes | {calls[p] for p in single}
-    if len(found) != 1:
-        raise CaptureError(f"the neurons disagree on the number of time steps: {sorted(found)}; expected one number")
-    return found.pop(), bool(single)
+    found = {p: calls[p] if p in single else _steps_of(recording, p) for p in calls}
+    if len(set(found.values())) != 1:
+        parts = ", ".join(f"{p} {steps} ({_calls(recording, p)[0].site})" for p, steps in found.items())
+        raise CaptureError(f"the neurons disagree on the number of time steps: {parts}; expected one number")
+    return next(iter(found.values())), bool(single)
 
 
-def _first(recording: Recording, path: str) -> Event:
-    return next(e for e in recording.events if e.kind == "module" and e.name == path)
+def _calls(recording: Recording, path: str) -> list[Event]:
+    return [e for e in recording.events if e.kind == "module" and e.name == path]
+
+
+def _steps_of(recording: Recording, path: str) -> int:
+    """Steps that a multi-step neuron was given."""
+    call = _calls(recording, path)[0]
+    if not call.inputs or not isinstance(call.inputs[0], Value):
+        raise CaptureError(f"{call.site}: {path}: is fed by a constant; expected a recorded value")
+    return recording.values[call.inputs[0].number].shape[0]
 
 
 def fold(recording: Recording, is_neuron: Callable[[str], bool]) -> Folded:
@@ -104,7 +112,9 @@ def fold(recording: Recording, is_neuron: Callable[[str], bool]) -> Folded:
 
 def _keys(events: Sequence[Event], steps: int) -> list[str]:
     """Names of the places: a module's path, an operation's line (told apart by the module before it)."""
-    plain = [e.name if e.kind != "op" else f"{e.name}@{e.site}#{hash(e.site) & 0xFFFFFF:06x}" for e in events]
+    plain = [
+        e.name if e.kind != "op" else f"{e.name.rstrip('_')}@{e.site}#{hash(e.site) & 0xFFFFFF:06x}" for e in events
+    ]
     counts = Counter(plain)
     return [
         name if e.kind != "op" or counts[name] in (1, steps, steps - 1) else f"{name}/{e.after}"
@@ -118,9 +128,12 @@ def _first_step(key: str, events: list[Event], steps: int) -> int:
         return 0
     if len(events) == steps - 1 and events[0].kind == "op":
         return 1
+    why = "a shared layer needs a module per use"
+    if len(events) == steps - 1:
+        why = "begin with a state of zeros instead of leaving the layer out of the first step"
     raise CaptureError(
         f"{events[0].site}: {events[0].name} ran {len(events)} times in {steps} time steps; "
-        "expected once, or once per step (a shared layer needs a module per use)"
+        f"expected once, or once per step ({why})"
     )
 
 

@@ -8,10 +8,12 @@ A value that leaves the tensor world (``if spikes.sum() > 3``) is refused with i
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +31,13 @@ HARMLESS = {
     "requires_grad_", "type", "double", "cpu", "is_floating_point", "zeros_like", "ones_like", "new_zeros",
     "__repr__", "is_complex", "data_ptr", "backward", "register_hook", "retain_grad", "__hash__", "element_size",
 }  # fmt: skip
+_PACKAGE = Path(__file__).parents[1]
+NOT_THE_USERS = (
+    *(f"{_PACKAGE / unit}{os.sep}" for unit in ("capture", "quantize", "nn")),
+    f"{Path(torch.__file__).parent}{os.sep}",
+    "<frozen",
+)
+"""Files whose frames are no part of a call site: this package's own, torch's, and the interpreter's."""
 PASSES_THROUGH = {"contiguous", "detach", "clone", "to", "float", "type", "cpu"}
 
 
@@ -116,8 +125,8 @@ class Recorder(TorchFunctionMode):
         touched = _has_value(inputs) or _has_value(list(constants.values()))
         if touched and name in LEAVES_TENSORS and not (name == "__len__"):
             raise CaptureError(
-                f"{call_site()}: {name} turns recorded values into a Python value, so that the graph depends on the data; "
-                "keep the computation in tensors, or call it on a constant"
+                f"{call_site()}: {name} turns recorded values into a Python value, so that the graph depends on the "
+                "data; keep the computation in tensors, or call it on a constant"
             )
         result = func(*args, **kwargs)
         if not touched or (name in HARMLESS and name not in PASSES_THROUGH):
@@ -174,8 +183,7 @@ def call_site() -> Site:
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        ours = "/spikequant/capture/" in file or "/spikequant/quantize/" in file or "/spikequant/nn/" in file
-        if not ours and "/torch/" not in file and not file.startswith("<frozen"):
+        if not file.startswith(NOT_THE_USERS):
             frames.append((file, frame.f_lineno, frame.f_lasti))
         elif frame.f_code.co_name == "record":
             break
@@ -194,9 +202,9 @@ def _hooks(recorder: Recorder) -> Iterator[None]:
         post.remove()
 
 
-def record(model: nn.Module, example_input: Tensor, atom_types: tuple[type, ...]) -> Recording:
+def record(model: nn.Module, example_input: Tensor, atom_types: tuple[type[nn.Module], ...]) -> Recording:
     """Run ``model(example_input)`` once in evaluation mode, without gradients, and record it."""
-    atoms = {m: path for path, m in model.named_modules() if isinstance(m, atom_types)}
+    atoms: dict[nn.Module, str] = {m: path for path, m in model.named_modules() if isinstance(m, atom_types)}
     recorder = Recorder(model, atoms)
     was_training = model.training
     model.eval()
@@ -215,4 +223,24 @@ def record(model: nn.Module, example_input: Tensor, atom_types: tuple[type, ...]
         raise CaptureError(
             f"{type(model).__name__}: its output does not come from its input through recorded operations"
         )
-    return Recording(recorder.events, recorder.values, first, outputs, {path: m for m, path in atoms.items()})
+    modules = {path: m for m, path in atoms.items()}
+    return Recording(_used(recorder.events, outputs), recorder.values, first, outputs, modules)
+
+
+def _used(events: list[Event], outputs: list[int]) -> list[Event]:
+    """The events without operations whose result nothing reads, such as the ``x[0]`` of ``x[0].numel()``."""
+    read, kept = set(outputs), []
+    for event in reversed(events):
+        if event.kind == "op" and not read.intersection(event.outputs):
+            continue
+        read |= set(_numbers([event.inputs, list(event.constants.values())]))
+        kept.append(event)
+    return kept[::-1]
+
+
+def _numbers(things: Any) -> Iterator[int]:
+    for thing in things:
+        if isinstance(thing, Value):
+            yield thing.number
+        elif isinstance(thing, list):
+            yield from _numbers(thing)

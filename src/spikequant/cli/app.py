@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spikequant import __version__
+from spikequant.analyse import Side
 from spikequant.law.artifact import load, network_hash
 from spikequant.law.errors import ArtifactError, MismatchError
 from spikequant.readers import golden
@@ -57,13 +58,18 @@ def demo_table(result: DemoResult) -> Table:
     for name in ("network", "accuracy", "change (95 %)", "EMD", "dead", "memory", "SynOps"):
         table.add_column(name, justify="left" if name == "network" else "right")
     side = first.reference
-    table.add_row("float32", f"{side.accuracy:.2%}", "", "0", f"{_reference_dead(result.rows[0]):.1%}",
-                  f"{(side.flash_bytes + side.ram_bytes) / 1024:.1f} KiB", f"{side.effective_acs + side.effective_macs:,.0f}")  # fmt: skip
+    dead = f"{_reference_dead(result.rows[0]):.1%}"
+    table.add_row("float32", f"{side.accuracy:.2%}", "", "0", dead, *_costs(side))
     for row in result.rows:
         c, q = row.comparison, row.comparison.quantized
-        table.add_row(row.name, f"{q.accuracy:.2%}", f"{c.difference:+.2f} ± {c.interval:.2f}", f"{c.emd:.4f}", f"{c.dead:.1%}",
-                      f"{(q.flash_bytes + q.ram_bytes) / 1024:.1f} KiB", f"{q.effective_acs + q.effective_macs:,.0f}")  # fmt: skip
+        change = f"{c.difference:+.2f} ± {c.interval:.2f}"
+        table.add_row(row.name, f"{q.accuracy:.2%}", change, f"{c.emd:.4f}", f"{c.dead:.1%}", *_costs(q))
     return table
+
+
+def _costs(side: Side) -> tuple[str, str]:
+    memory = (side.flash_bytes + side.ram_bytes) / 1024
+    return f"{memory:.1f} KiB", f"{side.effective_acs + side.effective_macs:,.0f}"
 
 
 def _reference_dead(row: DemoRow) -> float:
@@ -82,19 +88,19 @@ def verify(
         raise ArtifactError(f"{network} carries no test vectors; lower the model again with an example input")
     run = golden.run(net, net.vectors.inputs)
     differences = int((run.scores != net.vectors.scores).sum())
-    facts = {
-        "network": str(network),
-        "sha256": network_hash(net),
-        "readers": {"golden": {"spikes": sum(int(run.outputs[n.name].sum()) for n in net.neurons if n.spec.output == "spike"),
-                               "neuron_steps": sum(o.size for o in run.outputs.values()), "differences": differences}},
-    }  # fmt: skip
+    golden_facts = {
+        "spikes": sum(int(run.outputs[n.name].sum()) for n in net.neurons if n.spec.output == "spike"),
+        "neuron_steps": sum(o.size for o in run.outputs.values()),
+        "differences": differences,
+    }
+    facts = {"network": str(network), "sha256": network_hash(net), "readers": {"golden": golden_facts}}
     if as_json:
         typer.echo(json.dumps(facts))
     else:
-        golden_facts = facts["readers"]["golden"]  # type: ignore[index]
         typer.echo(f"{network}: SHA-256 {facts['sha256']}")
         typer.echo(
-            f"golden: {golden_facts['neuron_steps']:,} neuron-steps, {golden_facts['spikes']:,} spikes, {differences} differences"
+            f"golden: {golden_facts['neuron_steps']:,} neuron-steps, {golden_facts['spikes']:,} spikes, "
+            f"{differences} differences"
         )
     if differences:
         raise MismatchError(f"{network}: the embedded test vectors do not give the scores that the file states")

@@ -1,9 +1,10 @@
 """The `.spq` file: one safetensors file with a JSON header.  docs/format.md has the bytes.
 
-The header's ``__metadata__`` holds two strings: ``spikequant`` (canonical JSON: the schema
+The header's ``__metadata__`` holds one string, ``spikequant``: JSON with ``network`` (schema
 version, nodes, edges, specs, decoder, metadata; arrays are named there and stored as
-tensors of the smallest integer type) and ``sha256`` over that JSON and every tensor.
-Nothing is executed on load, and no pickle is involved.
+tensors of the smallest integer type) and ``sha256`` over the canonical text of ``network``
+and every tensor.  One key, because safetensors does not fix the order of several.
+Nothing is executed on load, no pickle is involved, and the widths are proven again.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from spikequant.law.network import (
 )
 from spikequant.law.products import Product
 from spikequant.law.spec import NeuronSpec
+from spikequant.law.widths import prove_network
 
 NODE_TYPES: dict[str, type] = {
     "input": InputNode,
@@ -59,9 +61,8 @@ def save(net: IntNet, path: str | os.PathLike[str]) -> None:
         ArtifactError: the folder is missing or cannot be written; an older file stays whole.
     """
     tensors: Tensors = {}
-    record = _pack(net, tensors)
-    text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    header = {"spikequant": text, "sha256": content_hash(text, tensors)}
+    text = _text(_pack(net, tensors))
+    header = {"spikequant": f'{{"network":{text},"sha256":"{content_hash(text, tensors)}"}}'}
     with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata=header)
@@ -84,13 +85,15 @@ def load(path: str | os.PathLike[str]) -> IntNet:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{source} is not a readable .spq file ({error}); copy or export it again") from error
-    if "spikequant" not in header or "sha256" not in header:
+    if "spikequant" not in header:
         raise ArtifactError(f"{source} is a safetensors file, but not a spikequant network")
-    if content_hash(header["spikequant"], tensors) != header["sha256"]:
-        raise ArtifactError(f"{source} was changed after it was written: its SHA-256 does not match its content")
     try:
-        record = json.loads(header["spikequant"])
-        return _unpack(record, tensors)
+        outer = json.loads(header["spikequant"])
+        if content_hash(_text(outer["network"]), tensors) != outer["sha256"]:
+            raise ArtifactError("it was changed after it was written: its SHA-256 does not match its content")
+        net = _unpack(outer["network"], tensors)
+        prove_network(net)
+        return net
     except SpikequantError as error:
         raise ArtifactError(f"{source}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -101,7 +104,7 @@ def content_hash(text: str, tensors: Tensors) -> str:
     """SHA-256 over the JSON text and every tensor's name, type, shape and bytes."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
+        array = np.asarray(tensors[name])
         digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
@@ -110,8 +113,15 @@ def content_hash(text: str, tensors: Tensors) -> str:
 def network_hash(net: IntNet) -> str:
     """The hash that a saved file of this network carries."""
     tensors: Tensors = {}
-    record = _pack(net, tensors)
-    return content_hash(json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False), tensors)
+    return content_hash(_text(_pack(net, tensors)), tensors)
+
+
+def _text(record: dict[str, Any]) -> str:
+    """Canonical JSON: sorted keys, no spaces, no NaN."""
+    try:
+        return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"the network's metadata or scales cannot be written as JSON: {error}") from error
 
 
 def smallest(array: Any) -> Any:
@@ -170,7 +180,7 @@ def _unpack(record: dict[str, Any], tensors: Tensors) -> IntNet:
     if record["version"] != NETWORK_VERSION:
         raise ArtifactError(f"version {record['version']!r}; this release reads version {NETWORK_VERSION}")
     used: set[str] = set()
-    record = _restore(record, tensors, used)
+    record = {k: v if k == "metadata" else _restore(v, tensors, used) for k, v in record.items()}
     known = {"version", "steps", "target", "metadata", "nodes", "decoder", "vectors"}
     for name in sorted(set(record) - known):
         raise ArtifactError(f"unknown field {name!r} in the header")

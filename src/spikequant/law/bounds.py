@@ -18,7 +18,7 @@ from spikequant.law.formats import signed_bits_for
 from spikequant.law.neurons import prepare, step
 from spikequant.law.noise import NOISE_ROLES
 from spikequant.law.products import Product
-from spikequant.law.rounding import NOISE_BITS, Rounding
+from spikequant.law.rounding import MOST_SHIFT, NOISE_BITS, Rounding
 from spikequant.law.spec import NeuronSpec
 
 
@@ -36,6 +36,9 @@ class Interval:
     again: Callable[..., tuple[Any, Any]] | None = field(default=None, repr=False)
     arguments: tuple[Interval, ...] = ()
     compared: tuple[Interval, Interval] | None = None
+
+    def __post_init__(self) -> None:
+        self.low, self.high = exact(self.low), exact(self.high)  # operations on 0-d object arrays give bare integers
 
 
 class RangeOps:
@@ -80,6 +83,10 @@ class RangeOps:
 
         def rule(a: Any, n: Any) -> tuple[Any, Any]:
             shift = n[0]
+            if int(np.max(shift)) > MOST_SHIFT or int(np.min(shift)) < 0:
+                raise WidthError(
+                    f"a right shift takes 0 to {MOST_SHIFT} bits, got {int(np.max(shift))}; use fewer fraction bits"
+                )
             if rounding == "stochastic" and int(np.max(shift)) > NOISE_BITS:
                 raise WidthError(
                     f"stochastic rounding cuts at most {NOISE_BITS} bits, got {int(np.max(shift))}; use another one"

@@ -50,7 +50,7 @@ class IntFormat:
     @property
     def max(self) -> int:
         """Largest integer of the format."""
-        highest = 2 ** (self.bits - int(self.signed)) - 1
+        highest: int = 2 ** (self.bits - int(self.signed)) - 1
         return highest // self.multiple_of * self.multiple_of
 
     def holds(self, values: IntArray | int) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -21,6 +20,8 @@ from spikequant.law.errors import Unsupported
 from spikequant.law.formats import IntArray, IntFormat
 from spikequant.law.products import Product
 from spikequant.law.spec import NeuronSpec
+from spikequant.law.spec import needed_params as needed_params
+from spikequant.law.units import common_unit as common_unit
 
 NETWORK_VERSION = 1
 
@@ -62,7 +63,7 @@ class InputNode:
 class SynapseNode:
     """Codes times inputs, summed exactly. ``format`` and ``bits`` describe the codes as stored.
 
-    ``channel_axis`` is where the output channel stands in the node's shape.
+    ``scale`` is what one unit of the sum is worth, per output channel: for people, no reader needs it.
     """
 
     name: str
@@ -139,8 +140,8 @@ Node = InputNode | SynapseNode | NeuronNode | PoolNode | ReshapeNode | JoinNode 
 class Decoder:
     """How the output node's train becomes scores: a named function on scaled integers.
 
-    ``gains`` brings the channels to one scale (DESIGN rule 7); ``scale`` and ``steps``
-    turn the integer scores into the model's real output: ``scores * scale``.
+    ``gains`` brings the channels to one scale (DESIGN rule 7); ``scores * scale`` is the
+    model's real output.
     """
 
     name: DecoderName
@@ -255,14 +256,18 @@ def _check_node(node: Node, sources: list[Node]) -> None:
         raise Unsupported(f"node {node.name}: the shape {node.shape} is empty")
     if isinstance(node, SynapseNode):
         _expect(node, len(sources) == 1, "takes one input")
-        _expect(node, node.product.output_shape(sources[0].shape) == node.shape, f"does not give the shape {node.shape}")
+        fits = node.product.output_shape(sources[0].shape) == node.shape
+        _expect(node, fits, f"does not give the shape {node.shape}")
         _expect(node, node.format.holds(node.product.codes), f"has codes outside {node.format}")
+        _expect(node, 1 <= node.bits <= 32, f"stores codes of {node.bits} bits; expected 1 to 32")
     elif isinstance(node, NeuronNode):
         _expect(node, len(sources) == len(node.gains) >= 1, "needs one gain per input")
         _check_neuron(node, sources)
     elif isinstance(node, PoolNode):
+        _expect(node, node.kind in ("sum", "max"), f"pools by {node.kind!r}; expected 'sum' or 'max'")
         _expect(node, len(sources) == 1 and pooled_shape(node, sources[0].shape) == node.shape, "has a wrong shape")
-        _expect(node, all(2 * p <= k for p, k in zip(node.padding, node.kernel, strict=True)), "pads over half a window")
+        inside = all(2 * p <= k for p, k in zip(node.padding, node.kernel, strict=True))
+        _expect(node, inside, "pads over half a window")
     elif isinstance(node, ReshapeNode):
         _expect(node, len(sources) == 1 and np.prod(sources[0].shape) == np.prod(node.shape), "changes the size")
     elif isinstance(node, JoinNode):
@@ -275,31 +280,33 @@ def _check_neuron(node: NeuronNode, sources: list[Node]) -> None:
     spec = node.spec
     _expect(node, spec.compare == ">=", "compares with '>'; integer networks know one comparator, '>='")
     _expect(node, all(f is not None for f in spec.state_formats().values()), "has a state without an integer format")
+    _check_exact_leaks(node)
     for source in sources:
         _expect(node, source.shape == node.shape, f"of shape {node.shape} is fed by {source.name} of {source.shape}")
     for name in needed_params(spec):
         _expect(node, name in node.params, f"lacks the parameter {name}")
     for name, value in (*node.params.items(), *((f"gain {k}", g) for k, g in enumerate(node.gains))):
-        try:
-            np.broadcast_shapes(np.shape(value), node.shape)
-        except ValueError:
-            _expect(node, False, f"has {name} of shape {np.shape(value)}, which does not fit {node.shape}")
+        shape = np.shape(value)
+        _expect(node, _spreads_to(shape, node.shape), f"has {name} of shape {shape}, which does not fit {node.shape}")
         _expect(node, np.asarray(value).dtype == np.int64, f"has {name} of type {np.asarray(value).dtype}, not int64")
 
 
-def needed_params(spec: NeuronSpec) -> tuple[str, ...]:
-    """The parameters without which `step` cannot run this spec."""
-    names = ["v_load", "v_shift"]
-    names += ["theta"] * (spec.output == "spike") + ["reset"] * (spec.reset in ("subtract", "value"))
-    names += ["floor"] * (spec.lower != "none") + ["x_shift", "x_load"] * (spec.x is not None)
-    names += ["i_load", "i_shift"] * spec.has_current + ["a_shift", "adapt"] * spec.has_adaptation
-    for key, leak in (("leak", spec.leak), ("leak_i", spec.leak_i), ("leak_a", spec.leak_a)):
-        if leak is not None:
-            names += [key] * (leak.form != "none") + [f"{key}2"] * (leak.form == "two_shifts")
-    return tuple(names)
+def _spreads_to(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    return len(shape) <= len(target) and all(a in (1, b) for a, b in zip(shape[::-1], target[::-1], strict=False))
+
+
+def _check_exact_leaks(node: NeuronNode) -> None:
+    """An exact leak needs codes that count a multiple of ``2^bits`` accumulator LSBs."""
+    for state, leak in (("v", node.spec.leak), ("i", node.spec.leak_i)):
+        if leak is not None and leak.form == "multiply" and leak.rounding is None and f"{state}_load" in node.params:
+            whole = not np.any(node.params[f"{state}_load"] % 2**leak.bits)
+            fresh = node.spec.order[0] in ("leak", "decay_current") or "leak" in node.spec.order[:2]
+            why = f"leaks exactly by 2^-{leak.bits}, but {state}_load is no multiple of 2^{leak.bits}"
+            _expect(node, whole or not fresh, why)
 
 
 def _check_join(node: JoinNode, sources: list[Node]) -> None:
+    _expect(node, node.kind in JOINS, f"is a join of the kind {node.kind!r}; expected one of {', '.join(JOINS)}")
     _expect(node, len(sources) >= 2 and len(node.gains) == len(sources), "joins two or more inputs, one gain each")
     if node.kind == "iand":
         _expect(node, len(sources) == 2 and node.gains == (1, 1), "(iand) takes two spike inputs without gains")
@@ -314,6 +321,8 @@ def _check_decoder(net: IntNet, names: set[str]) -> None:
     decoder = net.decoder
     if decoder.name not in DECODERS:
         raise Unsupported(f"decoder {decoder.name!r}; expected one of {', '.join(DECODERS)}")
+    if not isinstance(decoder.scale, float) or not np.isfinite(decoder.scale):
+        raise Unsupported(f"the decoder's scale is {decoder.scale!r}; expected a finite number")
     if decoder.source not in names:
         raise Unsupported(f"the decoder reads {decoder.source!r}, which is not in the network")
     if decoder.gains is not None and np.shape(decoder.gains) != net.node(decoder.source).shape:
@@ -333,16 +342,3 @@ def pooled_shape(node: PoolNode, shape: tuple[int, ...]) -> tuple[int, ...]:
         for n, k, s, p in zip(shape[-axes:], node.kernel, node.stride, node.padding, strict=True)
     )
     return (*shape[:-axes], *space)
-
-
-def common_unit(units: list[Fraction]) -> Fraction:
-    """The largest unit of which all `units` are whole multiples.
-
-    >>> common_unit([Fraction(1), Fraction(1, 4)])
-    Fraction(1, 4)
-    """
-    unit = units[0]
-    for other in units[1:]:
-        numerator = np.gcd(unit.numerator * other.denominator, other.numerator * unit.denominator)
-        unit = Fraction(int(numerator), unit.denominator * other.denominator)
-    return unit

@@ -42,7 +42,8 @@ def mix(h: A, word: A) -> A:
 
 def step_key(seed: int, layer: int, role: str, step: int) -> int:
     """The hash of everything that one step of one layer shares."""
-    return mix(mix(mix(mix(0, seed), layer), NOISE_ROLES[role]), step)
+    key: int = mix(mix(mix(mix(0, seed), layer), NOISE_ROLES[role]), step)
+    return key
 
 
 def noise_words(key: int, samples: IntArray, shape: tuple[int, ...]) -> IntArray:

@@ -47,7 +47,7 @@ def lif_delayed_reset(*, reset: ResetKind = "subtract") -> NeuronSpec:
 
 
 def cuba_lif(*, reset: ResetKind = "zero") -> NeuronSpec:
-    """Current-based LIF, two states: ``i = leak_i * i + x``; ``v = leak * v + i``; fire; reset."""
+    """Current-based LIF, two states: ``i = leak_i * i + x + bias``; ``v = leak * v + i``; fire; reset."""
     order: tuple[Phase, ...] = ("decay_current", "add_current", "leak", "integrate", "fire", "reset")
     return NeuronSpec(order=_with_reset(order, reset), leak=MULTIPLY, leak_i=MULTIPLY, reset=reset)
 

@@ -36,6 +36,8 @@ class Product:
     pad_code: IntArray | int = 0
 
     def __post_init__(self) -> None:
+        if self.kind not in ("linear", "conv"):
+            raise Unsupported(f"a product of the kind {self.kind!r}; expected 'linear' or 'conv'")
         if self.kind == "linear" and self.codes.ndim != 2:
             raise Unsupported(f"a linear product takes codes [out, in], got the shape {self.codes.shape}")
         if self.kind == "conv":
@@ -47,7 +49,8 @@ class Product:
 
     def l1(self) -> IntArray:
         """``sum |w|`` of every output row, ``[out]``: the bound of the sum per unit of input."""
-        return np.abs(self.codes.reshape(len(self.codes), -1)).sum(axis=1)
+        bound: IntArray = np.abs(self.codes.reshape(len(self.codes), -1)).sum(axis=1)
+        return bound
 
     def positive_negative(self) -> tuple[IntArray, IntArray]:
         """Sums of the positive and of the negative codes of every output row."""
@@ -84,11 +87,13 @@ class Product:
             return self.apply_real(x.astype(np.float64)).astype(np.int64)
         if bound >= 2**62:
             raise WidthError(f"a sum of up to {bound} does not fit 62 bits; use narrower codes or inputs")
-        return self._sums(x, self.codes)
+        sums: IntArray = self._sums(x, self.codes)
+        return sums
 
     def apply_real(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The sums in float64."""
-        return self._sums(x, self.codes.astype(np.float64))
+        sums: npt.NDArray[np.float64] = self._sums(x, self.codes.astype(np.float64))
+        return sums
 
     def _sums(self, x: Any, codes: Any) -> Any:
         if self.kind == "linear":

@@ -48,7 +48,8 @@ class Registers(Generic[V]):
         """The register's value in accumulator LSBs."""
         if register.pending:
             raise Unsupported(
-                f"neuron spec: after an exact leak of {register.name} only its store may follow; name the leak's rounding"
+                f"neuron spec: after an exact leak of {register.name} only its store may follow; "
+                "name the leak's rounding"
             )
         if register.value is None:
             assert register.code is not None

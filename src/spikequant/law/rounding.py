@@ -41,6 +41,8 @@ ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 DETERMINISTIC_ROUNDINGS: tuple[Rounding, ...] = ROUNDINGS[:-1]
 NOISE_BITS = 32
 """Bits of one word of rounding noise."""
+MOST_SHIFT = 62
+"""Longest right shift of a 64-bit word."""
 
 
 def shift_right(a: IntArray, n: IntArray | int, rounding: Rounding, *, noise: IntArray | None = None) -> IntArray:
@@ -54,8 +56,8 @@ def shift_right(a: IntArray, n: IntArray | int, rounding: Rounding, *, noise: In
     """
     a = np.asarray(a, dtype=np.int64)
     n = np.asarray(n, dtype=np.int64)
-    if n.size and (int(n.min()) < 0 or int(n.max()) > 62):
-        raise WidthError(f"a right shift takes 0 to 62 bits, got {int(n.min())} to {int(n.max())}")
+    if n.size and (int(n.min()) < 0 or int(n.max()) > MOST_SHIFT):
+        raise WidthError(f"a right shift takes 0 to {MOST_SHIFT} bits, got {int(n.min())} to {int(n.max())}")
     one = np.int64(1)
     floor = a >> n
     remainder = a - (floor << n)
@@ -69,7 +71,8 @@ def shift_right(a: IntArray, n: IntArray | int, rounding: Rounding, *, noise: In
     if rounding == "half_away":
         return floor + np.where(a < 0, remainder > half, remainder >= half)
     if rounding == "half_even":
-        return floor + ((remainder > half) | ((remainder == half) & ((floor & 1) == 1)))
+        even: IntArray = floor + ((remainder > half) | ((remainder == half) & ((floor & 1) == 1)))
+        return even
     if rounding == "stochastic":
         return floor + (remainder + _lowest_bits(noise, n) >= (one << n))
     raise WidthError(f"unknown rounding {rounding!r}; expected one of {', '.join(ROUNDINGS)}")

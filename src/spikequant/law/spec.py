@@ -20,12 +20,12 @@ SPEC_VERSION = 1
 
 Phase = Literal[
     "decay_current",  # i <- leak(i)
-    "add_current",  # i <- i + x
+    "add_current",  # i <- i + x + bias
     "narrow_current",  # i <- what its register can hold
     "narrow_input",  # x <- what the input register can hold
     "leak",  # v <- leak(v)
     "leak_unless_fired",  # v <- leak(v) where no spike was emitted in this step
-    "integrate",  # v <- v + (i or x) + bias
+    "integrate",  # v <- v + (i, or x + bias) + v_bias
     "bound",  # v <- the negative threshold acts
     "narrow",  # v <- what its register can hold
     "decay_threshold",  # a <- leak(a), on every adapt_every-th step
@@ -156,6 +156,9 @@ class NeuronSpec:
             raise Unsupported(f"neuron spec: unknown field {unknown[0]!r}; expected some of {', '.join(sorted(names))}")
         if record.get("version") != SPEC_VERSION:
             raise Unsupported(f"neuron spec: version {record.get('version')!r}, this release reads {SPEC_VERSION}")
+        missing = sorted(names - set(record))
+        if missing:
+            raise Unsupported(f"neuron spec: the field {missing[0]!r} is missing")
         fields = dict(record)
         fields["order"] = tuple(fields["order"])
         for name in ("leak", "leak_i", "leak_a"):
@@ -212,13 +215,16 @@ def _check_phases(spec: NeuronSpec) -> None:
         raise Unsupported("neuron spec: leak_i, 'decay_current' and 'add_current' belong together; name all or none")
     if ("raise_threshold" in order) != spec.has_adaptation:
         raise Unsupported("neuron spec: leak_a and the phase 'raise_threshold' belong together; name both or neither")
+    for phase in ("reset", "leak_unless_fired", "raise_threshold"):
+        if phase in order and ("fire" not in order or order.index(phase) < order.index("fire")):
+            raise Unsupported(f"neuron spec: the phase {phase!r} needs a 'fire' before it; the order is {order}")
     resets = [p for p in ("reset", "reset_delayed") if p in order]
     repeats = spec.spikes_max > 1
     if repeats and (resets or spec.reset != "subtract"):
         raise Unsupported(
             "neuron spec: several spikes a step subtract inside 'fire'; set reset='subtract', no reset phase"
         )
-    if not repeats and (len(resets) != 1) != (spec.reset == "none"):
+    if not repeats and len(resets) != (0 if spec.reset == "none" else 1):
         raise Unsupported(
             f"neuron spec: reset={spec.reset!r} with the reset phases {resets}; exactly one belongs to a reset"
         )
@@ -233,3 +239,15 @@ def _check_counts(spec: NeuronSpec) -> None:
         raise Unsupported(f"neuron spec: spikes_max = {spec.spikes_max}; expected 1 to 31")
     if not 0 <= spec.refractory <= 2**16 or spec.adapt_every < 1:
         raise Unsupported(f"neuron spec: refractory {spec.refractory} or adapt_every {spec.adapt_every} out of range")
+
+
+def needed_params(spec: NeuronSpec) -> tuple[str, ...]:
+    """The parameters without which `step` cannot run this spec."""
+    names = ["v_load", "v_shift"]
+    names += ["theta"] * (spec.output == "spike") + ["reset"] * (spec.reset in ("subtract", "value"))
+    names += ["floor"] * (spec.lower != "none") + ["x_shift", "x_load"] * (spec.x is not None)
+    names += ["i_load", "i_shift"] * spec.has_current + ["a_shift", "adapt"] * spec.has_adaptation
+    for key, leak in (("leak", spec.leak), ("leak_i", spec.leak_i), ("leak_a", spec.leak_a)):
+        if leak is not None:
+            names += [key] * (leak.form != "none") + [f"{key}2"] * (leak.form == "two_shifts")
+    return tuple(names)

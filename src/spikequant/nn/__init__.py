@@ -4,6 +4,7 @@ from torch import nn as _torch_nn
 
 from spikequant.nn.batch_norm import NORMS, FoldedNorm
 from spikequant.nn.branch import Branch, NeuronChoice, Register
+from spikequant.nn.delay import Delay
 from spikequant.nn.encoders import LatencyEncoder, Normalize, PoissonEncoder
 from spikequant.nn.neuron import (
     IF,
@@ -40,6 +41,7 @@ ATOMS = (
     _torch_nn.Flatten,
     Synapse,
     FoldedNorm,
+    Delay,
     Normalize,
     *ENCODERS,
 )
@@ -57,6 +59,7 @@ __all__ = [
     "AdaptiveLIF",
     "Branch",
     "CubaLIF",
+    "Delay",
     "FoldedNorm",
     "LatencyEncoder",
     "LeakyIntegrator",

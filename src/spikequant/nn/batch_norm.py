@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from spikequant.law.errors import Unsupported
 
 if TYPE_CHECKING:
-    from spikequant.nn.quantized_neuron import Branch
+    from spikequant.nn.branch import Branch
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 SMALLEST_GAMMA = 1e-6
@@ -36,7 +37,8 @@ class _Moments(torch.autograd.Function):
         slope = 2 * toward_variance / ctx.count
         offset = toward_mean / ctx.count - slope * mean
         shape = (1, -1, *([1] * (x.dim() - 2)))
-        return x * slope.to(x.dtype).reshape(shape) + offset.to(x.dtype).reshape(shape)
+        toward_x: Tensor = x * slope.to(x.dtype).reshape(shape) + offset.to(x.dtype).reshape(shape)
+        return toward_x
 
 
 def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,7 +47,7 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     >>> channel_moments(torch.tensor([[1.0, 4.0], [3.0, 4.0]]))
     (tensor([1., 0.], dtype=torch.float64), tensor([2., 4.], dtype=torch.float64))
     """
-    moments: tuple[Tensor, Tensor] = _Moments.apply(x)
+    moments: tuple[Tensor, Tensor] = _Moments.apply(x)  # type: ignore[no-untyped-call]
     return moments
 
 
@@ -62,6 +64,7 @@ class FoldedNorm(nn.Module):
 
     running_mean: Tensor
     running_var: Tensor
+    num_batches_tracked: Tensor
 
     def __init__(self, source: nn.Module) -> None:
         super().__init__()
@@ -100,6 +103,13 @@ class FoldedNorm(nn.Module):
         beta = self.bias if self.bias is not None else torch.zeros_like(self.running_mean)
         return factor, mean.to(torch.float64), beta.to(torch.float64)
 
+    @torch.no_grad()
+    def refit(self, seen: Sequence[Tensor]) -> None:
+        """Running statistics from what flows in now, with the quantized weights: integer sums, any number of calls."""
+        variance, mean = channel_moments(torch.cat([x.detach() for x in seen]))
+        real_variance, real_mean = self._real_moments(variance, mean)
+        self._update_running(real_mean, real_variance, 1.0)
+
     @property
     def uses_batch(self) -> bool:
         """Whether the thresholds of this forward pass come from the batch."""
@@ -113,25 +123,27 @@ class FoldedNorm(nn.Module):
         return x
 
     def _measure(self, x: Tensor) -> None:
-        branch = self.branch[0]
-        variance, mean = channel_moments(x)
-        lsb = branch.raw_lsb()
-        mean = self.sign() * mean.to(lsb.dtype) * lsb
-        bias = branch.synapse.real_bias()
-        if bias is not None:
-            mean = mean + bias
-        variance = variance.to(lsb.dtype) * lsb**2
-        self._update_running(mean.detach(), variance.detach(), x.numel() // x.shape[1])
+        variance, mean = self._real_moments(*channel_moments(x))
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            tracked = float(self.num_batches_tracked)
+            weight = 1.0 / tracked if self.momentum is None else self.momentum
+            count = x.numel() // x.shape[1]
+            self._update_running(mean.detach(), variance.detach() * count / max(count - 1, 1), weight)
         if self.uses_batch:
             self._batch = (mean, variance)
 
-    @torch.no_grad()
-    def _update_running(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        self.num_batches_tracked += 1
-        weight = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        unbiased = variance * count / max(count - 1, 1)
+    def _real_moments(self, variance: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Moments of the real input, from those of the integer sums."""
+        branch = self.branch[0]
+        lsb = branch.raw_lsb()
+        real_mean = self.sign() * mean.to(lsb.dtype) * lsb
+        bias = branch.synapse.real_bias()
+        return variance.to(lsb.dtype) * lsb**2, real_mean if bias is None else real_mean + bias
+
+    def _update_running(self, mean: Tensor, variance: Tensor, weight: float) -> None:
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), weight)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), weight)
 
     def extra_repr(self) -> str:
         """Channels, for printing."""

@@ -16,4 +16,5 @@ class OverTime(nn.Module):
         """The layer's output for every step."""
         steps, batch = x.shape[:2]
         merged: Tensor = self.layer(x.flatten(0, 1))
-        return merged.unflatten(0, (steps, batch))
+        apart: Tensor = merged.unflatten(0, (steps, batch))  # type: ignore[no-untyped-call]
+        return apart

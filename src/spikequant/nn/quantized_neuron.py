@@ -51,6 +51,7 @@ class QuantizedNeuron(nn.Module):
 
     v_limit: Tensor
     i_limit: Tensor
+    threshold: Tensor
 
     def __init__(self, source: Neuron, choice: NeuronChoice, *, seed: int = 0) -> None:
         super().__init__()
@@ -166,7 +167,8 @@ class QuantizedNeuron(nn.Module):
                 break
         if self.fraction_bits < need:
             return [
-                f"{where}: {self.fraction_bits} fraction bits where {need} would keep its registers at full reach and fineness"
+                f"{where}: {self.fraction_bits} fraction bits where {need} would keep its registers "
+                "at full reach and fineness"
             ]
         return []
 

@@ -71,7 +71,8 @@ class Surrogate:
     def __post_init__(self) -> None:
         if self.name not in DERIVATIVES or not self.slope > 0:
             raise Unsupported(
-                f"surrogate {self.name!r} with slope {self.slope}; expected one of {', '.join(DERIVATIVES)} and a slope > 0"
+                f"surrogate {self.name!r} with slope {self.slope}; "
+                f"expected one of {', '.join(DERIVATIVES)} and a slope > 0"
             )
 
     def derivative(self, u: Tensor, *, in_place: bool = False) -> Tensor:

@@ -46,6 +46,9 @@ class Synapse(nn.Module):
     input_scale: Tensor | None
     input_mean: Tensor | None
     input_std: Tensor | None
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
 
     def __init__(self, source: nn.Module, quantizer: Quantizer, *, per_channel: bool = True) -> None:
         super().__init__()
@@ -136,7 +139,8 @@ class Synapse(nn.Module):
             self._cache = {"key": key, "codes": codes, "scale": scale}
             if codes.requires_grad:
                 cache = self._cache
-                codes.register_hook(lambda _: cache.clear())  # its graph is spent after one backward
+                # The graph of the codes is spent after one backward.
+                codes.register_hook(lambda _: cache.clear())  # type: ignore[no-untyped-call]
         codes_now: Tensor = self._cache["codes"]
         return codes_now
 

@@ -132,7 +132,7 @@ class TorchOps:
         """``a / 2^n``: rounded for an integer neuron, plain for a real one."""
         if not self.rounds:
             return a * torch.exp2(-n)
-        shifted: Tensor = _ShiftRight.apply(a, n, rounding, noise)
+        shifted: Tensor = _ShiftRight.apply(a, n, rounding, noise)  # type: ignore[no-untyped-call]
         return shifted
 
     def clip(self, a: Tensor, low: int, high: int) -> Tensor:
@@ -141,7 +141,7 @@ class TorchOps:
 
     def ge(self, a: Tensor, b: Tensor) -> Tensor:
         """1 where ``a >= b``; backward the surrogate."""
-        fired: Tensor = _Fire.apply(a, b, self.lsb, self.surrogate)
+        fired: Tensor = _Fire.apply(a, b, self.lsb, self.surrogate)  # type: ignore[no-untyped-call]
         return fired
 
     def where(self, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:

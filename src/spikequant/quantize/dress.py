@@ -287,10 +287,10 @@ def _report_synapse(work: _Dresser, path: str, synapse: Synapse, *, asked: bool)
     with torch.no_grad():
         weight = synapse.folded_weight()
         restored = synapse.codes() * synapse.current_scale()
-    q = synapse.quantizer
+    q, note = synapse.quantizer, "" if asked else "not asked: kept wide"
     work.rows.append(
-        QuantizedRow(module=path, kind=synapse.kind, role="weight", quantizer=q.name, bits=q.bits, low=float(restored.min()),
-                     high=float(restored.max()), sqnr_db=sqnr_db(weight, restored), note="" if asked else "not asked: kept wide")
+        QuantizedRow(module=path, kind=synapse.kind, role="weight", quantizer=q.name, bits=q.bits, note=note,
+                     low=float(restored.min()), high=float(restored.max()), sqnr_db=sqnr_db(weight, restored))
     )  # fmt: skip
 
 

@@ -30,8 +30,8 @@ class FreezeReport:
     def warnings(self) -> tuple[str, ...]:
         """Layers in which some neurons can never fire."""
         return tuple(
-            f"{layer.path}: {layer.unreachable} of {layer.neurons} channels cannot reach their threshold with any input; "
-            "more weight bits, a lower threshold, or pruning them would change that"
+            f"{layer.path}: {layer.unreachable} of {layer.neurons} channels cannot reach their threshold with any "
+            "input; more weight bits, a lower threshold, or pruning them would change that"
             for layer in self.layers
             if layer.unreachable
         )

@@ -103,7 +103,7 @@ def _flow(node: GraphNode, graph: Graph, model: nn.Module, flows: dict[str, Flow
             raise Unsupported(f"{node.path}: a weighted layer on the currents of another; put a neuron between them")
         return Flow("current", bound=0)
     if isinstance(module, STATEFUL):
-        spec = getattr(module, "real_spec", None) or module.spec
+        spec: Any = getattr(module, "real_spec", None) or module.spec
         return Flow("spikes", bound=spec.spikes_max)
     if isinstance(module, NORMALIZING):
         return _norm_flow(node, first, graph, model)
@@ -121,7 +121,8 @@ def _flow(node: GraphNode, graph: Graph, model: nn.Module, flows: dict[str, Flow
 def _norm_flow(node: GraphNode, first: Flow, graph: Graph, model: nn.Module) -> Flow:
     if first.domain != "current":
         raise Unsupported(
-            f"{node.path}: batch norm on {first.domain} cannot fold into thresholds; expected a weighted layer in front of it"
+            f"{node.path}: batch norm on {first.domain} cannot fold into thresholds; "
+            "expected a weighted layer in front of it"
         )
     return first
 
@@ -263,7 +264,9 @@ def _is_pool(node: GraphNode, module: nn.Module | None) -> bool:
 
 
 def _path(node: GraphNode, graph: Graph, model: nn.Module, after: tuple[str, ...], delay: int) -> Path:
-    norm, pools, unit = None, [], Fraction(1)
+    norm: str | None = None
+    pools: list[str] = []
+    unit = Fraction(1)
     for name in after:
         other = graph.node(name)
         module = module_of(other, model)

@@ -30,7 +30,8 @@ from spikequant.law.network import (
 )
 from spikequant.law.products import Product
 from spikequant.law.spec import Leak, NeuronSpec, StateFormat
-from spikequant.nn import DROPOUTS, ENCODERS, STATEFUL, Neuron, Normalize, QuantizedNeuron, Synapse
+from spikequant.law.widths import prove_network
+from spikequant.nn import DROPOUTS, ENCODERS, Neuron, Normalize, QuantizedNeuron, Synapse
 from spikequant.quantize.groups import (
     NORMALIZING,
     Path,
@@ -50,7 +51,7 @@ class _Lowering:
     model: nn.Module
     found: Structure
     nodes: list[Node] = field(default_factory=list)
-    aliases: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, Edge] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -58,7 +59,7 @@ class _Lowering:
 
     def edge(self, source: str, delay: int) -> Edge:
         while source in self.aliases:
-            source = self.aliases[source]
+            source, delay = self.aliases[source].source, delay + self.aliases[source].delay
         return Edge(source, delay)
 
     def edges(self, node: GraphNode) -> tuple[Edge, ...]:
@@ -87,6 +88,7 @@ def lower(model: nn.Module, example_input: Tensor, *, metadata: Mapping[str, Any
     finally:
         model.train(was_training)
     net = IntNet(nodes=tuple(work.nodes), decoder=decoder, steps=graph.steps, metadata=dict(metadata or {}))
+    prove_network(net)
     return _with_vectors(net, model, graph, example_input)
 
 
@@ -106,15 +108,13 @@ def _lower_node(work: _Lowering, node: GraphNode) -> None:
         work.nodes.append(_input(work, node))
     elif isinstance(module, ENCODERS):
         work.nodes[0] = InputNode(name="input", shape=node.shape, format=IntFormat(bits=1, signed=False), static=False)
-        work.aliases[node.name] = "input"
+        work.aliases[node.name] = Edge("input")
     elif isinstance(module, Synapse):
         _lower_synapse(work, node, module)
     elif isinstance(module, QuantizedNeuron):
         work.nodes.append(_neuron(work, node, module))
     elif isinstance(module, (*DROPOUTS, *NORMALIZING, Normalize)) or (is_current and node.kind == "add"):
-        work.aliases[node.name] = node.inputs[0].source
-        if node.inputs[0].delay and not is_current:
-            raise Unsupported(f"{node.name}: a delayed connection into {node.kind}; delay the layer behind it instead")
+        work.aliases[node.name] = Edge(node.inputs[0].source, node.inputs[0].delay)
     elif node.kind == "reshape" or isinstance(module, nn.Flatten):
         work.nodes.append(ReshapeNode(name=node.name, shape=node.shape, inputs=work.edges(node)))
     elif node.kind in JOIN_KINDS:
@@ -257,7 +257,7 @@ def _decoder(work: _Lowering) -> Decoder:
             "train": "membrane_train",
         }
         return Decoder(name=names[output.reduction], source=f"{node.name}.readout", scale=factor * _readout_lsb(module))
-    if isinstance(module, STATEFUL) and module.frozen_integers().spec.output == "state":  # type: ignore[union-attr]
+    if isinstance(module, QuantizedNeuron) and module.frozen_integers().spec.output == "state":
         names = {
             "sum": "membrane_sum",
             "mean": "membrane_sum",
@@ -265,7 +265,7 @@ def _decoder(work: _Lowering) -> Decoder:
             "max": "membrane_max",
             "train": "membrane_train",
         }
-        found = module.frozen_integers()  # type: ignore[union-attr]
+        found = module.frozen_integers()
         return Decoder(
             name=names[output.reduction],
             source=node.name,

@@ -114,7 +114,8 @@ def network_input(model: nn.Module, net: IntNet, inputs: Tensor, graph: Graph) -
 def _watched(model: nn.Module) -> Iterator[tuple[dict[str, list[Any]], dict[str, list[Tensor]]]]:
     """Collect outputs by hook, states and readout sums by the modules' own lists."""
     outputs: dict[str, list[Any]] = {}
-    handles, sums = [], {}
+    handles = []
+    sums: dict[str, list[Tensor]] = {}
     for path, module in model.named_modules():
         if isinstance(module, QuantizedNeuron):
             module.watch = []
@@ -214,4 +215,4 @@ def reset(model: nn.Module) -> None:
     """Forget the states of all single-step neurons."""
     for module in model.modules():
         if hasattr(module, "step_mode") and hasattr(module, "reset"):
-            module.reset()
+            module.reset()  # type: ignore[operator]  # hasattr narrows to Tensor | Module

@@ -101,7 +101,9 @@ def run(net: IntNet, codes: IntArray, *, first_sample: int = 0, trace: bool = Tr
     steps = net.steps if net.input.static else codes.shape[0]
     batch = codes.shape[0] if net.input.static else codes.shape[1]
     machine = _Runner(net, batch, first_sample)
-    train, outputs, states = [], {}, {}
+    train: list[IntArray] = []
+    outputs: dict[str, list[IntArray]] = {}
+    states: dict[str, dict[str, list[IntArray]]] = {}
     for t in range(steps):
         values = machine.step(t, codes if net.input.static else codes[t])
         train.append(values[net.decoder.source])
@@ -119,15 +121,14 @@ def run(net: IntNet, codes: IntArray, *, first_sample: int = 0, trace: bool = Tr
 
 def decode(decoder: Decoder, train: IntArray) -> IntArray:
     """Integer scores from the train ``[T, N, ...]`` of the decoder's source."""
-    if decoder.gains is not None:
-        train = train * decoder.gains
+    scores: IntArray = train if decoder.gains is None else train * decoder.gains
     if decoder.name in ("spike_count", "membrane_sum"):
-        return train.sum(axis=0)
-    if decoder.name == "membrane_last":
-        return train[-1]
-    if decoder.name == "membrane_max":
-        return train.max(axis=0)
-    return train
+        scores = scores.sum(axis=0)
+    elif decoder.name == "membrane_last":
+        scores = scores[-1]
+    elif decoder.name == "membrane_max":
+        scores = scores.max(axis=0)
+    return scores
 
 
 class _Runner:
@@ -184,7 +185,7 @@ class _Runner:
             key = step_key(node.seed, self.layer[node.name], state, t)
             return noise_words(key, self.samples, node.shape)
 
-        tick = np.int64((t + 1) % node.spec.adapt_every == 0)
+        tick: Any = np.int64((t + 1) % node.spec.adapt_every == 0)
         state, output = step(OPS, node.spec, self.params[node.name], self.states[node.name], x, noise=words, tick=tick)
         full = (self.batch, *node.shape)
         self.states[node.name] = {name: np.broadcast_to(value, full) for name, value in state.items()}
