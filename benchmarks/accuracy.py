@@ -53,13 +53,13 @@ def methods() -> list[Method]:
         Method(
             "W4/U8 PTQ",
             sq.Plan.uniform(weight_bits=4, membrane_bits=8, **unsigned),
-            0,
+            NONE,
             {"mnist": 0.3, "fashion-mnist": 0.5},
         ),
         Method(
             "W8/U4 PTQ",
             sq.Plan.uniform(weight_bits=8, membrane_bits=4, **unsigned),
-            0,
+            NONE,
             {"mnist": None, "fashion-mnist": None},
         ),
         Method(
@@ -158,7 +158,8 @@ def interval(values: list[float]) -> str:
 def table(folder: Path) -> str:
     """Markdown of all rows that are there."""
     lines = [
-        "| data | method | seeds | float % | quantized % | change, points (95 %) | goal | EMD (floor) | dead, float → quantized | KiB, float → quantized |",
+        "| data | method | seeds | float % | quantized % | change, points (95 %) | goal | EMD (floor) "
+        "| dead, float → quantized | KiB, float → quantized |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name in LOADERS:
@@ -192,8 +193,9 @@ def table_row(name: str, method: Method, rows: list[dict]) -> str:
     }
     return (
         f"| {name} | {method.name} | {len(rows)} | {100 * mean(lambda c: c['reference']['accuracy']):.2f} "
-        f"| {100 * mean(lambda c: c['quantized']['accuracy']):.2f} | {interval([c['difference_points'] for c in found])} "
-        f"| {'' if goal is None else f'≥ -{goal}'} | {mean(lambda c: c['emd']):.4f} ({mean(lambda c: c['emd_floor']):.4f}) "
+        f"| {100 * mean(lambda c: c['quantized']['accuracy']):.2f} "
+        f"| {interval([c['difference_points'] for c in found])} | {'' if goal is None else f'≥ -{goal}'} "
+        f"| {mean(lambda c: c['emd']):.4f} ({mean(lambda c: c['emd_floor']):.4f}) "
         f"| {dead_before:.1%} → {mean(lambda c: c['dead']):.1%} | {size['reference']:.0f} → {size['quantized']:.1f} |"
     )
 
@@ -207,18 +209,22 @@ def write_table(folder: Path) -> None:
         f"largest shift of a layer's firing rate by the calibrated membrane, W8/U4 PTQ: "
         f"{max((max(r['rates_apart']) for r in rows if r['method'] == 'W8/U4 PTQ'), default=float('nan')):.1%}."
     )
+    epochs = f"{FLOAT_EPOCHS['mnist']} epochs on MNIST and {FLOAT_EPOCHS['fashion-mnist']} on Fashion-MNIST"
+    machine = f"{platform.machine()}, 2 cores, no GPU, torch {torch.__version__}"
+    commits = ", ".join(sorted({r["commit"] for r in rows}))
     text = f"""# Accuracy before and after quantization
 
 Conv network of `spikequant.models.mnist_net` (16C5-BN-MP2-LIF-64C3s2-BN-LIF-FC10, T = 8, direct coding), whole
-training and test sets, no augmentation; float {FLOAT_EPOCHS["mnist"]} epochs on MNIST and {FLOAT_EPOCHS["fashion-mnist"]} on Fashion-MNIST,
-2 epochs of quantization-aware training from the float checkpoint (W2/U4 on Fashion-MNIST: 3). Paired differences on the test set, mean and 95 %
-interval over seeds (Student's t). EMD floor: two halves of the test set in the float network.
+training and test sets, no augmentation; float {epochs},
+2 epochs of quantization-aware training from the float checkpoint (W2/U4 on Fashion-MNIST: 3). Paired
+differences on the test set, mean and 95 % interval over seeds (Student's t). EMD floor:
+two halves of the test set in the float network.
 
 {table(folder)}
 
 {checks}
 
-Command: `python benchmarks/accuracy.py`. Machine: {platform.machine()}, 2 cores, no GPU, torch {torch.__version__}. Commits of the rows: {", ".join(sorted({r["commit"] for r in rows}))}.
+Command: `python benchmarks/accuracy.py`. Machine: {machine}. Commits of the rows: {commits}.
 """
     write_text(Path(__file__).with_name("accuracy.md"), text)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -26,7 +28,20 @@ from spikequant.nn.over_time import OverTime
 SPIKE_READINGS = ("sum", "mean", "train")
 STATE_READINGS = ("sum", "mean", "last", "max", "train")
 NEURONS = ("lif", "lif", "lif", "if", "cuba", "single", "adaptive", "multi", "special", "special")
-SPECIALS = ("floor", "zero_below", "shift", "forced", "two_shifts", "constant", "constant_signed", "old_state", "spiker", "hold", "value", "adapt_slow")
+SPECIALS = (
+    "floor",
+    "zero_below",
+    "shift",
+    "forced",
+    "two_shifts",
+    "constant",
+    "constant_signed",
+    "old_state",
+    "spiker",
+    "hold",
+    "value",
+    "adapt_slow",
+)
 
 
 def read(x, how):
@@ -53,21 +68,31 @@ def special(dice, note):
         return spec.replace(order=order, lower="floor" if name == "floor" else "zero"), values
     if name in ("shift", "forced", "two_shifts"):
         form = {"shift": "shift", "forced": "shift_forced", "two_shifts": "two_shifts"}[name]
-        values.update({"leak": float(dice.randint(1, 4))}, **({"leak2": float(dice.randint(3, 6))} if name == "two_shifts" else {}))
+        values.update(
+            {"leak": float(dice.randint(1, 4))},
+            **({"leak2": float(dice.randint(3, 6))} if name == "two_shifts" else {}),
+        )
         order = dice.choice((plain, ("integrate", "fire", "reset", "leak")))
-        return spec.replace(order=order, leak=Leak(form=form, rounding=dice.choice((None, "toward_zero", "half_even")))), values
+        return spec.replace(
+            order=order, leak=Leak(form=form, rounding=dice.choice((None, "toward_zero", "half_even")))
+        ), values
     if name in ("constant", "constant_signed"):
         values["leak"] = dice.choice((0.05, 0.1))
         return spec.replace(order=("integrate", "leak", "fire", "reset"), leak=Leak(form=name)), values
     if name == "old_state":
         return spec.replace(order=("fire", "reset", "leak", "integrate"), reset="zero"), values
     if name == "spiker":
-        return spec.replace(order=("integrate", "fire", "leak_unless_fired", "reset"), leak=Leak(form="shift")), {**values, "leak": 2.0}
+        return spec.replace(order=("integrate", "fire", "leak_unless_fired", "reset"), leak=Leak(form="shift")), {
+            **values,
+            "leak": 2.0,
+        }
     if name == "hold":
         return spec.replace(refractory=dice.randint(1, 3), refractory_mode="hold_zero"), values
     if name == "value":
         return spec.replace(reset="value"), {**values, "reset_to": dice.choice((-0.25, 0.125))}
-    spec = PRESETS["adaptive_lif"](reset="subtract", refractory=0).replace(adapt_every=dice.randint(2, 5), adapt_in_reset=True)
+    spec = PRESETS["adaptive_lif"](reset="subtract", refractory=0).replace(
+        adapt_every=dice.randint(2, 5), adapt_in_reset=True
+    )
     return spec, {**values, "leak_a": 0.9, "adapt": 0.25}
 
 
@@ -99,7 +124,9 @@ def make_neuron(dice, channels, note, *, mode="m"):
     if kind == "adaptive":
         refractory = dice.choice((0, 1, 2, 5))
         note("refractory") if refractory else None
-        return AdaptiveLIF(leak=leak, leak_a=0.9, adapt=0.3, threshold=threshold, reset=reset, refractory=refractory, **options)
+        return AdaptiveLIF(
+            leak=leak, leak_a=0.9, adapt=0.3, threshold=threshold, reset=reset, refractory=refractory, **options
+        )
     if kind == "multi":
         return MultiSpikeIF(threshold=threshold, spikes_max=dice.choice((2, 3, 5)), **options)
     spec, values = special(dice, note)
@@ -112,7 +139,10 @@ def make_readout(dice, inputs, classes, note):
     reading = dice.choice(SPIKE_READINGS if kind == "spikes" else STATE_READINGS)
     note(f"readout:{kind}")
     note(f"reading:{kind}:{reading}")
-    neuron = {"spikes": lambda: make_neuron(dice, classes, note), "integrator": lambda: LeakyIntegrator(leak=dice.choice((0.5, 0.9, 1.0)))}
+    neuron = {
+        "spikes": lambda: make_neuron(dice, classes, note),
+        "integrator": lambda: LeakyIntegrator(leak=dice.choice((0.5, 0.9, 1.0))),
+    }
     return nn.Sequential(nn.Linear(inputs, classes), *([neuron[kind]()] if kind in neuron else [])), reading
 
 
@@ -125,7 +155,7 @@ class FlatNet(nn.Module):
         sizes = [inputs, *(dice.randint(4, 10) for _ in range(depth))]
         note("depth >= 4") if depth + 1 >= 4 else None
         self.layers, self.neurons = nn.ModuleList(), nn.ModuleList()
-        for a, b in zip(sizes, sizes[1:], strict=False):
+        for a, b in pairwise(sizes):
             layer = nn.Linear(a, b, bias=dice.random() < 0.7)
             if dice.random() < 0.3:
                 note("batch norm 1d")
@@ -148,7 +178,11 @@ class ImageStage(nn.Module):
         groups = dice.choice([g for g in (1, 2) if inputs % g == 0 and (g == 1 or not normalized)])
         self.channels = dice.choice((2, 4, 6))
         conv, norm = ((nn.Conv1d, nn.BatchNorm1d), (nn.Conv2d, nn.BatchNorm2d))[axes - 1]
-        options = {"padding": dice.choice((1, 1, 2)), "dilation": dice.choice((1, 1, 2)), "stride": dice.choice((1, 1, 2) if first else (1,))}
+        options = {
+            "padding": dice.choice((1, 1, 2)),
+            "dilation": dice.choice((1, 1, 2)),
+            "stride": dice.choice((1, 1, 2) if first else (1,)),
+        }
         note(f"conv{axes}d")
         for name in ("dilation", "stride"):
             note(name) if options[name] > 1 else None
@@ -161,11 +195,18 @@ class ImageStage(nn.Module):
         kinds = {"max": (nn.MaxPool1d, nn.MaxPool2d), "average": (nn.AvgPool1d, nn.AvgPool2d)}
         if pool != "none":
             note(f"pool currents:{pool}")
-            parts.append(kinds[pool][axes - 1](2, stride=dice.choice((1, 2)), padding=0 if len(parts) > 1 else dice.choice((0, 1))))
+            stride, padding = dice.choice((1, 2)), 0 if len(parts) > 1 else dice.choice((0, 1))
+            if pool == "average" and (normalized or parts[0].bias is not None):
+                padding = 0  # the bias does not reach the padded border; refused
+            parts.append(kinds[pool][axes - 1](2, stride=stride, padding=padding))
         self.synapse, self.neuron = OverTime(*parts), make_neuron(dice, self.channels, note)
         self.pool = dice.choice(("none", "none", "max", "average", "functional", "functional average"))
         note(f"pool spikes:{self.pool}")
-        self.pooling = OverTime(kinds[self.pool][axes - 1](2, padding=dice.choice((0, 1)))) if self.pool in kinds else nn.Identity()
+        self.pooling = (
+            OverTime(kinds[self.pool][axes - 1](2, padding=dice.choice((0, 1))))
+            if self.pool in kinds
+            else nn.Identity()
+        )
         self.axes = axes
 
     def forward(self, x):
@@ -190,9 +231,13 @@ class ImageNet(nn.Module):
         if normalize:
             note("normalize")
             n = shape[0]
-            self.normalize = Normalize([dice.uniform(0.2, 0.6) for _ in range(n)], [dice.uniform(0.2, 0.5) for _ in range(n)])
+            self.normalize = Normalize(
+                [dice.uniform(0.2, 0.6) for _ in range(n)], [dice.uniform(0.2, 0.5) for _ in range(n)]
+            )
         self.stage1 = ImageStage(dice, note, shape[0], len(shape) - 1, first=True, normalized=normalize)
-        self.stage2 = ImageStage(dice, note, self.stage1.channels, len(shape) - 1, first=False) if dice.random() < 0.6 else None
+        self.stage2 = (
+            ImageStage(dice, note, self.stage1.channels, len(shape) - 1, first=False) if dice.random() < 0.6 else None
+        )
         with torch.no_grad():
             x = self.features(torch.zeros(2, 2, *shape) if layout != "static" else torch.zeros(2, *shape))
         self.head, self.reading = make_readout(dice, x[0, 0].numel(), dice.randint(2, 4), note)

@@ -54,7 +54,9 @@ def register(dice, bits=None, *, sign=None):
     """A random register."""
     signed = dice.random() < 0.75 if sign is None else sign
     fmt = IntFormat(bits=bits or dice.randint(2, 16), signed=signed, narrow=signed and dice.random() < 0.2)
-    return StateFormat(format=fmt, overflow="wrap" if dice.random() < 0.2 else "saturate", rounding=dice.choice(ROUNDINGS))
+    return StateFormat(
+        format=fmt, overflow="wrap" if dice.random() < 0.2 else "saturate", rounding=dice.choice(ROUNDINGS)
+    )
 
 
 def leak(dice):
@@ -87,13 +89,18 @@ def spec(dice, *, name=None, like_readout=False):
             order.insert(dice.randint(order.index("integrate") + 1, len(order)), "narrow")
     if dice.random() < 0.2 and "add_current" not in order:
         order.insert(0, "narrow_input")
-        changes["x"] = StateFormat(format=IntFormat(bits=dice.randint(4, 10)), overflow="saturate", rounding=dice.choice(ROUNDINGS))
+        changes["x"] = StateFormat(
+            format=IntFormat(bits=dice.randint(4, 10)), overflow="saturate", rounding=dice.choice(ROUNDINGS)
+        )
     if not like_readout and dice.random() < 0.2:
         order = ["decay_threshold", *order, "raise_threshold"]
         bits = dice.randint(1, 8)
         how = dice.choice((None, *ROUNDINGS[:-1]))
         changes |= {"a": register(dice, 16, sign=False), "leak_a": Leak(form="multiply", bits=bits, rounding=how)}
-        changes |= {"adapt_every": dice.randint(1, 4), "adapt_in_reset": changes["reset"] == "subtract" and dice.random() < 0.5}
+        changes |= {
+            "adapt_every": dice.randint(1, 4),
+            "adapt_in_reset": changes["reset"] == "subtract" and dice.random() < 0.5,
+        }
     if not like_readout and dice.random() < 0.2:
         changes |= {"refractory": dice.randint(1, 5), "refractory_mode": dice.choice(("ignore_input", "hold_zero"))}
     changes["output"] = "state" if like_readout else "spike"
@@ -117,7 +124,9 @@ def parameters(dice, spec, shape):
         params = {"v_shift": ints(shift + 8), "v_load": ints(3 << shift), "v_mul": ints(85)}
         reach *= 3
     params["theta"] = per_neuron(reach // 6 + 1, reach * 3 // 4)
-    params["reset"] = per_neuron(reach // 8, reach // 2) if spec.reset == "subtract" else per_neuron(-reach // 4, reach // 4)
+    params["reset"] = (
+        per_neuron(reach // 8, reach // 2) if spec.reset == "subtract" else per_neuron(-reach // 4, reach // 4)
+    )
     for name, chance in (("bias", 0.6), ("v_bias", 0.2)):
         if dice.random() < chance:
             params[name] = per_neuron(-reach // 16, reach // 8)
@@ -139,6 +148,8 @@ def parameters(dice, spec, shape):
         params |= {"x_shift": ints(size), "x_load": ints(1 << size)}
     if spec.a is not None:
         params |= {"a_shift": ints(dice.randint(0, 3)), "adapt": per_neuron(1, max(2, reach // 4))}
+        if dice.random() < 0.3:
+            params |= {"a_load": ints(4), "adapt": params["adapt"] // 4 + 1}
     if spec.lower != "none":
         params["floor"] = per_neuron(-reach // 2, 0)
     return params, max(1, reach // 5)
@@ -177,27 +188,56 @@ class _Maker:
             np.clip(np.rint(self.generator.normal(0.25, 0.5, (outputs, shape[-1])) * fmt.max), fmt.min, fmt.max)
         )  # fmt: skip
         product = Product(kind="linear", codes=codes)
-        self.add(SynapseNode(name=name, shape=(*shape[:-1], outputs), inputs=(Edge(source, delay),), product=product, format=fmt, bits=bits))
+        self.add(
+            SynapseNode(
+                name=name,
+                shape=(*shape[:-1], outputs),
+                inputs=(Edge(source, delay),),
+                product=product,
+                format=fmt,
+                bits=bits,
+            )
+        )
         return max(1, int(np.abs(codes).max()))
 
     def conv(self, name, source, outputs, *, groups, axes):
         channels = self.shape(source)[0]
         codes = ints(self.generator.integers(-5, 8, (outputs, channels // groups, *(3,) * axes)))
-        options = {n: tuple(self.dice.choice(c) for _ in range(axes)) for n, c in (("stride", (1, 2)), ("padding", (0, 1, 2)), ("dilation", (1, 2)))}
+        options = {
+            n: tuple(self.dice.choice(c) for _ in range(axes))
+            for n, c in (("stride", (1, 2)), ("padding", (0, 1, 2)), ("dilation", (1, 2)))
+        }
         if source == "input":
             fmt = self.nodes[0].format
             options["pad_code"] = ints(self.generator.integers(fmt.min, fmt.max + 1, channels))
         product = Product(kind="conv", codes=codes, groups=groups, **options)
         shape = product.output_shape(self.shape(source))
-        self.add(SynapseNode(name=name, shape=shape, inputs=(Edge(source),), product=product, format=IntFormat(bits=4), bits=4))
+        self.add(
+            SynapseNode(
+                name=name, shape=shape, inputs=(Edge(source),), product=product, format=IntFormat(bits=4), bits=4
+            )
+        )
 
     def neurons(self, name, *edges, units=(5,), **options):
         shape = self.shape(edges[0].source)
         kind, spec, params, drive = neuron(self.dice, shape, **options)
-        gains = tuple(ints(self.generator.integers(max(1, drive // u // 2), drive // u + 2, self.dice.choice((shape, ())))) for u in units)
+        gains = tuple(
+            ints(self.generator.integers(max(1, drive // u // 2), drive // u + 2, self.dice.choice((shape, ()))))
+            for u in units
+        )
         self.kinds |= {f"order:{kind}", f"leak:{spec.leak.form}", f"reset:{spec.reset}", *spec.order}
         seed = self.dice.randint(0, 2**32 - 1)
-        self.add(NeuronNode(name=name, shape=shape, inputs=tuple(edges), gains=gains[: len(edges)], spec=spec, params=params, seed=seed))
+        self.add(
+            NeuronNode(
+                name=name,
+                shape=shape,
+                inputs=tuple(edges),
+                gains=gains[: len(edges)],
+                spec=spec,
+                params=params,
+                seed=seed,
+            )
+        )
 
     def add(self, node):
         self.nodes.append(node)
@@ -219,8 +259,11 @@ def _image(dice, make):
     shape = make.shape("n1")
     if min(shape[1:]) >= 2:
         pooled = (shape[0], *((n + 2 * pad - 2) // 2 + 1 for n in shape[1:]))
-        make.add(PoolNode(name="pool", shape=pooled, inputs=(Edge("n1", dice.choice((0, 0, 1))),), kind=kind, kernel=(2,) * axes,
-                          stride=(2,) * axes, padding=(pad,) * axes))  # fmt: skip
+        edge, axis = Edge("n1", dice.choice((0, 0, 1))), (2,) * axes
+        padding = (pad,) * axes
+        make.add(
+            PoolNode(name="pool", shape=pooled, inputs=(edge,), kind=kind, kernel=axis, stride=axis, padding=padding)
+        )
         source = "pool"
     size = int(np.prod(make.shape(source)))
     make.add(ReshapeNode(name="flat", shape=(size,), inputs=(Edge(source),)))
@@ -251,7 +294,18 @@ def _attention(dice, make):
     source = "n_k"
     if not transpose:
         make.add(ReshapeNode(name="turned", shape=(3, 5), inputs=(Edge("cut"),)))
-        make.nodes.insert(-1, PoolNode(name="cut", shape=(3, 5), inputs=(Edge("n_k"),), kind="sum", kernel=(2, 1), stride=(1, 1), padding=(0, 0)))
+        make.nodes.insert(
+            -1,
+            PoolNode(
+                name="cut",
+                shape=(3, 5),
+                inputs=(Edge("n_k"),),
+                kind="sum",
+                kernel=(2, 1),
+                stride=(1, 1),
+                padding=(0, 0),
+            ),
+        )
         source = "turned"
     shape = (4, 4) if transpose else (4, 5)
     make.add(MatmulNode(name="mix", shape=shape, inputs=(Edge("n_q"), Edge(source)), transpose_second=transpose))

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tests.conformance.families import EncodedNet, FlatNet, ImageNet, JoinNet, LoopNet
 from torch import nn
 
 import spikequant as sq
 from spikequant.law.rounding import ROUNDINGS
 from spikequant.nn import Neuron
-from tests.conformance.families import EncodedNet, FlatNet, ImageNet, JoinNet, LoopNet
 
 DETERMINISTIC = ROUNDINGS[:-1]
 FAMILIES = ("flat", "flat", "image", "image", "static", "static", "join", "join", "loop", "loop", "encoded")
@@ -88,7 +88,9 @@ def _image(dice, note, steps, batch):
     note(f"layout:{layout}")
     steps = min(steps, 24)
     x = spikes(dice, note, steps, batch, *shape)
-    return ImageNet(dice, note, shape, layout, steps, False), x if layout == "time_first" else x.transpose(0, 1).contiguous()
+    return ImageNet(dice, note, shape, layout, steps, False), x if layout == "time_first" else x.transpose(
+        0, 1
+    ).contiguous()
 
 
 def _static(dice, note, steps, batch):

@@ -8,6 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from tests.conformance.handmade import FORMS, ORDERS, net, neuron
+from tests.law.oracle import Oracle, differences
 
 from spikequant.law.bounds import prove_step
 from spikequant.law.neurons import prepare, step
@@ -17,8 +19,6 @@ from spikequant.nn.loop import run_over_time, torch_noise, zero_states
 from spikequant.nn.surrogate import Surrogate
 from spikequant.nn.torch_ops import TorchOps
 from spikequant.readers import golden
-from tests.conformance.handmade import FORMS, ORDERS, net, neuron
-from tests.law.oracle import Oracle, differences
 
 FIRST_SAMPLE = 5
 OPS = IntOps()
@@ -43,7 +43,14 @@ def test_golden_equals_the_oracle(first):
     assert facts["equal"] > 100
     assert facts["clipped"] > 100
     assert facts["reset"] > 100
-    every = {*(f"order:{k}" for k in ORDERS), *(f"leak:{f}" for f in FORMS), "bound", "narrow", "narrow_input", "narrow_current"}
+    every = {
+        *(f"order:{k}" for k in ORDERS),
+        *(f"leak:{f}" for f in FORMS),
+        "bound",
+        "narrow",
+        "narrow_input",
+        "narrow_current",
+    }
     assert not every - set(kinds)
 
 
@@ -74,7 +81,9 @@ def torch_loop(spec, params, x, seed, layer, dtype):
     seen = []
     noise = torch_noise(seed, layer, FIRST_SAMPLE, current.shape[1:], current.device)
     with torch.no_grad():
-        outputs, _ = run_over_time(ops, spec, tensors, current, zero_states(spec, current[0]), noise_at=noise, watch=seen.append)
+        outputs, _ = run_over_time(
+            ops, spec, tensors, current, zero_states(spec, current[0]), noise_at=noise, watch=seen.append
+        )
     return seen, outputs
 
 
@@ -95,7 +104,13 @@ def test_torch_ops_equal_int_ops(first):
             assert np.array_equal(got.numpy(), outputs), (seed, dtype, spec)
             for t, wanted in enumerate(states):
                 for name, value in wanted.items():
-                    assert np.array_equal(seen[t][name].expand(value.shape).numpy(), value), (seed, dtype, t, name, spec)
+                    assert np.array_equal(seen[t][name].expand(value.shape).numpy(), value), (
+                        seed,
+                        dtype,
+                        t,
+                        name,
+                        spec,
+                    )
             floats += dtype == torch.float32
         spikes += int(outputs.sum())
     assert spikes > 1000

@@ -49,9 +49,10 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[IntNet, dict[
 def test_the_bytes_of_the_example(tiny: tuple[IntNet, dict[str, Any], bytes]) -> None:
     _, header, data = tiny
     assert data == bytes.fromhex(block("hex"))
+    assert list(header["__metadata__"]) == ["spikequant"]
     text = header["__metadata__"]["spikequant"]
-    assert json.loads(text) == json.loads(block("json"))
-    assert text == json.dumps(json.loads(block("json")), sort_keys=True, separators=(",", ":"))
+    outer = {"network": json.loads(block("json")), "sha256": block("sha256").strip()}
+    assert text == json.dumps(outer, sort_keys=True, separators=(",", ":"))
 
 
 def test_the_tensors_of_the_example(tiny: tuple[IntNet, dict[str, Any], bytes]) -> None:
@@ -71,14 +72,27 @@ def test_the_tensors_of_the_example(tiny: tuple[IntNet, dict[str, Any], bytes]) 
 def test_the_hash_of_the_example(tiny: tuple[IntNet, dict[str, Any], bytes]) -> None:
     """The recipe of the page, written out again."""
     net, header, data = tiny
-    digest = hashlib.sha256(header["__metadata__"]["spikequant"].encode())
+    outer = json.loads(header["__metadata__"]["spikequant"])
+    digest = hashlib.sha256(json.dumps(outer["network"], sort_keys=True, separators=(",", ":")).encode())
     types = {"F64": "<f8", "I8": "|i1"}
     for name in sorted(set(header) - {"__metadata__"}):
         entry = header[name]
         begin, end = entry["data_offsets"]
-        digest.update(f"\n{name} {types[entry['dtype']]} {tuple(entry['shape']) or (1,)}\n".encode() + data[begin:end])
+        digest.update(f"\n{name} {types[entry['dtype']]} {tuple(entry['shape'])}\n".encode() + data[begin:end])
     expected = block("sha256").strip()
-    assert digest.hexdigest() == header["__metadata__"]["sha256"] == network_hash(net) == expected
+    assert digest.hexdigest() == outer["sha256"] == network_hash(net) == expected
+
+
+def test_two_files_of_one_network_are_the_same_bytes(tiny: tuple[IntNet, dict[str, Any], bytes]) -> None:
+    net, *_ = tiny
+    net.save("again.spq")
+    assert Path("again.spq").read_bytes() == Path("tiny.spq").read_bytes()
+
+
+def test_spaces_in_the_record_change_nothing(tiny: tuple[IntNet, dict[str, Any], bytes]) -> None:
+    net, header, data = tiny
+    rewritten(header, data, lambda record, tensors: None, indent=2)
+    assert network_hash(IntNet.load("changed.spq")) == network_hash(net)
 
 
 def test_the_example_comes_back_and_fires(tiny: tuple[IntNet, dict[str, Any], bytes]) -> None:
@@ -168,6 +182,35 @@ def a_wide_code(record: dict[str, Any], tensors: dict[str, Any]) -> None:
     tensors["nodes/fc/product/codes"] = np.array([[8, 0]], np.int8)
 
 
+def appending(*, inputs: int = 1, **fields: Any) -> Change:
+    """A node behind the neuron, which it reads `inputs` times."""
+
+    def change(record: dict[str, Any], tensors: dict[str, Any]) -> None:
+        edges = [{"source": "lif", "delay": 0}] * inputs
+        record["nodes"].append({"name": "more", "shape": [1], "inputs": edges, **fields})
+
+    return change
+
+
+def a_wide_sum(record: dict[str, Any], tensors: dict[str, Any]) -> None:
+    tensors["nodes/lif/gains/0"] = np.array(2**61)
+
+
+def an_exact_leak(record: dict[str, Any], tensors: dict[str, Any]) -> None:
+    spec = record["nodes"][2]["spec"]
+    spec["order"], spec["leak"]["form"], spec["leak"]["bits"] = ["leak", *spec["order"]], "multiply", 3
+    tensors["nodes/lif/params/leak"] = np.array(5, np.int8)
+    record["nodes"][2]["params"]["leak"] = {"tensor": "nodes/lif/params/leak"}
+
+
+def a_real_parameter(record: dict[str, Any], tensors: dict[str, Any]) -> None:
+    tensors["nodes/lif/params/theta"] = np.array(41.0)
+
+
+def a_large_parameter(record: dict[str, Any], tensors: dict[str, Any]) -> None:
+    tensors["nodes/lif/params/theta"] = np.array([41, 41], np.int8)
+
+
 REFUSED: dict[str, Change] = {
     "3 version": setting("version", to=2),
     "3 spec version": setting("nodes", 2, "spec", "version", to=2),
@@ -180,6 +223,7 @@ REFUSED: dict[str, Change] = {
     "4 missing field of a decoder": dropping("decoder", "gains"),
     "4 unknown field of vectors": setting("vectors", to={"inputs": 0, "scores": 0, "more": 0}),
     "4 unknown field of a spec": setting("nodes", 2, "spec", "more", to=1),
+    "4 missing field of a spec": dropping("nodes", 2, "spec", "refractory"),
     "4 unknown field of a leak": setting("nodes", 2, "spec", "leak", "more", to=1),
     "4 unknown field of a register": setting("nodes", 2, "spec", "v", "more", to=1),
     "4 unknown field of a format": setting("nodes", 1, "format", "more", to=1),
@@ -190,6 +234,9 @@ REFUSED: dict[str, Change] = {
     "5 rounding": setting("nodes", 2, "spec", "v", "rounding", to="nearest"),
     "5 overflow": setting("nodes", 2, "spec", "v", "overflow", to="clip"),
     "5 decoder": setting("decoder", "name", to="vote"),
+    "5 product": setting("nodes", 1, "product", "kind", to="dense"),
+    "5 pool": appending(type="pool", kind="mean", kernel=[1], stride=[1], padding=[0]),
+    "5 join": appending(type="join", kind="xor", inputs=2, gains=[1, 1], axis=0),
     "6 missing tensor": losing_a_tensor,
     "6 tensor of nothing": adding_a_tensor,
     "7 two of one name": setting("nodes", 2, "name", to="fc"),
@@ -201,12 +248,19 @@ REFUSED: dict[str, Change] = {
     "8 parameter": dropping("nodes", 2, "params", "theta"),
     "8 compare": setting("nodes", 2, "spec", "compare", to=">"),
     "8 no integers": setting("nodes", 2, "spec", "v", to=None),
+    "8 bits": setting("nodes", 1, "bits", to=33),
+    "8 real parameter": a_real_parameter,
+    "8 large parameter": a_large_parameter,
+    "8 reset before fire": setting("nodes", 2, "spec", "order", to=["integrate", "reset", "fire"]),
+    "8 exact leak": an_exact_leak,
+    "8 decoder scale": setting("decoder", "scale", to=1),
+    "9 wide sum": a_wide_sum,
 }
 
 
-def rewritten(header: dict[str, Any], data: bytes, change: Change) -> None:
+def rewritten(header: dict[str, Any], data: bytes, change: Change, *, indent: int | None = None) -> None:
     """The example with a change and a hash that fits it, as `changed.spq`."""
-    record = json.loads(header["__metadata__"]["spikequant"])
+    record = json.loads(header["__metadata__"]["spikequant"])["network"]
     types = {"F64": "<f8", "I8": "|i1"}
     tensors: dict[str, Any] = {
         name: np.frombuffer(data[slice(*entry["data_offsets"])], types[entry["dtype"]]).reshape(entry["shape"])
@@ -215,14 +269,14 @@ def rewritten(header: dict[str, Any], data: bytes, change: Change) -> None:
     }
     change(record, tensors)
     text = json.dumps(record, sort_keys=True, separators=(",", ":"))
-    metadata = {"spikequant": text, "sha256": content_hash(text, tensors)}
-    save_file(tensors, "changed.spq", metadata=metadata)
+    outer = {"network": record, "sha256": content_hash(text, tensors)}
+    save_file(tensors, "changed.spq", metadata={"spikequant": json.dumps(outer, indent=indent)})
 
 
 def test_a_file_with_no_change_is_read(tiny: tuple[IntNet, dict[str, Any], bytes]) -> None:
     _, header, data = tiny
     rewritten(header, data, lambda record, tensors: None)
-    assert network_hash(IntNet.load("changed.spq")) == header["__metadata__"]["sha256"]
+    assert network_hash(IntNet.load("changed.spq")) == json.loads(header["__metadata__"]["spikequant"])["sha256"]
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -231,6 +285,18 @@ def test_a_changed_file_is_refused(tiny: tuple[IntNet, dict[str, Any], bytes], n
     rewritten(header, data, REFUSED[name])
     with pytest.raises(ArtifactError, match=r"changed\.spq"):
         IntNet.load("changed.spq")
+
+
+def test_every_rule_of_the_page_is_tried() -> None:
+    rules = re.findall(r"^(\d)\. ", PAGE.split("## What a loader refuses")[1], flags=re.MULTILINE)
+    assert set(rules) - {"1", "2"} == {name[0] for name in REFUSED}
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "{}", '{"network": {}}', "{", '{"network": NaN, "sha256": ""}'])
+def test_a_header_that_is_no_network_is_refused(text: str, tmp_path: Path) -> None:
+    save_file({}, tmp_path / "odd.spq", metadata={"spikequant": text})
+    with pytest.raises(ArtifactError, match=r"odd\.spq"):
+        IntNet.load(tmp_path / "odd.spq")
 
 
 def test_a_broken_file_is_refused(tiny: tuple[IntNet, dict[str, Any], bytes]) -> None:

@@ -62,7 +62,9 @@ def conv_rows(product, shape, out_shape):
     """The same for a convolution: taps outside meet the pad code of their channel."""
     codes, kernel = product.codes, product.codes.shape[2:]
     outs, ins = codes.shape[0] // product.groups, codes.shape[1]
-    pads = spread(product.pad_code, (shape[0],)) if hasattr(product.pad_code, "shape") else [product.pad_code] * shape[0]
+    pads = (
+        spread(product.pad_code, (shape[0],)) if hasattr(product.pad_code, "shape") else [product.pad_code] * shape[0]
+    )
     rows = []
     for out in range(codes.shape[0]):
         first = (out // outs) * ins
@@ -73,7 +75,9 @@ def conv_rows(product, shape, out_shape):
                     w = int(codes[(out, c, *tap)])
                     spots = [
                         o * s - q + t * d
-                        for o, s, q, t, d in zip(place, product.stride, product.padding, tap, product.dilation, strict=True)
+                        for o, s, q, t, d in zip(
+                            place, product.stride, product.padding, tap, product.dilation, strict=True
+                        )
                     ]
                     if all(0 <= k < n for k, n in zip(spots, shape[1:], strict=True)):
                         taps.append((flat((first + c, *spots), shape), w))
@@ -163,7 +167,10 @@ class Oracle:
         static = next(n for n in self.net.nodes if self.kinds[n.name] == "InputNode").static
         train = [codes] * self.net.steps if static else list(codes)
         batch = len(train[0])
-        states = {n: [[dict.fromkeys(self.state_names(n), 0) for _ in p] for _ in range(batch)] for n, p in self.params.items()}
+        states = {
+            n: [[dict.fromkeys(self.state_names(n), 0) for _ in p] for _ in range(batch)]
+            for n, p in self.params.items()
+        }
         result, past, decoded = OracleRun([]), [], []
         for t, x in enumerate(train):
             now = {}
@@ -218,7 +225,9 @@ class Oracle:
 
             def word(role, k=k):
                 sample = self.first_sample + n
-                return noise_word(seed=node.seed, layer=self.layer[node.name], role=role, step=t, sample=sample, neuron=k)
+                return noise_word(
+                    seed=node.seed, layer=self.layer[node.name], role=role, step=t, sample=sample, neuron=k
+                )
 
             states[k], output, found = neuron_step(node.spec, params, states[k], x, word, tick)
             outputs.append(output)

@@ -132,7 +132,7 @@ def neuron_step(spec, params, old, x, word, tick):
     facts = {"equal": 0, "clipped": 0, "reset": 0}
 
     def raised():
-        return 0 if a is None else a >> p["a_shift"]
+        return 0 if a is None else (a >> p["a_shift"]) * p.get("a_load", 1)
 
     def after_reset(value):
         if spec.reset == "subtract":
@@ -193,7 +193,9 @@ def neuron_step(spec, params, old, x, word, tick):
             raise AssertionError(phase)
 
     new = {"v": v.narrow(word)}
-    facts["clipped"] += new["v"] in (held(-(2**70), spec.v), held(2**70, spec.v)) if spec.v.overflow == "saturate" else 0
+    facts["clipped"] += (
+        new["v"] in (held(-(2**70), spec.v), held(2**70, spec.v)) if spec.v.overflow == "saturate" else 0
+    )
     if i is not None:
         new["i"] = i.narrow(word)
     if a is not None:

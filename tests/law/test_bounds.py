@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+from tests.conformance.handmade import neuron
 
 from spikequant.law.bounds import Interval, RangeOps, exact, prove_step
 from spikequant.law.errors import WidthError
@@ -15,7 +16,6 @@ from spikequant.law.ops import IntOps
 from spikequant.law.presets import integrate_and_fire, lif_leak_first
 from spikequant.law.products import Product
 from spikequant.law.spec import Leak, NeuronSpec, StateFormat
-from tests.conformance.handmade import neuron
 
 WORDS = ("add", "sub", "mul", "shr", "clip", "ge", "where", "max", "dot")
 V8 = StateFormat(format=IntFormat(bits=8))
@@ -72,7 +72,9 @@ def inside(value, interval):
 def adversarial(generator, low, high, size):
     """Extremes, their neighbours, and anything between."""
     extremes = np.array([low, high, min(low + 1, high), max(high - 1, low), min(max(0, low), high)], dtype=np.int64)
-    return np.where(generator.random(size) < 0.5, generator.choice(extremes, size), generator.integers(low, high + 1, size))
+    return np.where(
+        generator.random(size) < 0.5, generator.choice(extremes, size), generator.integers(low, high + 1, size)
+    )
 
 
 @pytest.mark.parametrize("first", range(0, 200, 100))
@@ -86,17 +88,26 @@ def test_no_value_ever_leaves_its_interval(first):
         wanted, output_range, state_ranges = ranges_of_a_step(spec, params, low, high)
         highs = {"r": spec.refractory, "s": spec.spikes_max}
         state = {
-            k: adversarial(generator, f.min, highs.get(k, f.max), (batch, neurons)) for k, f in spec.state_formats().items()
+            k: adversarial(generator, f.min, highs.get(k, f.max), (batch, neurons))
+            for k, f in spec.state_formats().items()
         }
         for t in range(steps):
             ops = RecordingInts()
             x = adversarial(generator, low, high, (batch, neurons))
             noise = adversarial(generator, 0, 2**32 - 1, (batch, neurons))
             state, output = step(
-                ops, spec, prepare(ops, spec, params), state, x, noise=lambda _, n=noise: n, tick=np.int64((t + seed) % 2)
+                ops,
+                spec,
+                prepare(ops, spec, params),
+                state,
+                x,
+                noise=lambda _, n=noise: n,
+                tick=np.int64((t + seed) % 2),
             )
             assert [word for word, _ in ops.seen] == [word for word, _ in wanted]
-            violations += sum(not inside(value, interval) for (_, value), (_, interval) in zip(ops.seen, wanted, strict=True))
+            violations += sum(
+                not inside(value, interval) for (_, value), (_, interval) in zip(ops.seen, wanted, strict=True)
+            )
             violations += not inside(output, output_range)
             violations += sum(not inside(value, state_ranges[name]) for name, value in state.items())
             assert all(f.holds(state[k]) for k, f in spec.state_formats().items())
@@ -162,7 +173,11 @@ def test_words_by_brute_force(word):
         a, b = (np.sort(generator.integers(-9, 10, 2)) for _ in range(2))
         ops = RangeOps()
         got = getattr(ops, word)(ops.interval(*a), ops.interval(*b))
-        values = [getattr(IntOps(), word)(np.int64(x), np.int64(y)) for x in range(a[0], a[1] + 1) for y in range(b[0], b[1] + 1)]
+        values = [
+            getattr(IntOps(), word)(np.int64(x), np.int64(y))
+            for x in range(a[0], a[1] + 1)
+            for y in range(b[0], b[1] + 1)
+        ]
         assert (int(got.low), int(got.high)) == (min(values), max(values))
 
 

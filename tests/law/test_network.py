@@ -25,7 +25,14 @@ from spikequant.law.network import (
     needed_params,
     pooled_shape,
 )
-from spikequant.law.presets import adaptive_lif, cuba_lif, integrate_and_fire, leaky_integrator, lif_leak_first
+from spikequant.law.presets import (
+    adaptive_lif,
+    cuba_lif,
+    integrate_and_fire,
+    leaky_integrator,
+    lif_leak_first,
+    lif_leak_last,
+)
 from spikequant.law.products import Product
 from spikequant.law.spec import Leak, NeuronSpec, StateFormat
 
@@ -50,7 +57,9 @@ OTHER = dataclasses.replace(NEURON, name="m")
 PAIR = (Edge("n"), Edge("m"))
 DECODER = Decoder(name="spike_count", source="n")
 IMAGE = InputNode(name="input", shape=(2, 5, 5), format=SPIKES, static=False)
-POOL = PoolNode(name="pool", shape=(2, 2, 2), inputs=(Edge("input"),), kind="sum", kernel=(2, 2), stride=(2, 2), padding=(0, 0))
+POOL = PoolNode(
+    name="pool", shape=(2, 2, 2), inputs=(Edge("input"),), kind="sum", kernel=(2, 2), stride=(2, 2), padding=(0, 0)
+)
 
 
 def net(*nodes, decoder=DECODER, steps=4, **more):
@@ -87,7 +96,10 @@ REFUSALS = {
         lambda: net(changed(NEURON, inputs=(Edge("n", 1),))),
         "a network has exactly one input node",
     ),
-    "two inputs": (lambda: net(INPUT, changed(INPUT, name="again"), FC, NEURON), "a network has exactly one input node"),
+    "two inputs": (
+        lambda: net(INPUT, changed(INPUT, name="again"), FC, NEURON),
+        "a network has exactly one input node",
+    ),
     "no such source": (
         lambda: net(INPUT, changed(FC, inputs=(Edge("image"),)), NEURON),
         "node fc: its input 'image' is not in the network",
@@ -124,7 +136,18 @@ REFUSALS = {
         "node fc (SynapseNode): has codes outside IntFormat(bits=1",
     ),
     "synapse bits": (lambda: net(INPUT, changed(FC, bits=0), NEURON), "node fc (SynapseNode): stores codes of 0 bits"),
-    "neuron gains": (lambda: net(INPUT, FC, changed(NEURON, gains=())), "node n (NeuronNode): needs one gain per input"),
+    "many synapse bits": (
+        lambda: net(INPUT, changed(FC, bits=33), NEURON),
+        "node fc (SynapseNode): stores codes of 33 bits; expected 1 to 32",
+    ),
+    "product kind": (
+        lambda: net(INPUT, changed(FC, product=changed(FC.product, kind="dense")), NEURON),
+        "a product of the kind 'dense'; expected 'linear' or 'conv'",
+    ),
+    "neuron gains": (
+        lambda: net(INPUT, FC, changed(NEURON, gains=())),
+        "node n (NeuronNode): needs one gain per input",
+    ),
     "neuron inputs": (
         lambda: net(INPUT, FC, changed(NEURON, inputs=(), gains=())),
         "node n (NeuronNode): needs one gain per input",
@@ -167,10 +190,25 @@ REFUSALS = {
     ),
     "exact leak": (
         lambda: net(
-            INPUT, FC,
-            neuron(lif_leak_first().replace(v=V8, leak=Leak(form="multiply", bits=3)), ints(theta=9, leak=5, v_load=4, v_shift=2)),
+            INPUT,
+            FC,
+            neuron(
+                lif_leak_first().replace(v=V8, leak=Leak(form="multiply", bits=3)),
+                ints(theta=9, leak=5, v_load=4, v_shift=2),
+            ),
         ),
         "node n (NeuronNode): leaks exactly by 2^-3, but v_load is no multiple of 2^3",
+    ),
+    "exact leak of a current": (
+        lambda: net(
+            INPUT,
+            FC,
+            neuron(
+                cuba_lif().replace(v=V8, i=V8, leak=Leak(form="shift"), leak_i=Leak(form="multiply", bits=3)),
+                ints(theta=9, leak=1, leak_i=5, v_load=4, v_shift=2, i_load=4, i_shift=2),
+            ),
+        ),
+        "node n (NeuronNode): leaks exactly by 2^-3, but i_load is no multiple of 2^3",
     ),
     "pool kind": (
         lambda: net(IMAGE, changed(POOL, kind="mean"), decoder=Decoder(name="spike_count", source="pool")),
@@ -185,9 +223,15 @@ REFUSALS = {
         lambda: net(IMAGE, ReshapeNode(name="r", shape=(51,), inputs=(Edge("input"),))),
         "node r (ReshapeNode): changes the size",
     ),
-    "join of one": (lambda: net(*BOTH, join(inputs=PAIR[:1], gains=(1,))), "node j (JoinNode): joins two or more inputs, one gain each"),
+    "join of one": (
+        lambda: net(*BOTH, join(inputs=PAIR[:1], gains=(1,))),
+        "node j (JoinNode): joins two or more inputs, one gain each",
+    ),
     "join gains": (lambda: net(*BOTH, join(gains=(1,))), "node j (JoinNode): joins two or more inputs, one gain each"),
-    "join kind": (lambda: net(*BOTH, join(kind="xor")), "node j (JoinNode): is a join of the kind 'xor'; expected one of add, concat"),
+    "join kind": (
+        lambda: net(*BOTH, join(kind="xor")),
+        "node j (JoinNode): is a join of the kind 'xor'; expected one of add, concat",
+    ),
     "iand gains": (
         lambda: net(*BOTH, join(kind="iand", gains=(1, 2))),
         "node j (JoinNode): (iand) takes two spike inputs without gains",
@@ -220,6 +264,14 @@ REFUSALS = {
     "decoder scale": (
         lambda: net(*CHAIN, decoder=Decoder(name="spike_count", source="n", scale=float("nan"))),
         "the decoder's scale is nan; expected a finite number",
+    ),
+    "infinite decoder scale": (
+        lambda: net(*CHAIN, decoder=Decoder(name="spike_count", source="n", scale=float("inf"))),
+        "the decoder's scale is inf; expected a finite number",
+    ),
+    "decoder scale type": (
+        lambda: net(*CHAIN, decoder=Decoder(name="spike_count", source="n", scale=1)),
+        "the decoder's scale is 1; expected a finite number",
     ),
 }
 
@@ -265,6 +317,16 @@ def test_a_sound_network():
     assert good.node("fc") is FC
     with pytest.raises(Unsupported, match="no node 'fc2' in this network; there are input, fc, n"):
         good.node("fc2")
+
+
+def test_leaks_that_need_no_multiple():
+    params = ints(theta=9, leak=5, v_load=4, v_shift=2)
+    leak = Leak(form="multiply", bits=3)
+    first, last = lif_leak_first().replace(v=V8, leak=leak), lif_leak_last().replace(v=V8, leak=leak)
+    rounded = first.replace(leak=dataclasses.replace(leak, rounding="floor"))
+    for spec in (last, rounded, first.replace(leak=Leak(form="shift"))):
+        net(INPUT, FC, neuron(spec, params))
+    net(INPUT, FC, neuron(first, {**params, **ints(v_load=8, v_shift=3)}))
 
 
 def test_pooled_shapes():

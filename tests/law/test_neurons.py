@@ -62,51 +62,101 @@ LOAD = {"leak": 1, "v_load": 2, "v_shift": 1}
 
 TRACES = {
     # v = 4, 8, 12 -> fires, 2 stay; 6; 10 = theta fires
-    "if": (integers("if"), {"theta": 10, "reset": 10, "v_load": 1, "v_shift": 0}, [4] * 5, [4, 8, 2, 6, 0], [0, 0, 1, 0, 1]),
-    "if, zero": (integers("if", reset="zero"), {"theta": 10, "v_load": 1, "v_shift": 0}, [4] * 4, [4, 8, 0, 4], [0, 0, 1, 0]),
+    "if": (
+        integers("if"),
+        {"theta": 10, "reset": 10, "v_load": 1, "v_shift": 0},
+        [4] * 5,
+        [4, 8, 2, 6, 0],
+        [0, 0, 1, 0, 1],
+    ),
+    "if, zero": (
+        integers("if", reset="zero"),
+        {"theta": 10, "v_load": 1, "v_shift": 0},
+        [4] * 4,
+        [4, 8, 0, 4],
+        [0, 0, 1, 0],
+    ),
     # 8 -> code 4; 4 + 8 = 12 fires
     "lif_leak_first": (integers("lif_leak_first"), {"theta": 12, **LOAD}, [8] * 4, [4, 0, 4, 0], [0, 1, 0, 1]),
     # 7 -> code 3; 3 + 7 = 10 -> 5; 5 + 7 = 12 fires, 12 - 11 = 1 -> 0
     "lif_leak_first, subtract": (
-        integers("lif_leak_first", reset="subtract"), {"theta": 12, "reset": 11, **LOAD}, [7] * 3, [3, 5, 0], [0, 0, 1],
+        integers("lif_leak_first", reset="subtract"),
+        {"theta": 12, "reset": 11, **LOAD},
+        [7] * 3,
+        [3, 5, 0],
+        [0, 0, 1],
     ),
     # 8 * 1/2 = 4 -> code 2; 4 + 8 = 12 fires
     "lif_leak_last": (integers("lif_leak_last"), {"theta": 12, **LOAD}, [8] * 4, [2, 0, 2, 0], [0, 1, 0, 1]),
     # 4 + 8 = 12 fires, 6 stay stored; 6 + 8 - 12 = 2; 1 + 8 = 9 -> 4; 4 + 8 = 12
     "lif_delayed_reset": (
-        integers("lif_delayed_reset"), {"theta": 12, "reset": 12, **LOAD}, [8] * 5, [4, 6, 1, 4, 6], [0, 1, 0, 0, 1],
+        integers("lif_delayed_reset"),
+        {"theta": 12, "reset": 12, **LOAD},
+        [8] * 5,
+        [4, 6, 1, 4, 6],
+        [0, 1, 0, 0, 1],
     ),
     # the stored 6 is cleared before it leaks: 0 + 8
-    "lif_delayed_reset, zero": (integers("lif_delayed_reset", reset="zero"), {"theta": 12, **LOAD}, [8] * 4, [4, 6, 4, 6], [0, 1, 0, 1]),
+    "lif_delayed_reset, zero": (
+        integers("lif_delayed_reset", reset="zero"),
+        {"theta": 12, **LOAD},
+        [8] * 4,
+        [4, 6, 4, 6],
+        [0, 1, 0, 1],
+    ),
     # i = 8, 4, 2, 1; v = 8; 4 + 4 = 8; 4 + 2 = 6; 3 + 1 = 4, theta 10 is not met
     "cuba_lif": (
-        integers("cuba_lif"), {"theta": 10, "leak_i": 1, "i_load": 2, "i_shift": 1, **LOAD}, [8, 0, 0, 0], [4, 4, 3, 2], [0, 0, 0, 0],
+        integers("cuba_lif"),
+        {"theta": 10, "leak_i": 1, "i_load": 2, "i_shift": 1, **LOAD},
+        [8, 0, 0, 0],
+        [4, 4, 3, 2],
+        [0, 0, 0, 0],
     ),
     # i = 16: v = 16 fires; i = 8 -> v = 8; i = 4 -> v = 4 + 4 = 8
     "cuba_lif fires": (
-        integers("cuba_lif"), {"theta": 10, "leak_i": 1, "i_load": 2, "i_shift": 1, **LOAD}, [16, 0, 0], [0, 4, 4], [1, 0, 0],
+        integers("cuba_lif"),
+        {"theta": 10, "leak_i": 1, "i_load": 2, "i_shift": 1, **LOAD},
+        [16, 0, 0],
+        [0, 4, 4],
+        [1, 0, 0],
     ),
     # the bias goes through the current: i = 6, 3 + 6 = 9; v = 6, 3 + 9 = 12 fires
     "cuba_lif, bias": (
-        integers("cuba_lif"), {"theta": 12, "bias": 6, "leak_i": 1, "i_load": 2, "i_shift": 1, **LOAD}, [0, 0], [3, 0], [0, 1],
+        integers("cuba_lif"),
+        {"theta": 12, "bias": 6, "leak_i": 1, "i_load": 2, "i_shift": 1, **LOAD},
+        [0, 0],
+        [3, 0],
+        [0, 1],
     ),
     # u = 8 - 10 = -2 -> code -1; -1 - 2 = -3 -> code -2 (floor); -2 + 6 = 4 > 0 fires
     "single_state": (integers("single_state"), {"theta": 1, "bias": -10, **LOAD}, [8, 8, 16], [-1, -2, 0], [0, 0, 1]),
     # a = 0: fires, a = 4; two steps without input; a = 1 >> 1 = 0: fires again
     "adaptive_lif": (
-        integers("adaptive_lif", refractory=2), {"theta": 10, "adapt": 4, "a_shift": 0, "leak_a": 1, **LOAD}, [10] * 4, [0, 0, 0, 0], [1, 0, 0, 1],
+        integers("adaptive_lif", refractory=2),
+        {"theta": 10, "adapt": 4, "a_shift": 0, "leak_a": 1, **LOAD},
+        [10] * 4,
+        [0, 0, 0, 0],
+        [1, 0, 0, 1],
     ),
     # a = 4 -> 2: 10 < 12; a = 1: 5 + 10 = 15 >= 11 fires; a = 5 -> 2: 10 < 12
     "adaptive_lif, no refractory": (
-        integers("adaptive_lif", refractory=0), {"theta": 10, "adapt": 4, "a_shift": 0, "leak_a": 1, **LOAD}, [10] * 4, [0, 5, 0, 5], [1, 0, 1, 0],
+        integers("adaptive_lif", refractory=0),
+        {"theta": 10, "adapt": 4, "a_shift": 0, "leak_a": 1, **LOAD},
+        [10] * 4,
+        [0, 5, 0, 5],
+        [1, 0, 1, 0],
     ),
     # 35 = 3 * 10 + 5; 5; 32 = 3 * 10 + 2; 47 - 3 * 10 = 17 (at most 3); 17 - 10 = 7
     "multi_spike_if": (
-        integers("multi_spike_if", spikes_max=3), {"theta": 10, "reset": 10, "v_load": 1, "v_shift": 0}, [35, 0, 27, 45, 0], [5, 5, 2, 17, 7], [3, 0, 3, 3, 1],
+        integers("multi_spike_if", spikes_max=3),
+        {"theta": 10, "reset": 10, "v_load": 1, "v_shift": 0},
+        [35, 0, 27, 45, 0],
+        [5, 5, 2, 17, 7],
+        [3, 0, 3, 3, 1],
     ),
     # 8 -> 4; 4 + 8 -> 6; 6 + 8 -> 7; 7 + 8 = 15 -> 7 (floor)
     "leaky_integrator": (integers("leaky_integrator"), {**LOAD}, [8] * 4, [4, 6, 7, 7], [4, 6, 7, 7]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", TRACES)
@@ -152,7 +202,13 @@ def test_presets_over_real_numbers(name):
         for _ in range(spec.spikes_max):
             if spec.output == "spike" and v >= 1 + (a if spec.has_adaptation else 0):
                 fired += 1
-                v = v - 1 if spec.reset == "subtract" and name != "lif_delayed_reset" else v if name == "lif_delayed_reset" else Fraction(0)
+                v = (
+                    v - 1
+                    if spec.reset == "subtract" and name != "lif_delayed_reset"
+                    else v
+                    if name == "lif_delayed_reset"
+                    else Fraction(0)
+                )
         a += Fraction(fired, 4)
         v = v / 2 if name == "lif_leak_last" else v
         assert Fraction(float(state["v"])) == v
@@ -175,7 +231,9 @@ def test_rule_1_compare_and_reset_are_two_numbers():
 
 @pytest.mark.parametrize("value", [9, 10, 11])
 def test_the_comparator_is_greater_or_equal(value):
-    assert trace(integers("if"), {"theta": 10, "reset": 10, "v_load": 1, "v_shift": 0}, [value])[1] == [int(value >= 10)]
+    assert trace(integers("if"), {"theta": 10, "reset": 10, "v_load": 1, "v_shift": 0}, [value])[1] == [
+        int(value >= 10)
+    ]
 
 
 # -- rule 2: fraction bits, one narrowing per step ---------------------------------------
@@ -227,7 +285,9 @@ def test_narrow_before_fire_compares_on_the_stored_grid():
 
 def test_an_exact_leak_that_nothing_can_hold_is_refused():
     spec = EXACT.replace(order=("integrate", "leak", "fire", "reset"))
-    with pytest.raises(Unsupported, match="after an exact leak of v only its store may follow; name the leak's rounding"):
+    with pytest.raises(
+        Unsupported, match="after an exact leak of v only its store may follow; name the leak's rounding"
+    ):
         trace(spec, {"theta": 11, **QUARTERS}, [1])
 
 
@@ -305,7 +365,9 @@ def test_rule_10_a_delayed_reset_does_not_compare_again():
 def test_rule_10_the_other_way_round():
     """A stored membrane that was rounded up to the threshold did not fire and is not reset."""
     register = StateFormat(format=IntFormat(bits=8), rounding="half_up")
-    spec = lif_delayed_reset(reset="zero").replace(leak=Leak(), order=("reset_delayed", "integrate", "fire"), v=register)
+    spec = lif_delayed_reset(reset="zero").replace(
+        leak=Leak(), order=("reset_delayed", "integrate", "fire"), v=register
+    )
     states, spikes = trace(spec, {"theta": 16, "v_load": 8, "v_shift": 3}, [13, 0, 0])
     assert spikes == [0, 1, 0]
     assert states["v"] == [2, 2, 0]
@@ -343,7 +405,9 @@ def test_fire_on_the_old_state():
 
 def test_fire_or_leak_but_not_both():
     """Spiker+: a neuron that fired does not leak in that step."""
-    spec = NeuronSpec(order=("integrate", "fire", "leak_unless_fired", "reset"), leak=Leak(form="shift"), reset="subtract", v=V8)
+    spec = NeuronSpec(
+        order=("integrate", "fire", "leak_unless_fired", "reset"), leak=Leak(form="shift"), reset="subtract", v=V8
+    )
     params = {"theta": 12, "reset": 4, "leak": 1, "v_load": 1, "v_shift": 0}
     assert trace(spec, params, [11, 7]) == ({"v": [6, 9]}, [0, 1])
 
@@ -386,8 +450,10 @@ def test_two_shifts():
 def test_a_leak_that_ends_on_its_own_grid_is_still_held_by_the_register():
     spec = NeuronSpec(
         order=("integrate", "narrow", "fire", "reset", "leak"),
-        leak=Leak(form="two_shifts", rounding="half_up"), reset="zero", v=StateFormat(format=IntFormat(bits=4, signed=False)),
-    )  # fmt: skip
+        leak=Leak(form="two_shifts", rounding="half_up"),
+        reset="zero",
+        v=StateFormat(format=IntFormat(bits=4, signed=False)),
+    )
     params = {"theta": 9, "leak": 1, "leak2": 1, "v_load": 1, "v_shift": 0}
     assert trace(spec, params, [1])[0]["v"] == [0]  # 1 - 1 - 1 = -1 is no unsigned code
 
@@ -397,7 +463,7 @@ def test_the_input_register():
     spec = integers("if").replace(
         order=("narrow_input", "integrate", "fire", "reset"),
         x=StateFormat(format=IntFormat(bits=3), rounding="toward_zero"),
-    )  # fmt: skip
+    )
     params = {"theta": 99, "reset": 9, "v_load": 1, "v_shift": 0, "x_load": 4, "x_shift": 2}
     assert trace(spec, params, [11, -11, 50])[0]["v"] == [8, 0, 12]
 

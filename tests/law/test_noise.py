@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.law.oracle_neuron import noise_word
 
 from spikequant.law.noise import NOISE_ROLES, mix, noise_words, step_key
 from spikequant.law.rounding import shift_right
 from spikequant.nn.loop import torch_noise
-from tests.law.oracle_neuron import noise_word
 
 PLACES = [(0, 0, 0), (7, 2, 3), (2**32 - 1, 5, 2**16), (123456789, 0, 2**31)]
 
@@ -46,7 +46,10 @@ def test_a_sample_has_its_words_whatever_the_batch():
 
 def test_every_part_of_the_position_counts():
     place = {"seed": 1, "layer": 2, "role": "v", "step": 3, "sample": 4, "neuron": 5}
-    others = [{**place, name: value} for name, value in (("seed", 2), ("layer", 1), ("role", "i"), ("step", 4), ("sample", 5), ("neuron", 4))]
+    others = [
+        {**place, name: value}
+        for name, value in (("seed", 2), ("layer", 1), ("role", "i"), ("step", 4), ("sample", 5), ("neuron", 4))
+    ]
     words = {noise_word(**p) for p in (place, *others)}
     assert len(words) == 7
 

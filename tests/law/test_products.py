@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.law.oracle import conv_rows, linear_rows
 
 from spikequant.law.errors import Unsupported, WidthError
 from spikequant.law.products import Product
-from tests.law.oracle import conv_rows, linear_rows
 
 
 def random_convolution(seed):
@@ -53,7 +53,9 @@ def test_convolutions(seed):
     if seed < 40:
         rows = conv_rows(product, x.shape[1:], got.shape[1:])
         flat = x.reshape(2, -1).tolist()
-        assert got.reshape(2, -1).tolist() == [[c + sum(w * sample[k] for k, w in row) for c, row in rows] for sample in flat]
+        assert got.reshape(2, -1).tolist() == [
+            [c + sum(w * sample[k] for k, w in row) for c, row in rows] for sample in flat
+        ]
 
 
 def test_linear_maps_over_leading_axes():
@@ -94,7 +96,9 @@ def test_row_sums():
 
 def test_the_pad_code_counts_in_the_bound():
     codes = np.array([[[2**30, 2**30]]])
-    product = Product(kind="conv", codes=codes, stride=(1,), padding=(1,), dilation=(1,), pad_code=np.array([2**24 + 1]))
+    product = Product(
+        kind="conv", codes=codes, stride=(1,), padding=(1,), dilation=(1,), pad_code=np.array([2**24 + 1])
+    )
     assert product.apply(np.array([[[1]]])).tolist() == [[[2**30 * (2**24 + 2), 2**30 * (2**24 + 2)]]]
 
 
@@ -104,8 +108,14 @@ CONV = {"kind": "conv", "stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"kind": "linear", "codes": np.zeros((2, 3, 1), int)}, "a linear product takes codes [out, in], got the shape (2, 3, 1)"),
-        ({"kind": "lookup", "codes": np.zeros((2, 3), int)}, "a product of the kind 'lookup'; expected 'linear' or 'conv'"),
+        (
+            {"kind": "linear", "codes": np.zeros((2, 3, 1), int)},
+            "a linear product takes codes [out, in], got the shape (2, 3, 1)",
+        ),
+        (
+            {"kind": "lookup", "codes": np.zeros((2, 3), int)},
+            "a product of the kind 'lookup'; expected 'linear' or 'conv'",
+        ),
         ({**CONV, "codes": np.zeros((2, 3, 1), int)}, "a convolution takes 1 or 2 spatial axes with"),
         ({**CONV, "codes": np.zeros((1,) * 5, int)}, "a convolution takes 1 or 2 spatial axes with"),
         ({**CONV, "codes": np.zeros((1,) * 4, int), "stride": (1,)}, "'stride': (1,)"),
@@ -120,9 +130,21 @@ def test_refusals(options, text):
 @pytest.mark.parametrize(
     ("product", "shape", "text"),
     [
-        (Product(kind="linear", codes=np.zeros((2, 3), int)), (4,), "a linear product of 3 inputs was given the shape (4,)"),
-        (Product(**CONV, codes=np.zeros((2, 3, 2, 2), int)), (4, 5, 5), "a convolution of 3 channels was given the shape (4, 5, 5)"),
-        (Product(**CONV, codes=np.zeros((2, 3, 2, 2), int)), (3, 5), "a convolution of 3 channels was given the shape (3, 5)"),
+        (
+            Product(kind="linear", codes=np.zeros((2, 3), int)),
+            (4,),
+            "a linear product of 3 inputs was given the shape (4,)",
+        ),
+        (
+            Product(**CONV, codes=np.zeros((2, 3, 2, 2), int)),
+            (4, 5, 5),
+            "a convolution of 3 channels was given the shape (4, 5, 5)",
+        ),
+        (
+            Product(**CONV, codes=np.zeros((2, 3, 2, 2), int)),
+            (3, 5),
+            "a convolution of 3 channels was given the shape (3, 5)",
+        ),
         (
             Product(**CONV, codes=np.zeros((2, 3, 2, 2), int)),
             (3, 1, 5),

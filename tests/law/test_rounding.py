@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.law.oracle_neuron import rounded
 
 from spikequant.law.errors import WidthError
 from spikequant.law.ops import IntOps
 from spikequant.law.rounding import DETERMINISTIC_ROUNDINGS, ROUNDINGS, shift_right
 from spikequant.nn.surrogate import Surrogate
 from spikequant.nn.torch_ops import TorchOps
-from tests.law.oracle_neuron import rounded
 
 BYTES = np.arange(-128, 256)
 

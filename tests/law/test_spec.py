@@ -6,12 +6,12 @@ import json
 import random
 
 import pytest
+from tests.conformance.handmade import spec as random_spec
 
 from spikequant.law.errors import SpikequantError, Unsupported
 from spikequant.law.formats import IntFormat
 from spikequant.law.presets import PRESETS
 from spikequant.law.spec import PHASES, SPEC_VERSION, Leak, NeuronSpec, StateFormat
-from tests.conformance.handmade import spec as random_spec
 
 PLAIN = ("integrate", "fire", "reset")
 V = StateFormat(format=IntFormat(bits=8))
@@ -20,28 +20,58 @@ V = StateFormat(format=IntFormat(bits=8))
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"order": ("integrate", "spike")}, "neuron spec: unknown phase 'spike'; expected some of " + ", ".join(PHASES)),
+        (
+            {"order": ("integrate", "spike")},
+            "neuron spec: unknown phase 'spike'; expected some of " + ", ".join(PHASES),
+        ),
         ({"reset": "half"}, "neuron spec: reset = 'half'; expected one of zero, subtract, value, none"),
         ({"compare": "<"}, "neuron spec: compare = '<'; expected one of >=, >"),
         ({"lower": "clip"}, "neuron spec: lower = 'clip'; expected one of none, floor, zero"),
-        ({"refractory_mode": "sleep"}, "neuron spec: refractory_mode = 'sleep'; expected one of ignore_input, hold_zero"),
+        (
+            {"refractory_mode": "sleep"},
+            "neuron spec: refractory_mode = 'sleep'; expected one of ignore_input, hold_zero",
+        ),
         ({"output": "voltage"}, "neuron spec: output = 'voltage'; expected one of spike, state"),
-        ({"leak": Leak(form="exp")}, "neuron spec: leak.form = 'exp'; expected one of none, multiply, shift, shift_forced"),
-        ({"leak": Leak(form="shift", rounding="up")}, "neuron spec: leak.rounding = 'up'; expected one of floor, toward_zero"),
-        ({"leak": Leak(form="shift", rounding="stochastic")}, "neuron spec: leak.rounding = 'stochastic'; expected one of floor"),
+        (
+            {"leak": Leak(form="exp")},
+            "neuron spec: leak.form = 'exp'; expected one of none, multiply, shift, shift_forced",
+        ),
+        (
+            {"leak": Leak(form="shift", rounding="up")},
+            "neuron spec: leak.rounding = 'up'; expected one of floor, toward_zero",
+        ),
+        (
+            {"leak": Leak(form="shift", rounding="stochastic")},
+            "neuron spec: leak.rounding = 'stochastic'; expected one of floor",
+        ),
         ({"leak_i": Leak(form="exp")}, "neuron spec: leak_i.form = 'exp'; expected one of none"),
         ({"leak_a": Leak(form="exp")}, "neuron spec: leak_a.form = 'exp'; expected one of none"),
-        ({"v": StateFormat(format=IntFormat(bits=8), rounding="up")}, "neuron spec: v rounds 'up' and overflows 'saturate'"),
-        ({"i": StateFormat(format=IntFormat(bits=8), overflow="clip")}, "neuron spec: i rounds 'floor' and overflows 'clip'"),
+        (
+            {"v": StateFormat(format=IntFormat(bits=8), rounding="up")},
+            "neuron spec: v rounds 'up' and overflows 'saturate'",
+        ),
+        (
+            {"i": StateFormat(format=IntFormat(bits=8), overflow="clip")},
+            "neuron spec: i rounds 'floor' and overflows 'clip'",
+        ),
         ({"order": ("fire", "reset")}, "neuron spec: the order ('fire', 'reset') lacks the phase 'integrate'"),
         ({"order": ("integrate",), "reset": "none"}, "neuron spec: the order ('integrate',) lacks the phase 'fire'"),
-        ({"order": ("integrate", "integrate", "fire", "reset")}, "neuron spec: the order names 'integrate' more than once"),
+        (
+            {"order": ("integrate", "integrate", "fire", "reset")},
+            "neuron spec: the order names 'integrate' more than once",
+        ),
         (
             {"order": ("decay_current", *PLAIN)},
             "neuron spec: leak_i, 'decay_current' and 'add_current' belong together; name all or none",
         ),
-        ({"leak_i": Leak()}, "neuron spec: leak_i, 'decay_current' and 'add_current' belong together; name all or none"),
-        ({"leak_a": Leak()}, "neuron spec: leak_a and the phase 'raise_threshold' belong together; name both or neither"),
+        (
+            {"leak_i": Leak()},
+            "neuron spec: leak_i, 'decay_current' and 'add_current' belong together; name all or none",
+        ),
+        (
+            {"leak_a": Leak()},
+            "neuron spec: leak_a and the phase 'raise_threshold' belong together; name both or neither",
+        ),
         (
             {"order": (*PLAIN, "raise_threshold")},
             "neuron spec: leak_a and the phase 'raise_threshold' belong together; name both or neither",
@@ -50,7 +80,18 @@ V = StateFormat(format=IntFormat(bits=8))
             {"order": ("reset", "integrate", "fire")},
             "neuron spec: the phase 'reset' needs a 'fire' before it; the order is ('reset', 'integrate', 'fire')",
         ),
-        ({"order": ("integrate", "leak_unless_fired", "fire", "reset")}, "the phase 'leak_unless_fired' needs a 'fire' before it"),
+        (
+            {"order": ("integrate", "leak_unless_fired", "fire", "reset")},
+            "the phase 'leak_unless_fired' needs a 'fire' before it",
+        ),
+        (
+            {"order": ("integrate", "raise_threshold", "fire", "reset"), "leak_a": Leak()},
+            "the phase 'raise_threshold' needs a 'fire' before it",
+        ),
+        (
+            {"order": ("integrate", "raise_threshold"), "reset": "none", "output": "state", "leak_a": Leak()},
+            "the phase 'raise_threshold' needs a 'fire' before it",
+        ),
         (
             {"spikes_max": 2},
             "neuron spec: several spikes a step subtract inside 'fire'; set reset='subtract', no reset phase",
@@ -59,18 +100,27 @@ V = StateFormat(format=IntFormat(bits=8))
             {"spikes_max": 2, "order": ("integrate", "fire"), "reset": "zero"},
             "neuron spec: several spikes a step subtract inside 'fire'; set reset='subtract', no reset phase",
         ),
-        ({"reset": "none"}, "neuron spec: reset='none' with the reset phases ['reset']; exactly one belongs to a reset"),
+        (
+            {"reset": "none"},
+            "neuron spec: reset='none' with the reset phases ['reset']; exactly one belongs to a reset",
+        ),
         (
             {"order": ("reset_delayed", *PLAIN)},
-            "neuron spec: reset='zero' with the reset phases ['reset', 'reset_delayed']; exactly one belongs to a reset",
+            "reset='zero' with the reset phases ['reset', 'reset_delayed']; exactly one belongs to a reset",
         ),
         (
             {"order": ("reset_delayed", *PLAIN), "reset": "none"},
-            "neuron spec: reset='none' with the reset phases ['reset', 'reset_delayed']; exactly one belongs to a reset",
+            "reset='none' with the reset phases ['reset', 'reset_delayed']; exactly one belongs to a reset",
         ),
-        ({"order": ("integrate", "fire")}, "neuron spec: reset='zero' with the reset phases []; exactly one belongs to a reset"),
+        (
+            {"order": ("integrate", "fire")},
+            "neuron spec: reset='zero' with the reset phases []; exactly one belongs to a reset",
+        ),
         ({"lower": "floor"}, "neuron spec: lower='floor' and the phase 'bound' belong together"),
-        ({"order": ("integrate", "bound", "fire", "reset")}, "neuron spec: lower='none' and the phase 'bound' belong together"),
+        (
+            {"order": ("integrate", "bound", "fire", "reset")},
+            "neuron spec: lower='none' and the phase 'bound' belong together",
+        ),
         ({"fraction_bits": 33}, "neuron spec: fraction_bits = 33; expected 0 to 32"),
         ({"fraction_bits": -1}, "neuron spec: fraction_bits = -1; expected 0 to 32"),
         ({"spikes_max": 0}, "neuron spec: spikes_max = 0; expected 1 to 31"),
@@ -91,7 +141,9 @@ def test_refusals(options, text):
 
 
 def test_narrow_and_bound_may_come_twice():
-    spec = NeuronSpec(order=("integrate", "bound", "narrow", "fire", "bound", "narrow", "reset"), reset="zero", lower="zero")
+    spec = NeuronSpec(
+        order=("integrate", "bound", "narrow", "fire", "bound", "narrow", "reset"), reset="zero", lower="zero"
+    )
     assert spec.order.count("narrow") == 2
 
 
@@ -141,6 +193,7 @@ def test_unknown_fields_and_versions():
     for version in (SPEC_VERSION + 1, "1", None):
         with pytest.raises(Unsupported, match=f"neuron spec: version {version!r}, this release reads {SPEC_VERSION}"):
             NeuronSpec.from_dict({**record, "version": version})
-    without = {k: v for k, v in record.items() if k != "leak"}
-    with pytest.raises(Unsupported, match="neuron spec: the field 'leak' is missing"):
-        NeuronSpec.from_dict(without)
+    for name in set(record) - {"version"}:
+        without = {k: v for k, v in record.items() if k != name}
+        with pytest.raises(Unsupported, match=f"neuron spec: the field '{name}' is missing"):
+            NeuronSpec.from_dict(without)

@@ -159,6 +159,8 @@ class Builder:
             wanted: Layout = "time" if module.step_mode == "m" else "step"
             if wanted == "step" and val.layout == "static":
                 val = replace(val, layout="step")
+            if val.layout == "ones" and self.steps == 1:
+                val = replace(val, layout="time")
             if val.layout != wanted:
                 raise self.refuse(call, f"a neuron in step_mode {module.step_mode!r} was given the layout {val.layout}")
             features = self.strip(call, wanted, call.shape)

@@ -88,7 +88,7 @@ def _steps_of(recording: Recording, path: str) -> int:
 def fold(recording: Recording, is_neuron: Callable[[str], bool]) -> Folded:
     """Group the events of a recording into calls over `T` steps."""
     steps, looped = count_steps(recording, is_neuron)
-    keys = _keys(recording.events, steps)
+    keys = _keys(recording.events, steps, looped)
     produced: dict[int, tuple[str, int, int]] = {recording.input_value: (INPUT, 0, 1)}
     groups: dict[str, list[Event]] = {}
     for event, key in zip(recording.events, keys, strict=True):
@@ -110,16 +110,28 @@ def fold(recording: Recording, is_neuron: Callable[[str], bool]) -> Folded:
     return Folded(calls, steps, result, looped, tuple(recording.values[recording.input_value].shape))
 
 
-def _keys(events: Sequence[Event], steps: int) -> list[str]:
-    """Names of the places: a module's path, an operation's line (told apart by the module before it)."""
+def _keys(events: Sequence[Event], steps: int, looped: bool) -> list[str]:
+    """Names of the places: a module's path, an operation's line (told apart by the modules around and before it)."""
     plain = [
-        e.name if e.kind != "op" else f"{e.name.rstrip('_')}@{e.site}#{hash(e.site) & 0xFFFFFF:06x}" for e in events
+        e.name if e.kind != "op" else f"{e.name.rstrip('_')}@{e.site}#{hash((e.site, e.scope)) & 0xFFFFFF:06x}"
+        for e in events
     ]
-    counts = Counter(plain)
+    before: dict[str, list[str]] = {}
+    for name, event in zip(plain, events, strict=True):
+        before.setdefault(name, []).append(event.after)
     return [
-        name if e.kind != "op" or counts[name] in (1, steps, steps - 1) else f"{name}/{e.after}"
+        name if e.kind != "op" or _is_over_time(before[name], steps, looped) else f"{name}/{e.after}"
         for name, e in zip(plain, events, strict=True)
     ]
+
+
+def _is_over_time(before: list[str], steps: int, looped: bool) -> bool:
+    """Whether one line ran in a loop over time, not over layers: then the same module came before it in every step."""
+    if len(before) == 1:
+        return True
+    if len(before) not in (steps, steps - 1):
+        return False
+    return looped if len(before) == 2 else len(set(before[1:])) == 1
 
 
 def _first_step(key: str, events: list[Event], steps: int) -> int:

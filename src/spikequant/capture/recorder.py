@@ -68,6 +68,8 @@ class Event:
     inputs: list[Any]
     outputs: list[int]
     constants: dict[str, Any] = field(default_factory=dict)
+    scope: str = ""
+    """Path of the innermost module around an operation: tells apart two modules of one class."""
 
 
 @dataclass
@@ -99,6 +101,8 @@ class Recorder(TorchFunctionMode):
         self.kept: list[Any] = []
         self.events: list[Event] = []
         self.last_module = ""
+        self.paths = {m: path for path, m in model.named_modules()}
+        self.scopes: list[str] = []
 
     def number(self, tensor: Tensor) -> int:
         """Give a tensor a new value number (an in-place operation makes a new value of the same tensor)."""
@@ -139,19 +143,23 @@ class Recorder(TorchFunctionMode):
         tensors = [r for r in (result if isinstance(result, (list, tuple)) else [result]) if isinstance(r, Tensor)]
         if tensors:
             outputs = [self.number(t) for t in tensors]
-            self.events.append(Event("op", name, call_site(), self.last_module, inputs, outputs, constants))
+            scope = self.scopes[-1] if self.scopes else ""
+            self.events.append(Event("op", name, call_site(), self.last_module, inputs, outputs, constants, scope))
         return result
 
     def enter(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         """A module is about to run."""
-        if self.inside or module not in self.atoms:
-            self.inside += bool(self.inside)
-            return
-        self.inside = 1
+        if self.inside:
+            self.inside += 1
+        elif module in self.atoms:
+            self.inside = 1
+        else:
+            self.scopes.append(self.paths.get(module, ""))
 
     def leave(self, module: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:
         """A module has run."""
         if not self.inside:
+            self.scopes.pop()
             return
         self.inside -= 1
         if self.inside:

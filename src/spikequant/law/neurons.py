@@ -24,6 +24,7 @@ the neuron's shape):
 ``v_shift`` right shift of the store; ``v_mul`` multiplier before it (absent: 1)
 ``x_shift`` right shift of ``narrow_input``
 ``a_shift`` fraction bits of the adaptive threshold; ``adapt`` its step per spike
+``a_load``  accumulator LSBs in one whole unit of it (absent: 1)
 ==========  ==========================================================================
 """
 
@@ -187,7 +188,8 @@ class _Machine(Generic[V]):
             return None
         if self.spec.a is None:
             return self.a
-        return self.ops.shr(self.a, self.params["a_shift"], "floor")
+        part = self.ops.shr(self.a, self.params["a_shift"], "floor")
+        return self.ops.mul(part, self.params["a_load"]) if "a_load" in self.params else part
 
     def phase_fire(self) -> None:
         ops, theta, value = self.ops, self.params["theta"], self.load(self.v)

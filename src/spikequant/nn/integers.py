@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from spikequant.nn.quantized_neuron import QuantizedNeuron
 
 MOST_SHIFT = 48
+ADAPTATION_BITS = 28
+ADAPTATION_LEAK_BITS = 24
+ADAPTATION_REACH = 16  # thresholds
+WIDE_REACH = 32.0
+"""Thresholds that a register which the plan does not ask for holds at least."""
 
 
 def integer_params(neuron: QuantizedNeuron, spec: NeuronSpec, lsb: Tensor) -> dict[str, Tensor]:
@@ -61,6 +66,7 @@ def _thresholds(neuron: QuantizedNeuron, lsb: Tensor) -> dict[str, Tensor]:
 def wanted_exponent(neuron: QuantizedNeuron, state: str, register: StateFormat, lsb: Tensor) -> Tensor:
     """log2 of the accumulator LSBs that one code must count so that the register reaches its limit."""
     limit = neuron.get_buffer(f"{state}_limit").to(torch.float64)
+    limit = torch.where(limit > 0, limit, WIDE_REACH * neuron.default_limit())  # 0: a register that is kept wide
     return ceil_ste(torch.log2(limit / register.format.max / lsb) - 1e-9)
 
 
@@ -75,11 +81,17 @@ def store_exponent(neuron: QuantizedNeuron, state: str, register: StateFormat, s
 
 
 def _adaptation(neuron: QuantizedNeuron, register: StateFormat, lsb: Tensor) -> dict[str, Tensor]:
-    """Fraction bits of the adaptive threshold: as many as its register has to spare."""
+    """The adaptive threshold's LSB: as fine as its register allows, or coarser than the accumulator's where it must."""
     with torch.no_grad():
-        limit = 16 * neuron.value("threshold").abs().max()
-        spare = floor_ste(torch.log2(register.format.max / (limit / lsb))).clamp(0, 40)
-    return {"a_shift": spare, "adapt": round_ste(neuron.value("adapt") / lsb * torch.exp2(spare), "half_even")}
+        limit = ADAPTATION_REACH * neuron.value("threshold").abs().max()
+        exponent = floor_ste(torch.log2(register.format.max / (limit / lsb))).clamp(-MOST_SHIFT, MOST_SHIFT)
+    params = {
+        "a_shift": exponent.clamp_min(0),
+        "adapt": round_ste(neuron.value("adapt") / lsb * torch.exp2(exponent), "half_even"),
+    }
+    if bool((exponent < 0).any()):
+        params["a_load"] = torch.exp2((-exponent).clamp_min(0))
+    return params
 
 
 def _leak_integer(leak: Tensor, form: str, bits: int, lsb: Tensor) -> Tensor:
@@ -108,7 +120,7 @@ def integer_spec(neuron: QuantizedNeuron) -> NeuronSpec:
     if real.has_current:
         changes["i"] = (choice.current or choice.membrane).state_format()
     if real.has_adaptation:
-        register = choice.adaptation or Register(bits=32, signed=False, rounding="half_even")
+        register = choice.adaptation or Register(bits=ADAPTATION_BITS, signed=False, rounding="half_even")
         changes["a"] = register.state_format()
     changes.update(_leaks(neuron, real))
     return real.replace(**changes)
@@ -119,7 +131,8 @@ def _leaks(neuron: QuantizedNeuron, real: NeuronSpec) -> Mapping[str, Any]:
     for name in ("leak", "leak_i", "leak_a"):
         leak = getattr(real, name)
         if leak is not None and leak.form == "multiply":
-            bits = 24 if name == "leak_a" else leak_bits(neuron.value(name).detach(), neuron.choice.leak_bits)
+            most = ADAPTATION_LEAK_BITS if name == "leak_a" else neuron.choice.leak_bits
+            bits = ADAPTATION_LEAK_BITS if name == "leak_a" else leak_bits(neuron.value(name).detach(), most)
             rounding = None if name == "leak_a" else neuron.choice.leak_rounding
             changes[name] = type(leak)(form="multiply", bits=bits, rounding=rounding)
     return changes

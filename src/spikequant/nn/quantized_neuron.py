@@ -8,14 +8,15 @@ computes it again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spikequant.law.bounds import StepBounds, prove_step
-from spikequant.law.errors import DataError, NotFrozen
+from spikequant.law.errors import DataError, NotFrozen, WidthError
+from spikequant.law.rounding import ROUNDINGS
 from spikequant.law.spec import NeuronSpec
 from spikequant.nn.branch import Branch, NeuronChoice
 from spikequant.nn.integers import integer_params, integer_spec, on_grid, wanted_exponent
@@ -30,6 +31,8 @@ SPARE_FRACTION_BITS = 8
 MOST_FRACTION_BITS = 24
 WIDE_FRACTION_BITS = 8
 DEFAULT_LIMIT = 8.0
+FLOAT_BITS = 24
+DOUBLE_BITS = 53
 
 
 @dataclass
@@ -136,10 +139,14 @@ class QuantizedNeuron(nn.Module):
                 synapse.weight_scale.copy_(joint)
         return []
 
+    def default_limit(self) -> float:
+        """The threshold, or a round number for a neuron without one."""
+        threshold = float(self.threshold.detach().abs().max()) if "threshold" in self.value_names else 0.0
+        return threshold if threshold > 0 else DEFAULT_LIMIT
+
     def set_limits(self) -> None:
         """Real reach of the registers before calibration: the threshold, or what the plan says."""
-        threshold = float(self.threshold.detach().abs().max()) if "threshold" in self.value_names else 0.0
-        default = threshold if threshold > 0 else DEFAULT_LIMIT
+        default = self.default_limit()
         registers = (("v", self.choice.membrane), ("i", self.choice.current), ("x", self.choice.input))
         for state, register in registers:
             if register is not None:
@@ -229,7 +236,12 @@ class QuantizedNeuron(nn.Module):
             high = high + codes.abs().sum(1).to(torch.float64) * gain.abs() * branch.synapse.input_bound * pool
         most = high.to(torch.int64).numpy(force=True)
         bounds = prove_step(found.spec, params, -most, most, check_reach=reach)
-        self.needs_double = bounds.accumulator_bits > 23
+        if bounds.accumulator_bits > DOUBLE_BITS:
+            raise WidthError(
+                f"an intermediate of this neuron layer needs {bounds.accumulator_bits} bits, the simulation carries "
+                f"{DOUBLE_BITS}; use fewer fraction, leak or state bits"
+            )
+        self.needs_double = bounds.accumulator_bits > FLOAT_BITS
         return bounds
 
     # -- running -----------------------------------------------------------------------
@@ -271,7 +283,7 @@ class QuantizedNeuron(nn.Module):
         return peaks.amax(0).reshape(-1)
 
     def _is_noisy(self) -> bool:
-        registers = (self.choice.membrane, self.choice.current, self.choice.adaptation)
+        registers = (self.choice.membrane, self.choice.current, self.choice.input, self.choice.adaptation)
         return any(r is not None and r.rounding == "stochastic" for r in registers)
 
     def train(self, mode: bool = True) -> QuantizedNeuron:
@@ -287,6 +299,16 @@ class QuantizedNeuron(nn.Module):
         m = self.choice.membrane
         kind = "" if m.signed else "unsigned "
         return f"{' > '.join(self.real_spec.order)}, membrane {m.bits} {kind}bits{', frozen' if self.is_frozen else ''}"
+
+    def get_extra_state(self) -> Tensor:
+        """What `quantize_` and `calibrate` chose besides the tensors: fraction bits and rounding of the membrane."""
+        return torch.tensor([self.fraction_bits, ROUNDINGS.index(self.choice.membrane.rounding)])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over what another model of the same plan was given."""
+        self.fraction_bits, rounding = (int(number) for number in state)
+        membrane = replace(self.choice.membrane, rounding=ROUNDINGS[rounding])
+        self.choice = replace(self.choice, membrane=membrane)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies start from rest."""

@@ -253,12 +253,13 @@ class Synapse(nn.Module):
             x, codes = x.to(torch.float64), codes.to(torch.float64)
         pad = self.pad_codes()
         if pad is None:
-            return self._map(x, codes)
+            return self.linear_map(x, codes)
         taps = codes.flatten(2).sum(2) if self.kind == "conv" else codes
         border = taps @ pad.to(taps)
-        return self._map(x - self._over_channels(pad), codes) + self._over_channels(border)
+        return self.linear_map(x - self._over_channels(pad), codes) + self._over_channels(border)
 
-    def _map(self, x: Tensor, codes: Tensor) -> Tensor:
+    def linear_map(self, x: Tensor, codes: Tensor) -> Tensor:
+        """The plain linear map with any weights."""
         if self.kind == "linear":
             return F.linear(x, codes)
         function = F.conv1d if self.weight.dim() == 3 else F.conv2d

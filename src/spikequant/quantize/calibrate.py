@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from spikequant.law.errors import DataError, NotFrozen
 from spikequant.nn import QuantizedNeuron, Register, Synapse
+from spikequant.quantize.scales import refine_scale
 from spikequant.quantize.verify import reset
 
 CANDIDATES = ("toward_zero", "floor", "half_up", "half_even", "stochastic")
 REACHES = (1.0, 2.0)
+SETTLE_SAMPLES = 256
 WIDE = Register(bits=24, rounding="half_even", asked=False)
 
 
@@ -72,7 +74,7 @@ class CalibrationReport:
 
 
 def calibrate(
-    model: nn.Module, batches: Iterable[Any], *, max_batches: int | None = 4, refit_norms: bool = True
+    model: nn.Module, batches: Iterable[Any], *, max_batches: int | None = 8, refit_norms: bool = True
 ) -> CalibrationReport:
     """Fit input range, batch norm, membrane reach and rounding on data, in place.
 
@@ -81,7 +83,8 @@ def calibrate(
     weights lose.
 
     Args:
-        model: quantized, not frozen.
+        model: quantized, not frozen.  Weight scales that are fixed (``mse``, ``percentile``,
+            ``kl`` clipping) move to the least squared error of the layer's output.
         batches: ``(input, target)`` pairs (or inputs), as `model` takes them.
         max_batches: how many of them to look at; some hundred samples are enough for most.
         refit_norms: False keeps the running statistics of the real network.
@@ -102,11 +105,17 @@ def calibrate(
     try:
         with torch.no_grad():
             _fit_input(synapses, inputs)
+            few = _first_samples(inputs)
             layers = []
             for path, neuron in neurons.items():
+                for branch in neuron.branches:
+                    refine_scale(model, branch.synapse, few)
                 if refit_norms:
                     _refit_norms(model, neuron, inputs)
-                layers.append(_settle(model, path, neuron, inputs))
+                layers.append(_settle(model, path, neuron, few))
+            for synapse in synapses:
+                if synapse.link is None:
+                    refine_scale(model, synapse, few)
     finally:
         model.train(was_training)
         reset(model)
@@ -126,6 +135,17 @@ def _fit_input(synapses: list[Synapse], inputs: list[Tensor]) -> None:
     for synapse in synapses:
         if synapse.input_scale is not None and synapse.input_limit is None:
             synapse.set_input_limit(max(float(x.abs().max()) for x in inputs))
+
+
+def _first_samples(inputs: list[Tensor]) -> list[Tensor]:
+    """As many batches as rounding and scales are chosen on: batch norm is measured on all."""
+    few, samples = [], 0
+    for x in inputs:
+        if samples >= SETTLE_SAMPLES:
+            break
+        few.append(x)
+        samples += max(x.shape[:2]) if x.dim() > 2 else len(x)
+    return few
 
 
 def _refit_norms(model: nn.Module, neuron: QuantizedNeuron, inputs: list[Tensor]) -> None:
@@ -153,7 +173,7 @@ def _settle(model: nn.Module, path: str, neuron: QuantizedNeuron, inputs: list[T
     wide = _alone(neuron, currents, WIDE, 0.0)
     if neuron.real_spec.output == "state":
         return _settle_readout(path, neuron, wide)
-    threshold = float(neuron.v_limit)
+    threshold = neuron.default_limit()
     best: tuple[float, str, float, float] | None = None
     for limit in _limits(neuron, asked, threshold, wide):
         for rounding in CANDIDATES if asked.choose_rounding else (asked.rounding,):

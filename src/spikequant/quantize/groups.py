@@ -266,6 +266,7 @@ def _is_pool(node: GraphNode, module: nn.Module | None) -> bool:
 def _path(node: GraphNode, graph: Graph, model: nn.Module, after: tuple[str, ...], delay: int) -> Path:
     norm: str | None = None
     pools: list[str] = []
+    behind_maximum = False
     unit = Fraction(1)
     for name in after:
         other = graph.node(name)
@@ -274,20 +275,33 @@ def _path(node: GraphNode, graph: Graph, model: nn.Module, after: tuple[str, ...
             if norm is not None:
                 raise Unsupported(f"{other.path}: a second batch norm on the way to one neuron; merge them")
             norm = name
-            _check_norm_after_max(other, pools, graph, module)
+            if behind_maximum:
+                _check_norm_after_max(other, module)
         else:
             pooling = functional_pool(other) if module is None else pool_options(other, module, graph)
             unit = unit / pooling.window if pooling.kind == "sum" else unit
-            if norm is not None and pooling.kind == "sum" and any(pooling.padding):
-                raise Unsupported(f"{other.name}: average pooling with padding behind batch norm does not fold")
+            behind_maximum = behind_maximum or pooling.kind == "max"
+            if pooling.kind == "sum" and any(pooling.padding):
+                _check_padded_average(other, node, norm, graph, model)
             pools.append(name)
     return Path(node.name, norm, tuple(pools), delay, unit)
 
 
-def _check_norm_after_max(node: GraphNode, pools: list[str], graph: Graph, norm: nn.Module) -> None:
-    maxima = [p for p in pools if "max" in str(graph.node(p).options.get("name", graph.node(p).path)).lower()]
+def _check_padded_average(pool: GraphNode, layer: GraphNode, norm: str | None, graph: Graph, model: nn.Module) -> None:
+    """At a padded border only a part of the window carries the layer's bias, but a neuron adds all of it."""
+    source = module_of(graph.node(layer.inputs[0].source), model)
+    if norm is not None:
+        raise Unsupported(f"{pool.name}: average pooling with padding behind batch norm does not fold")
+    if isinstance(source, Normalize) or getattr(module_of(layer, model), "bias", None) is not None:
+        raise Unsupported(
+            f"{pool.name}: average pooling with padding behind the bias of {layer.path} does not fold; "
+            "use padding=0, a layer with bias=False, or pool the spikes behind the neuron"
+        )
+
+
+def _check_norm_after_max(node: GraphNode, norm: nn.Module) -> None:
     gamma = getattr(norm, "weight", None)
-    if maxima and gamma is not None and bool((gamma < 0).any()):
+    if gamma is not None and bool((gamma < 0).any()):
         raise Unsupported(
             f"{node.path}: batch norm with a negative gamma behind a maximum does not fold; put it in front"
         )
