@@ -111,7 +111,7 @@ def quantized_row(name: str, seed: int, method: Method, folder: Path) -> dict[st
         sq.fit(
             model,
             train,
-            epochs=method.epochs,
+            epochs=epochs,
             lr=1.5e-3,
             checkpoint=folder / f"{name}-{seed}-{slug(method)}.safetensors",
             quiet=True,
@@ -232,6 +232,7 @@ Command: `python benchmarks/accuracy.py`. Machine: {machine}. Commits of the row
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", default="mnist,fashion-mnist")
+    parser.add_argument("--methods", default="", help="slugs such as w4u8-ptq, comma-separated; default: all")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--folder", type=Path, default=Path("runs/accuracy"))
     given = parser.parse_args()
@@ -239,6 +240,8 @@ if __name__ == "__main__":
     for seed in map(int, given.seeds.split(",")):
         for name in given.data.split(","):
             for method in methods():
+                if given.methods and slug(method) not in given.methods.split(","):
+                    continue
                 target = given.folder / f"{name}-{seed}-{slug(method)}.json"
                 if not target.exists():
                     row = quantized_row(name, seed, method, given.folder)

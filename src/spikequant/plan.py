@@ -222,14 +222,22 @@ def _weight_role(bits: int | None, quantizer: str | None, clipping: str) -> dict
 
 def _explained(error: ValidationError) -> str:
     """One line per mistake: the field's path, what was wrong, what was given."""
-    lines = []
+    lines: dict[str, str] = {}
     for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"]) or "plan"
+        field = ".".join(str(part) for part in item["loc"] if not _is_alternative(part)) or "plan"
         if item["type"] == "extra_forbidden":
-            lines.append(f"plan: unknown field {field!r}; {_allowed(item['loc'])}")
+            lines[field] = f"plan: unknown field {field!r}; {_allowed(item['loc'])}"
+        elif field in lines:
+            before, given = lines[field].rsplit(", got ", 1)
+            lines[field] = f"{before}, or {item['msg'].lower()}, got {given}"
         else:
-            lines.append(f"plan: field {field!r}: {item['msg'].lower()}, got {item['input']!r}")
-    return "; ".join(lines)
+            lines[field] = f"plan: field {field!r}: {item['msg'].lower()}, got {item['input']!r}"
+    return "; ".join(lines.values())
+
+
+def _is_alternative(part: int | str) -> bool:
+    """Whether a part of a location names no field, but one of the types that the field may have."""
+    return isinstance(part, str) and (part == "str" or "[" in part)
 
 
 def _allowed(location: tuple[int | str, ...]) -> str:

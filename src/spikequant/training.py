@@ -213,7 +213,10 @@ def layerwise(model: nn.Module, batches: Batches) -> Forward:
     """
     if not any(getattr(m, "step_mode", "m") == "s" for m in model.modules()):
         return model
-    first = next(iter(batches), None)
+    rows = iter(batches)
+    if rows is batches:  # an iterator gives its first batch only once
+        return model
+    first = next(rows, None)
     if first is None or len(first[0]) < 2:
         return model
     try:
@@ -286,7 +289,9 @@ def _load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> lis
         with safe_open(str(path), framework="pt") as opened:
             facts = json.loads((opened.metadata() or {})["fit"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        random, scalars, groups = tensors["random"], facts["scalars"], facts["groups"]
+        history = [Epoch(**epoch) for epoch in facts["history"]]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"fit: {path} is not a checkpoint of fit ({error}); delete it or pass resume=False"
         ) from error
@@ -295,11 +300,14 @@ def _load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> lis
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ArtifactError(f"fit: the checkpoint {path} belongs to another model: {error}") from error
-    state: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in facts["scalars"].items()}
+    state: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in scalars.items()}
     for name, tensor in tensors.items():
         if name.startswith("optimizer/"):
             _, index, key = name.split("/", 2)
             state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": facts["groups"]})
-    torch.set_rng_state(tensors["random"])
-    return [Epoch(**e) for e in facts["history"]]
+    try:
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    except ValueError as error:
+        raise ArtifactError(f"fit: the checkpoint {path} belongs to another optimizer: {error}") from error
+    torch.set_rng_state(random)
+    return history

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.capture.nets import BATCH, HIDDEN, INPUTS, STEPS, MultiStep, edges, model, spikes
 from torch import nn
 
 import spikequant as sq
@@ -12,7 +13,6 @@ from spikequant.capture import capture
 from spikequant.models import digits_net
 from spikequant.nn import LIF, LatencyEncoder, LeakyIntegrator, Normalize, PoissonEncoder
 from spikequant.nn.over_time import OverTime
-from tests.capture.nets import BATCH, HIDDEN, INPUTS, STEPS, MultiStep, edges, model, spikes
 
 
 def test_sequential():

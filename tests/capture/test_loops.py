@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.capture.nets import BATCH, CLASSES, HIDDEN, INPUTS, STEPS, MultiStep, edges, model, spikes
 from torch import nn
 
 from spikequant.capture import capture
 from spikequant.law.errors import CaptureError
 from spikequant.nn import STATEFUL
-from tests.capture.nets import BATCH, CLASSES, HIDDEN, INPUTS, STEPS, MultiStep, edges, model, spikes
 
 CHAIN = {"fc1": [("input", 0)], "lif1": [("fc1", 0)], "fc2": [("lif1", 0)], "lif2": [("fc2", 0)]}
 

@@ -7,12 +7,12 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.capture.nets import BATCH, CLASSES, HIDDEN, INPUTS, STEPS, Layers, MultiStep, marked_line, model, spikes
 from torch import nn
 
 from spikequant.capture import capture
 from spikequant.law.errors import CaptureError
 from spikequant.nn import LIF
-from tests.capture.nets import BATCH, CLASSES, HIDDEN, INPUTS, STEPS, Layers, MultiStep, marked_line, model, spikes
 
 
 def branch_on_data(self, x):
@@ -231,7 +231,9 @@ def test_multi_step_refusals_name_the_line(forward):
 
 
 def test_a_network_without_neurons():
-    with pytest.raises(CaptureError, match=re.escape("no spiking neuron module was called; expected spikequant.nn neurons (LIF")):
+    with pytest.raises(
+        CaptureError, match=re.escape("no spiking neuron module was called; expected spikequant.nn neurons (LIF")
+    ):
         capture(nn.Sequential(nn.Linear(INPUTS, 2)), spikes(STEPS, BATCH, INPUTS))
 
 
@@ -259,7 +261,9 @@ def test_a_step_that_leaves_the_loop():
                 kept = spk
         return kept
 
-    assert "the value of lif2 at step 2 leaves the loop; expected all steps of it, or the last one" in refusal(forward, Layers)
+    assert "the value of lif2 at step 2 leaves the loop; expected all steps of it, or the last one" in refusal(
+        forward, Layers
+    )
 
 
 def test_a_failed_capture_leaves_no_hooks_and_no_mode():

@@ -15,6 +15,7 @@ from spikequant.nn import (
     LIF,
     AdaptiveLIF,
     CubaLIF,
+    Delay,
     LatencyEncoder,
     LeakyIntegrator,
     MultiSpikeIF,
@@ -133,6 +134,14 @@ def make_neuron(dice, channels, note, *, mode="m"):
     return Neuron(spec, values, step_mode=mode)
 
 
+def make_delay(dice, note, *, mode="m"):
+    """A delay of some steps, or nothing."""
+    if dice.random() < 0.75:
+        return nn.Identity()
+    note("delay")
+    return Delay(dice.randint(1, 3), step_mode=mode)
+
+
 def make_readout(dice, inputs, classes, note):
     """The end of a chain: spiking neurons, an integrator that does not spike, or weights alone; and its reading."""
     kind = dice.choice(("spikes", "spikes", "integrator", "weights"))
@@ -162,12 +171,13 @@ class FlatNet(nn.Module):
                 layer = OverTime(layer, nn.BatchNorm1d(b))
             self.layers.append(layer)
             self.neurons.append(make_neuron(dice, b, note))
+        self.delay = make_delay(dice, note)
         self.head, self.reading = make_readout(dice, sizes[-1], dice.randint(2, 5), note)
 
     def forward(self, x):
         for layer, neuron in zip(self.layers, self.neurons, strict=True):
             x = neuron(layer(x))
-        return read(self.head(x), self.reading)
+        return read(self.head(self.delay(x)), self.reading)
 
 
 class ImageStage(nn.Module):
@@ -270,6 +280,7 @@ class JoinNet(nn.Module):
         self.second, self.neuron2 = nn.Linear(width, width), make_neuron(dice, width, note)
         if self.kind == "currents":
             self.beside = nn.Linear(width, width)
+        self.delay = make_delay(dice, note)
         self.third = nn.Linear(2 * width if self.kind == "concat" else width, width)
         self.neuron3 = make_neuron(dice, width, note)
         self.head, self.reading = make_readout(dice, width, dice.randint(2, 4), note)
@@ -278,7 +289,7 @@ class JoinNet(nn.Module):
         a = self.neuron1(self.first(x))
         current = self.second(a)
         b = self.neuron2(current + self.beside(a) if self.kind == "currents" else current)
-        joined = self.join(a, b)
+        joined = self.join(self.delay(a), b)
         return read(self.head(self.neuron3(self.third(joined))), self.reading)
 
     def join(self, a, b):
@@ -306,6 +317,7 @@ class LoopNet(nn.Module):
         self.fc2, self.neuron2 = nn.Linear(width, width), make_neuron(dice, width, note, mode="s")
         if self.kind != "plain":
             self.back = nn.Linear(width, width, bias=False)
+        self.delay = make_delay(dice, note, mode="s")
         self.reading = dice.choice(SPIKE_READINGS)
         note(f"reading:spikes:{self.reading}")
 
@@ -316,7 +328,7 @@ class LoopNet(nn.Module):
             back, old = (old if self.kind == "delay" else s2 if self.kind == "feedback" else s1), s1
             current = self.fc1(x[t])
             s1 = self.neuron1(current if self.kind == "plain" else current + self.back(back))
-            s2 = self.neuron2(self.fc2(s1))
+            s2 = self.neuron2(self.fc2(self.delay(s1)))
             out.append(s2)
         return read(torch.stack(out), self.reading)
 

@@ -354,7 +354,9 @@ MUTANTS = {
         lambda p: p.insert(p.index("fire"), "narrow") if "fire" in p and "narrow" not in p else None
     ),
     "narrowing of the current dropped": drop("narrow_current"),
-    "narrowing of the input dropped": drop("narrow_input"),
+    "narrowing of the input dropped": spec(
+        lambda s: s.replace(x=None, order=tuple(p for p in s.order if p != "narrow_input"))
+    ),
     "bias dropped": parameter("bias", lambda v: 0 * v),
     "bias doubled": parameter("bias", lambda v: 2 * v),
     "bias skips the current": node(_bias_to_membrane),

@@ -140,7 +140,7 @@ input:spikes input:counts plan:weights plan:membranes depth_>=_4
 """
 RARE = """
 join:add join:iand join:and join:concat join:maximum join:currents loop:recurrent loop:feedback loop:delay
-conv1d conv2d stride dilation groups batch_norm_1d batch_norm_2d normalize refractory reset:none
+conv1d conv2d stride dilation groups delay batch_norm_1d batch_norm_2d normalize refractory reset:none
 pool_currents:max pool_currents:average pool_spikes:max pool_spikes:average pool_spikes:functional
 static:positive static:signed static:normalized static:spikes layout:batch_first layout:time_first
 encoder:poisson encoder:latency threshold_bits bias_bits input_bits grid:symmetric grid:full_range

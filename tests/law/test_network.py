@@ -242,13 +242,29 @@ REFUSALS = {
     ),
     "concat": (
         lambda: net(*BOTH, join(kind="concat")),
-        "node j (JoinNode): concatenates 6 channels into (3,)",
+        "node j (JoinNode): concatenates [(3,), (3,)] along axis 0 into (3,)",
+    ),
+    "concat axis": (
+        lambda: net(*BOTH, join(kind="concat", shape=(6,), axis=1)),
+        "node j (JoinNode): concatenates [(3,), (3,)] along axis 1 into (6,)",
+    ),
+    "concat of different pictures": (
+        lambda: net(IMAGE, POOL, join(kind="concat", inputs=(Edge("input"), Edge("pool")), shape=(4, 5, 5))),
+        "node j (JoinNode): concatenates [(2, 5, 5), (2, 2, 2)] along axis 0 into (4, 5, 5)",
     ),
     "join shapes": (
         lambda: net(*BOTH, join(inputs=(Edge("n"), Edge("input")))),
         "node j (JoinNode): joins [(3,), (4,)]",
     ),
     "matmul": (lambda: net(*CHAIN, MIX), "node mix (MatmulNode): takes two inputs"),
+    "matmul of vectors": (
+        lambda: net(*BOTH, changed(MIX, inputs=PAIR)),
+        "node mix (MatmulNode): multiplies (3,) by (3,) into (3,)",
+    ),
+    "matmul shapes": (
+        lambda: net(IMAGE, changed(MIX, inputs=(Edge("input"), Edge("input")), shape=(2, 5, 4))),
+        "node mix (MatmulNode): multiplies (2, 5, 5) by (2, 5, 5) into (2, 5, 4)",
+    ),
     "decoder name": (
         lambda: net(*CHAIN, decoder=Decoder(name="vote", source="n")),
         "decoder 'vote'; expected one of spike_count, spike_train, membrane_last",

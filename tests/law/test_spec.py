@@ -78,19 +78,19 @@ V = StateFormat(format=IntFormat(bits=8))
         ),
         (
             {"order": ("reset", "integrate", "fire")},
-            "neuron spec: the phase 'reset' needs a 'fire' before it; the order is ('reset', 'integrate', 'fire')",
+            "neuron spec: the phase 'reset' needs 'fire' before it; the order is ('reset', 'integrate', 'fire')",
         ),
         (
             {"order": ("integrate", "leak_unless_fired", "fire", "reset")},
-            "the phase 'leak_unless_fired' needs a 'fire' before it",
+            "the phase 'leak_unless_fired' needs 'fire' before it",
         ),
         (
             {"order": ("integrate", "raise_threshold", "fire", "reset"), "leak_a": Leak()},
-            "the phase 'raise_threshold' needs a 'fire' before it",
+            "the phase 'raise_threshold' needs 'fire' before it",
         ),
         (
             {"order": ("integrate", "raise_threshold"), "reset": "none", "output": "state", "leak_a": Leak()},
-            "the phase 'raise_threshold' needs a 'fire' before it",
+            "the phase 'raise_threshold' needs 'fire' before it",
         ),
         (
             {"spikes_max": 2},
@@ -121,6 +121,18 @@ V = StateFormat(format=IntFormat(bits=8))
             {"order": ("integrate", "bound", "fire", "reset")},
             "neuron spec: lower='none' and the phase 'bound' belong together",
         ),
+        ({"order": ("narrow_current", *PLAIN)}, "the phase 'narrow_current' needs 'add_current' before it"),
+        ({"order": ("decay_threshold", *PLAIN)}, "leak_a and the phase 'raise_threshold' belong together"),
+        ({"x": StateFormat(format=IntFormat(bits=8))}, "neuron spec: the register x needs the phase 'narrow_input'"),
+        (
+            {"order": ("integrate",), "reset": "none", "output": "state", "refractory": 2},
+            "neuron spec: output='state' stores no spike; drop refractory and 'reset_delayed'",
+        ),
+        (
+            {"order": ("reset_delayed", "integrate"), "output": "state"},
+            "neuron spec: output='state' stores no spike; drop refractory and 'reset_delayed'",
+        ),
+        ({"adapt_in_reset": True}, "neuron spec: adapt_in_reset without an adaptive threshold"),
         ({"fraction_bits": 33}, "neuron spec: fraction_bits = 33; expected 0 to 32"),
         ({"fraction_bits": -1}, "neuron spec: fraction_bits = -1; expected 0 to 32"),
         ({"spikes_max": 0}, "neuron spec: spikes_max = 0; expected 1 to 31"),

@@ -128,7 +128,11 @@ def test_gradients_of_gamma_and_beta_equal_those_of_batch_norm(net):
     for each in (net, twin):
         each.train()
         (each(x) * upstream).sum().backward()
-    for got, real in ((twin.norm.weight, net.norm.weight), (twin.norm.bias, net.norm.bias), (twin.conv.weight, net.conv.weight)):
+    for got, real in (
+        (twin.norm.weight, net.norm.weight),
+        (twin.norm.bias, net.norm.bias),
+        (twin.conv.weight, net.conv.weight),
+    ):
         assert float((got.grad - real.grad).abs().max()) < 5e-3 * float(real.grad.abs().max())
 
 
@@ -142,7 +146,9 @@ def test_the_moments_and_their_derivatives():
 
 
 def test_batch_norm_that_cannot_fold():
-    with pytest.raises(Unsupported, match="without running statistics cannot become thresholds; set track_running_stats"):
+    with pytest.raises(
+        Unsupported, match="without running statistics cannot become thresholds; set track_running_stats"
+    ):
         FoldedNorm(nn.BatchNorm2d(3, track_running_stats=False))
     with pytest.raises(Unsupported, match="LayerNorm is not a batch norm that folds"):
         FoldedNorm(nn.LayerNorm(3))
@@ -196,7 +202,13 @@ def test_normalize_that_does_not_fold_is_refused():
     class Late(nn.Module):
         def __init__(self):
             super().__init__()
-            self.fc, self.lif, self.normalize, self.fc2, self.lif2 = nn.Linear(3, 4), IF(), Normalize([0.5] * 4, [1.0] * 4), nn.Linear(4, 2), IF()
+            self.fc, self.lif, self.normalize, self.fc2, self.lif2 = (
+                nn.Linear(3, 4),
+                IF(),
+                Normalize([0.5] * 4, [1.0] * 4),
+                nn.Linear(4, 2),
+                IF(),
+            )
 
         def forward(self, x):
             spikes = self.lif(self.fc(x))
@@ -237,5 +249,7 @@ def test_a_negative_gamma_behind_a_maximum_is_refused():
     sq.quantize_(copy.deepcopy(net), WIDE, counts(3, 2, 2, 6, 6), quiet=True)
     with torch.no_grad():
         net[0].layer[2].weight[1] = -1.0
-    with pytest.raises(Unsupported, match="0.layer.2: batch norm with a negative gamma behind a maximum does not fold; put it in"):
+    with pytest.raises(
+        Unsupported, match="0.layer.2: batch norm with a negative gamma behind a maximum does not fold; put it in"
+    ):
         sq.quantize_(net, WIDE, counts(3, 2, 2, 6, 6), quiet=True)

@@ -75,7 +75,15 @@ def pair(quantizer, reset, order, detach_reset, seed=0):
     torch.manual_seed(seed)
     net = nn.Sequential(
         nn.Linear(INPUTS, NEURONS),
-        LIF(leak=0.75, threshold=0.9, reset=reset, order=order, detach_reset=detach_reset, learn=("threshold",), surrogate=Surrogate("atan", 2.0)),
+        LIF(
+            leak=0.75,
+            threshold=0.9,
+            reset=reset,
+            order=order,
+            detach_reset=detach_reset,
+            learn=("threshold",),
+            surrogate=Surrogate("atan", 2.0),
+        ),
     )
     with torch.no_grad():
         net[0].weight.normal_(0.15, 0.5)
@@ -125,7 +133,9 @@ def test_second_derivatives_equal_the_reference(reset):
     fc = net[0]
     upstream = torch.randn(STEPS, BATCH, NEURONS)
     first = torch.autograd.grad((net(x) * upstream).sum(), (fc.weight, fc.weight_scale), create_graph=True)
-    wanted = torch.autograd.grad((reference.run(x.double()) * upstream).sum(), (reference.w, reference.s), create_graph=True)
+    wanted = torch.autograd.grad(
+        (reference.run(x.double()) * upstream).sum(), (reference.w, reference.s), create_graph=True
+    )
     second = torch.autograd.grad(sum(g.pow(2).sum() for g in first), (fc.weight, fc.bias, fc.weight_scale))
     expected = torch.autograd.grad(sum(g.pow(2).sum() for g in wanted), (reference.w, reference.b, reference.s))
     for got, real in zip(second, expected, strict=True):

@@ -14,7 +14,16 @@ from spikequant.law.errors import DataError, NotFrozen, Unsupported
 from spikequant.law.noise import noise_words, step_key
 from spikequant.law.rounding import ROUNDINGS
 from spikequant.nn import (
-    IF, LIF, AdaptiveLIF, CubaLIF, LatencyEncoder, LeakyIntegrator, MultiSpikeIF, Neuron, PoissonEncoder, SingleState,
+    IF,
+    LIF,
+    AdaptiveLIF,
+    CubaLIF,
+    LatencyEncoder,
+    LeakyIntegrator,
+    MultiSpikeIF,
+    Neuron,
+    PoissonEncoder,
+    SingleState,
 )  # fmt: skip
 from spikequant.quantizers import Uniform
 
@@ -79,7 +88,12 @@ def layer(name, rounding="toward_zero", seed=0):
     net = nn.Sequential(nn.Linear(8, 5), NEURONS[name]())
     with torch.no_grad():
         net[0].weight.normal_(0.15, 0.4)
-    sq.quantize_(net, sq.Plan.uniform(weight_bits=4, membrane_bits=6, membrane_rounding=rounding), spikes(STEPS, BATCH, 8), quiet=True)
+    sq.quantize_(
+        net,
+        sq.Plan.uniform(weight_bits=4, membrane_bits=6, membrane_rounding=rounding),
+        spikes(STEPS, BATCH, 8),
+        quiet=True,
+    )
     return net
 
 
@@ -123,7 +137,10 @@ def test_reset_forgets_and_a_new_batch_size_asks_for_it():
     net(x[1])
     sq.reset(net)
     assert torch.equal(net(x[0]), first)
-    with pytest.raises(DataError, match=r"a single-step neuron holds a state of shape \(3, 5\) and was given \(2, 5\); call spikequant.reset"):
+    with pytest.raises(
+        DataError,
+        match=r"a single-step neuron holds a state of shape \(3, 5\) and was given \(2, 5\); call spikequant.reset",
+    ):
         net(x[0, :2])
 
 
@@ -147,9 +164,17 @@ def test_wrong_shapes_and_modes_are_refused():
 @pytest.mark.parametrize("real", [True, False])
 def test_models_deep_copy_after_a_forward(mode, real):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), LIF(step_mode="s"), nn.Linear(6, 4), LIF(order="delayed_reset", step_mode="s"))
+    net = nn.Sequential(
+        nn.Linear(8, 6),
+        nn.BatchNorm1d(6),
+        LIF(step_mode="s"),
+        nn.Linear(6, 4),
+        LIF(order="delayed_reset", step_mode="s"),
+    )
     if not real:
-        sq.quantize_(net, sq.Plan.uniform(weight_bits=4, weight_quantizer="lsq", membrane_bits=6), spikes(BATCH, 8), quiet=True)
+        sq.quantize_(
+            net, sq.Plan.uniform(weight_bits=4, weight_quantizer="lsq", membrane_bits=6), spikes(BATCH, 8), quiet=True
+        )
     net.train()
     x = spikes(BATCH, 8)
     if mode == "m":
@@ -201,7 +226,12 @@ class Loop(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.fc1, self.lif1, self.fc2, self.lif2 = nn.Linear(8, 6), LIF(step_mode="s"), nn.Linear(6, 3), LIF(step_mode="s")
+        self.fc1, self.lif1, self.fc2, self.lif2 = (
+            nn.Linear(8, 6),
+            LIF(step_mode="s"),
+            nn.Linear(6, 3),
+            LIF(step_mode="s"),
+        )
 
     def forward(self, x):
         return torch.stack([self.lif2(self.fc2(self.lif1(self.fc1(xt)))) for xt in x]).mean(0)
@@ -297,7 +327,9 @@ def test_state_dict_moves_to_a_fresh_model(rounding):
 
 def test_what_is_not_frozen_has_no_integers():
     net = layer("lif")
-    with pytest.raises(NotFrozen, match=r"the codes of this layer can still move; call spikequant.freeze\(model\) first"):
+    with pytest.raises(
+        NotFrozen, match=r"the codes of this layer can still move; call spikequant.freeze\(model\) first"
+    ):
         net[0].integer_codes()
     with pytest.raises(NotFrozen, match="the thresholds of this neuron layer can still move"):
         net[1].frozen_integers()

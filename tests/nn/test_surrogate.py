@@ -41,13 +41,18 @@ def test_in_place_and_second_derivative(name):
     assert torch.allclose(surrogate.derivative(u.clone(), in_place=True), surrogate.derivative(u.clone()), rtol=1e-12)
     u.requires_grad_()
     if name == "boxcar":
-        assert not surrogate.derivative(u).requires_grad or torch.autograd.grad(surrogate.derivative(u).sum(), u)[0].eq(0).all()
+        assert (
+            not surrogate.derivative(u).requires_grad
+            or torch.autograd.grad(surrogate.derivative(u).sum(), u)[0].eq(0).all()
+        )
         return
     assert torch.autograd.gradcheck(surrogate.derivative, (u,))
 
 
 def test_unknown_surrogates_list_the_known_ones():
-    with pytest.raises(Unsupported, match="surrogate 'relu' with slope 2.0; expected one of atan, sigmoid, .* and a slope > 0"):
+    with pytest.raises(
+        Unsupported, match="surrogate 'relu' with slope 2.0; expected one of atan, sigmoid, .* and a slope > 0"
+    ):
         Surrogate("relu")
     with pytest.raises(Unsupported, match="slope 0"):
         Surrogate("atan", 0)

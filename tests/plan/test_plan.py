@@ -43,13 +43,21 @@ def test_files_round_trip(tmp_path, ending):
 
 def test_defaults_are_written_and_read():
     plan = Plan.from_dict({"rules": [{"match": "*", "membrane": {"bits": 4}}]})
-    assert plan.layer("any").membrane == StateRole(bits=4, signed=True, rounding="auto", overflow="saturate", limit=None)
+    assert plan.layer("any").membrane == StateRole(
+        bits=4, signed=True, rounding="auto", overflow="saturate", limit=None
+    )
     assert json.loads(json.dumps(plan.to_dict()))["rules"][0]["membrane"]["rounding"] == "auto"
 
 
 def test_the_first_match_wins():
     plan = Plan.from_dict(
-        {"rules": [{"match": "a.?", "weight": {"bits": 2}}, {"match": "a.*", "weight": {"bits": 3}}, {"match": "*", "weight": {"bits": 8}}]}
+        {
+            "rules": [
+                {"match": "a.?", "weight": {"bits": 2}},
+                {"match": "a.*", "weight": {"bits": 3}},
+                {"match": "*", "weight": {"bits": 8}},
+            ]
+        }
     )
     assert [plan.layer(name).weight.bits for name in ("a.1", "a.12", "b")] == [2, 3, 8]
     assert Plan().layer("b") == LayerPlan()
@@ -58,7 +66,9 @@ def test_the_first_match_wins():
 
 
 def test_uniform_asks_for_what_is_given():
-    plan = Plan.uniform(weight_bits=4, membrane_bits=8, input_bits=3, leak_bits=5, threshold_bits=6, bias_bits=7, current_bits=9)
+    plan = Plan.uniform(
+        weight_bits=4, membrane_bits=8, input_bits=3, leak_bits=5, threshold_bits=6, bias_bits=7, current_bits=9
+    )
     layer = plan.layer("x")
     assert layer.asked() == ROLES
     assert [getattr(layer, role).bits for role in ROLES] == [4, 7, 3, 9, 8, 6, 5]
@@ -84,7 +94,8 @@ BAD = {
     "too many bits": ({"rules": [{"match": "*", "membrane": {"bits": 33}}]}, "plan: field 'rules.0.membrane.bits': input should be less than or equal to 32, got 33"),
     "no bits": ({"rules": [{"match": "*", "membrane": {"signed": True}}]}, "plan: field 'rules.0.membrane.bits': field required"),
     "text for bits": ({"rules": [{"match": "*", "weight": {"bits": "four"}}]}, "field 'rules.0.weight.bits': input should be a valid integer"),
-    "rounding": ({"rules": [{"match": "*", "membrane": {"bits": 4, "rounding": "nearest"}}]}, "field 'rules.0.membrane.rounding"),
+    "rounding": ({"rules": [{"match": "*", "membrane": {"bits": 4, "rounding": "nearest"}}]}, "plan: field 'rules.0.membrane.rounding': input should be 'floor', 'toward_zero', 'half_up', 'half_away', 'half_even' or 'stochastic', or input should be 'auto', got 'nearest'"),
+    "clipping": ({"rules": [{"match": "*", "weight": {"bits": 4, "clipping": 3}}]}, "plan: field 'rules.0.weight.clipping': input should be a valid string, or input"),
     "overflow": ({"rules": [{"match": "*", "membrane": {"bits": 4, "overflow": "clamp"}}]}, "'saturate' or 'wrap', got 'clamp'"),
     "limit": ({"rules": [{"match": "*", "membrane": {"bits": 4, "limit": 0}}]}, "field 'rules.0.membrane.limit': input should be greater than 0"),
     "seed": ({"seed": -1}, "plan: field 'seed': input should be greater than or equal to 0, got -1"),
@@ -198,10 +209,22 @@ def test_rules_and_roles_that_apply_to_nothing(case):
 
 def test_a_rule_without_roles_keeps_layers_as_they_are():
     net = model()
-    report = quantize({"rules": [{"match": "fc2"}, {"match": "lif2"}, {"match": "*", "weight": {"bits": 4}, "membrane": {"bits": 8}}]}, net)
+    report = quantize(
+        {
+            "rules": [
+                {"match": "fc2"},
+                {"match": "lif2"},
+                {"match": "*", "weight": {"bits": 4}, "membrane": {"bits": 8}},
+            ]
+        },
+        net,
+    )
     assert isinstance(net.fc1, sq.nn.Synapse)
     assert type(net.fc2) is nn.Linear
-    assert {r.module: r.note for r in report.skipped} == {"fc2": "no rule of the plan asks for it", "lif2": "no rule of the plan asks for it"}
+    assert {r.module: r.note for r in report.skipped} == {
+        "fc2": "no rule of the plan asks for it",
+        "lif2": "no rule of the plan asks for it",
+    }
 
 
 def test_a_mistake_in_a_late_layer_leaves_the_model_alone():

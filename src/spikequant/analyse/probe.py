@@ -83,7 +83,7 @@ def _spikes(module: nn.Module) -> bool:
 
 def _firing_hook(path: str, steps: dict[str, list[np.ndarray]]):  # type: ignore[no-untyped-def]
     def hook(module: nn.Module, _inputs: object, output: Tensor) -> None:
-        array = output.numpy(force=True)
+        array = output.numpy(force=True).copy()  # a model may add onto it in place
         steps.setdefault(path, []).append(array if module.step_mode == "m" else array[None])
 
     return hook

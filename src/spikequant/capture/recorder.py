@@ -214,14 +214,15 @@ def record(model: nn.Module, example_input: Tensor, atom_types: tuple[type[nn.Mo
     """Run ``model(example_input)`` once in evaluation mode, without gradients, and record it."""
     atoms: dict[nn.Module, str] = {m: path for path, m in model.named_modules() if isinstance(m, atom_types)}
     recorder = Recorder(model, atoms)
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     first = recorder.number(example_input)
     try:
         with torch.no_grad(), _hooks(recorder), recorder:
             result = model(example_input)
     finally:
-        model.train(was_training)
+        for module, mode in modes:
+            module.training = mode
     outputs = [
         recorder.numbers[id(t)]
         for t in (result if isinstance(result, (list, tuple)) else [result])

@@ -274,6 +274,10 @@ def _check_node(node: Node, sources: list[Node]) -> None:
         _check_join(node, sources)
     elif isinstance(node, MatmulNode):
         _expect(node, len(sources) == 2, "takes two inputs")
+        a, b = sources[0].shape, sources[1].shape
+        columns = b[:-2] + (b[-2:][::-1] if node.transpose_second else b[-2:])
+        fits = len(a) == len(b) >= 2 and a[:-2] == b[:-2] and a[-1] == columns[-2]
+        _expect(node, fits and node.shape == (*a[:-1], columns[-1]), f"multiplies {a} by {columns} into {node.shape}")
 
 
 def _check_neuron(node: NeuronNode, sources: list[Node]) -> None:
@@ -311,8 +315,10 @@ def _check_join(node: JoinNode, sources: list[Node]) -> None:
     if node.kind == "iand":
         _expect(node, len(sources) == 2 and node.gains == (1, 1), "(iand) takes two spike inputs without gains")
     if node.kind == "concat":
-        total = sum(s.shape[node.axis] for s in sources)
-        _expect(node, node.shape[node.axis] == total, f"concatenates {total} channels into {node.shape}")
+        shapes, axis = [s.shape for s in sources], node.axis
+        alike = len({(len(s), s[:axis] + s[axis + 1 :]) for s in (*shapes, node.shape)}) == 1
+        fits = 0 <= axis < len(node.shape) and alike and sum(s[axis] for s in shapes) == node.shape[axis]
+        _expect(node, fits, f"concatenates {shapes} along axis {axis} into {node.shape}")
     else:
         _expect(node, all(s.shape == node.shape for s in sources), f"joins {[s.shape for s in sources]}")
 

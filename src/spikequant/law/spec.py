@@ -213,11 +213,12 @@ def _check_phases(spec: NeuronSpec) -> None:
         raise Unsupported(f"neuron spec: the order names {repeated[0]!r} more than once")
     if ("decay_current" in order) != (spec.leak_i is not None) or ("decay_current" in order and not spec.has_current):
         raise Unsupported("neuron spec: leak_i, 'decay_current' and 'add_current' belong together; name all or none")
-    if ("raise_threshold" in order) != spec.has_adaptation:
+    if ("raise_threshold" in order) != spec.has_adaptation or ("decay_threshold" in order and not spec.has_adaptation):
         raise Unsupported("neuron spec: leak_a and the phase 'raise_threshold' belong together; name both or neither")
-    for phase in ("reset", "leak_unless_fired", "raise_threshold"):
-        if phase in order and ("fire" not in order or order.index(phase) < order.index("fire")):
-            raise Unsupported(f"neuron spec: the phase {phase!r} needs a 'fire' before it; the order is {order}")
+    for phase in ("reset", "leak_unless_fired", "raise_threshold", "narrow_current"):
+        first = "add_current" if phase == "narrow_current" else "fire"
+        if phase in order and (first not in order or order.index(phase) < order.index(first)):
+            raise Unsupported(f"neuron spec: the phase {phase!r} needs {first!r} before it; the order is {order}")
     resets = [p for p in ("reset", "reset_delayed") if p in order]
     repeats = spec.spikes_max > 1
     if repeats and (resets or spec.reset != "subtract"):
@@ -230,6 +231,12 @@ def _check_phases(spec: NeuronSpec) -> None:
         )
     if (spec.lower != "none") != ("bound" in order):
         raise Unsupported(f"neuron spec: lower={spec.lower!r} and the phase 'bound' belong together")
+    if spec.x is not None and "narrow_input" not in order:
+        raise Unsupported("neuron spec: the register x needs the phase 'narrow_input'")
+    if spec.output == "state" and (spec.refractory or spec.stores_spike):
+        raise Unsupported("neuron spec: output='state' stores no spike; drop refractory and 'reset_delayed'")
+    if spec.adapt_in_reset and not spec.has_adaptation:
+        raise Unsupported("neuron spec: adapt_in_reset without an adaptive threshold; set leak_a and 'raise_threshold'")
 
 
 def _check_counts(spec: NeuronSpec) -> None:

@@ -24,14 +24,33 @@ def prove_network(net: IntNet, *, check_reach: bool = False) -> dict[str, StepBo
     for node in net.nodes:
         if isinstance(node, NeuronNode):
             values[node.name] = _output(node)
-    for node in net.nodes:
+    for node in _settled(net):
         sources = [_with_start(values[edge.source], edge.delay) for edge in node.inputs]
         if isinstance(node, NeuronNode):
             proven[node.name] = _neuron(node, sources, check_reach)
         else:
-            values[node.name] = _value(node, sources)
+            inner = net.node(node.inputs[0].source).shape[-1] if node.inputs else 1
+            values[node.name] = _value(node, sources, inner)
             _check(node, values[node.name])
     return proven
+
+
+def _settled(net: IntNet) -> list[Node]:
+    """The nodes, each behind those whose values it reads; a neuron's output is known from its spec alone."""
+    known = {node.name for node in net.neurons}
+    settled: list[Node] = []
+    waiting = list(net.nodes)
+    while waiting:
+        ready = [node for node in waiting if all(edge.source in known for edge in node.inputs)]
+        if not ready:
+            raise WidthError(
+                f"{waiting[0].name}: it adds up over time without a neuron in the circle, so no width holds it; "
+                "put a neuron into the circle"
+            )
+        settled += ready
+        known |= {node.name for node in ready}
+        waiting = [node for node in waiting if node not in ready]
+    return settled
 
 
 def _with_start(value: Interval, delay: int) -> Interval:
@@ -57,7 +76,8 @@ def _neuron(node: NeuronNode, sources: list[Interval], check_reach: bool) -> Ste
     return prove_step(node.spec, node.params, total.low, total.high, where=node.name, check_reach=check_reach)
 
 
-def _value(node: Node, sources: list[Interval]) -> Interval:
+def _value(node: Node, sources: list[Interval], inner: int) -> Interval:
+    """Bounds of a node's value; `inner` is the last axis of its first input."""
     ops = RangeOps()
     if isinstance(node, InputNode):
         return Interval(exact(node.format.min), exact(node.format.max))
@@ -71,8 +91,8 @@ def _value(node: Node, sources: list[Interval]) -> Interval:
         return _join(node, sources)
     if isinstance(node, MatmulNode):
         terms = sources[0], sources[1]
-        inner = ops.mul(*(Interval(exact(_hull([t])[0]), exact(_hull([t])[1])) for t in terms))
-        return Interval(node.shape[-1] * np.minimum(inner.low, 0), node.shape[-1] * np.maximum(inner.high, 0))
+        term = ops.mul(*(Interval(exact(_hull([t])[0]), exact(_hull([t])[1])) for t in terms))
+        return Interval(inner * term.low, inner * term.high)
     return Interval(exact(low), exact(high))
 
 

@@ -122,10 +122,7 @@ class QuantizedNeuron(nn.Module):
         synapses = [branch.synapse for branch in self.branches]
         if len(synapses) < 2:
             return []
-        kinds = {
-            (b.real_unit(), b.synapse.weight_scale.shape, b.synapse.quantizer.scale_mode == "learned")
-            for b in self.branches
-        }
+        kinds = {(b.real_unit(), b.synapse.weight_scale.shape, b.synapse.quantizer) for b in self.branches}
         alike = len(kinds) == 1
         if not alike or any(branch.norm is not None for branch in self.branches):
             return ["several scales meet in one neuron: its other inputs are rescaled by a rounded integer gain"]

@@ -39,8 +39,11 @@ class CalibratedLayer:
     rate: float
     wide_rate: float
     error: float
+    spikes: bool = True
 
     def __str__(self) -> str:
+        if not self.spikes:
+            return f"{self.path}: {self.rounding}, reach {self.limit:.3g}, a readout that does not spike"
         change = abs(self.rate - self.wide_rate) / max(self.wide_rate, 1e-9)
         return (
             f"{self.path}: {self.rounding}, reach {self.limit:.3g}, "
@@ -58,7 +61,7 @@ class CalibrationReport:
     def warnings(self) -> tuple[str, ...]:
         """Layers to look at."""
         found = []
-        for layer in self.layers:
+        for layer in (layer for layer in self.layers if layer.spikes):
             if layer.rate == 0.0:
                 cause = "it was silent before, too" if layer.wide_rate == 0 else "more membrane bits would wake it"
                 found.append(f"{layer.path} is silent on the calibration data; {cause}")
@@ -204,7 +207,7 @@ def _settle_readout(path: str, neuron: QuantizedNeuron, wide: Tensor) -> Calibra
     limit = asked.limit if asked.limit is not None else max(1.05 * float(neuron.peaks.max()), 1e-6)
     rounding = "half_even" if asked.choose_rounding else asked.rounding
     _apply(neuron, dataclasses.replace(asked, rounding=rounding), limit)
-    return CalibratedLayer(path=path, rounding=rounding, limit=limit, rate=0.0, wide_rate=0.0, error=0.0)
+    return CalibratedLayer(path=path, rounding=rounding, limit=limit, rate=0.0, wide_rate=0.0, error=0.0, spikes=False)
 
 
 def _rate_error(rates: Tensor, wide: Tensor) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from spikequant.capture import Graph, capture
+from spikequant.capture import capture
 from spikequant.law.errors import DataError, PlanError, Unsupported
 from spikequant.law.formats import IntFormat
 from spikequant.nn import (
@@ -15,21 +17,18 @@ from spikequant.nn import (
     Branch,
     FoldedNorm,
     Neuron,
-    NeuronChoice,
     Normalize,
     QuantizedNeuron,
-    Register,
     Synapse,
 )
 from spikequant.nn.integers import leak_bits
 from spikequant.plan import LayerPlan, Plan, StateRole
+from spikequant.quantize.choices import check_plan, neuron_choice
 from spikequant.quantize.groups import NORMALIZING, WEIGHTED, Path, Structure, module_of, structure
 from spikequant.quantize.report import QuantizedRow, QuantizeReport
 from spikequant.quantizers import Quantizer, Uniform
 
 WIDE_WEIGHT_BITS = 16
-WIDE_STATE_BITS = 20
-WIDE_FRACTION_BITS = 8
 INPUT_BITS = 8
 LEAST_FRACTION_BITS = 4
 
@@ -74,19 +73,40 @@ def quantize_(model: nn.Module, plan: Plan, example_input: Tensor, *, quiet: boo
         )
     graph = capture(model, example_input)
     found = structure(graph, model, example_input)
-    _check_plan(plan, graph, model)
-    work = _Dresser(model, plan, found, [], [])
-    for neuron, paths in found.paths.items():
-        _dress_group(work, neuron, paths, example_input)
-    for name in found.readouts:
-        _dress_readout(work, name, example_input)
-    _add_skipped(work)
-    report = QuantizeReport(tuple(work.rows), tuple(work.notes))
-    if plan.rules and not report.quantized and any(rule.asked() for rule in plan.rules):
-        raise PlanError("the plan quantized nothing; its roles apply to no layer of this model")
+    check_plan(plan, graph, model)
+    with _whole_or_not_at_all(model):
+        report = _dress(_Dresser(model, plan, found, [], []), example_input)
     if not quiet:
         print(report)  # noqa: T201
     return report
+
+
+def _dress(work: _Dresser, example_input: Tensor) -> QuantizeReport:
+    for neuron, paths in work.found.paths.items():
+        _dress_group(work, neuron, paths, example_input)
+    for name in work.found.readouts:
+        _dress_readout(work, name, example_input)
+    _add_skipped(work)
+    report = QuantizeReport(tuple(work.rows), tuple(work.notes))
+    if not report.quantized and any(rule.asked() for rule in work.plan.rules):
+        raise PlanError("the plan quantized nothing; its roles apply to no layer of this model")
+    return report
+
+
+@contextmanager
+def _whole_or_not_at_all(model: nn.Module) -> Iterator[None]:
+    """Put every module back in its place if the block raises."""
+    before = dict(model.named_modules())
+    try:
+        yield
+    except BaseException:
+        for path, module in before.items():
+            if path and model.get_submodule(path) is not module:
+                parent, _, name = path.rpartition(".")
+                setattr(model.get_submodule(parent), name, module)
+            if isinstance(module, Normalize):
+                module.folded = False
+        raise
 
 
 def check_finite(model: nn.Module, example_input: Tensor) -> None:
@@ -94,26 +114,6 @@ def check_finite(model: nn.Module, example_input: Tensor) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers(), ("example_input", example_input)):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise DataError(f"{name} holds NaN or infinite values; expected finite numbers (did the training diverge?)")
-
-
-def _check_plan(plan: Plan, graph: Graph, model: nn.Module) -> None:
-    """Every rule must match a layer, and every role of it must apply to one of these."""
-    names = {n.path: module_of(n, model) for n in graph.nodes if n.kind == "module"}
-    layers = {p: m for p, m in names.items() if isinstance(m, (*WEIGHTED, *STATEFUL))}
-    for rule in plan.rules:
-        mine = [p for p in layers if next((r for r in plan.rules if r.matches(p)), None) is rule]
-        if not any(rule.matches(p) for p in layers):
-            raise PlanError(f"plan: the rule {rule.match!r} matches no layer; there are {', '.join(layers)}")
-        if not mine:
-            raise PlanError(
-                f"plan: the rule {rule.match!r} is never used; rules above it match all of its layers first"
-            )
-        kinds = {"weight": WEIGHTED, "bias": WEIGHTED, "input": WEIGHTED}
-        for role in rule.asked():
-            if not any(isinstance(layers[p], kinds.get(role, STATEFUL)) for p in mine):
-                raise PlanError(
-                    f"plan: the role {role!r} of the rule {rule.match!r} applies to none of {', '.join(mine)}"
-                )
 
 
 def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: Tensor) -> None:
@@ -125,7 +125,9 @@ def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: 
     assert isinstance(source, Neuron)
     per_tensor = source.spec.output == "state"
     synapses = [_dress_synapse(work, p.synapse, example, per_channel=not per_tensor) for p in paths]
-    quantized = QuantizedNeuron(source, _choice(work, neuron, paths), seed=work.plan.seed)
+    bias = next((work.layer(p.synapse).bias for p in paths if work.layer(p.synapse).bias is not None), None)
+    choice = neuron_choice(work.layer(neuron), source, bias, graph.node(neuron).path)
+    quantized = QuantizedNeuron(source, choice, seed=work.plan.seed)
     quantized.layer = list(work.found.paths).index(neuron)
     quantized.last_axis = synapses[0].kind == "linear"
     several = len(paths) > 1
@@ -133,7 +135,7 @@ def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: 
         norm = _dress_norm(work, path.norm, several=several)
         branch = Branch(synapse, norm, quantized, pool_unit=float(path.pool_unit))
         quantized.add_branch(branch)
-    quantized.share_scales()
+    work.notes += [f"{graph.node(neuron).path}: {note}" for note in quantized.share_scales()]
     quantized.set_limits()
     work.notes += quantized.choose_fraction_bits(work.plan.fraction_bits, graph.node(neuron).path)
     replace_module(model, graph.node(neuron).path, quantized)
@@ -222,50 +224,6 @@ def _dress_readout(work: _Dresser, name: str, example: Tensor) -> None:
         return
     synapse = _dress_synapse(work, name, example, per_channel=False)
     synapse.readout_bits = LEAST_FRACTION_BITS if work.plan.fraction_bits is None else work.plan.fraction_bits
-
-
-def _register(role: StateRole | None, *, attach_default: bool = False) -> Register | None:
-    if role is None:
-        return None
-    return Register(
-        bits=role.bits,
-        signed=role.signed,
-        narrow=role.narrow,
-        rounding="toward_zero" if role.rounding == "auto" else role.rounding,
-        overflow=role.overflow,
-        limit=role.limit,
-        choose_rounding=role.rounding == "auto",
-        clipping=role.clipping,
-    )
-
-
-def _choice(work: _Dresser, neuron: str, paths: tuple[Path, ...]) -> NeuronChoice:
-    plan, where = work.layer(neuron), work.found.graph.node(neuron).path
-    membrane = _register(plan.membrane) or Register(bits=WIDE_STATE_BITS, asked=False)
-    current = _register(plan.current)
-    source = module_of(work.found.graph.node(neuron), work.model)
-    assert isinstance(source, Neuron)
-    cuba = source.spec.has_current
-    bias = next((work.layer(p.synapse).bias for p in paths if work.layer(p.synapse).bias is not None), None)
-    leak = plan.leak
-    leak_quantizer = None
-    if leak is not None and leak.quantizer is not None:
-        from spikequant.quantizers import quantizer_from_dict
-
-        leak_quantizer = quantizer_from_dict({"name": leak.quantizer, **leak.options})
-    return NeuronChoice(
-        membrane=membrane,
-        current=(current or Register(bits=membrane.bits if plan.membrane else WIDE_STATE_BITS, asked=False))
-        if cuba
-        else None,
-        input=None if cuba else current,
-        leak_bits=8 if leak is None else leak.bits,
-        leak_rounding=None if leak is None else leak.rounding,
-        leak=leak_quantizer,
-        threshold=None if plan.threshold is None else plan.threshold.build(f"{where}.threshold"),
-        bias=None if bias is None else bias.build(f"{where}.bias"),
-        narrow_before_fire=plan.membrane is not None and plan.membrane.attach == "before_fire",
-    )
 
 
 def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:

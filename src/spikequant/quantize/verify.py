@@ -120,7 +120,7 @@ def _watched(model: nn.Module) -> Iterator[tuple[dict[str, list[Any]], dict[str,
         if isinstance(module, QuantizedNeuron):
             module.watch = []
             outputs[path] = []
-            handles.append(module.register_forward_hook(lambda _m, _i, out, p=path: outputs[p].append(out)))
+            handles.append(module.register_forward_hook(lambda _m, _i, out, p=path: outputs[p].append(out.clone())))
         elif isinstance(module, Synapse) and module.link is None:
             module.watch = sums.setdefault(path, [])
     try:

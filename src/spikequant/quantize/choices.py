@@ -1,0 +1,73 @@
+"""What a plan means for a model: whether all of it applies, and the registers of a neuron group."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from spikequant.capture import Graph
+from spikequant.law.errors import PlanError
+from spikequant.nn import STATEFUL, Neuron, NeuronChoice, Register
+from spikequant.plan import LayerPlan, Plan, StateRole, TensorRole
+from spikequant.quantize.groups import WEIGHTED, module_of
+from spikequant.quantizers import quantizer_from_dict
+
+WIDE_STATE_BITS = 20
+
+
+def check_plan(plan: Plan, graph: Graph, model: nn.Module) -> None:
+    """Every rule must match a layer, and every role of it must apply to one of these."""
+    names = {n.path: module_of(n, model) for n in graph.nodes if n.kind == "module"}
+    layers = {p: m for p, m in names.items() if isinstance(m, (*WEIGHTED, *STATEFUL))}
+    for rule in plan.rules:
+        mine = [p for p in layers if next((r for r in plan.rules if r.matches(p)), None) is rule]
+        if not any(rule.matches(p) for p in layers):
+            raise PlanError(f"plan: the rule {rule.match!r} matches no layer; there are {', '.join(layers)}")
+        if not mine:
+            raise PlanError(
+                f"plan: the rule {rule.match!r} is never used; rules above it match all of its layers first"
+            )
+        kinds = {"weight": WEIGHTED, "bias": WEIGHTED, "input": WEIGHTED}
+        for role in rule.asked():
+            if not any(isinstance(layers[p], kinds.get(role, STATEFUL)) for p in mine):
+                raise PlanError(
+                    f"plan: the role {role!r} of the rule {rule.match!r} applies to none of {', '.join(mine)}"
+                )
+
+
+def _register(role: StateRole | None, *, attach_default: bool = False) -> Register | None:
+    if role is None:
+        return None
+    return Register(
+        bits=role.bits,
+        signed=role.signed,
+        narrow=role.narrow,
+        rounding="toward_zero" if role.rounding == "auto" else role.rounding,
+        overflow=role.overflow,
+        limit=role.limit,
+        choose_rounding=role.rounding == "auto",
+        clipping=role.clipping,
+    )
+
+
+def neuron_choice(plan: LayerPlan, source: Neuron, bias: TensorRole | None, where: str) -> NeuronChoice:
+    """The registers and quantizers of one neuron group; what the plan does not ask for is kept wide."""
+    membrane = _register(plan.membrane) or Register(bits=WIDE_STATE_BITS, asked=False)
+    current = _register(plan.current)
+    cuba = source.spec.has_current
+    leak = plan.leak
+    leak_quantizer = None
+    if leak is not None and leak.quantizer is not None:
+        leak_quantizer = quantizer_from_dict({"name": leak.quantizer, **leak.options})
+    return NeuronChoice(
+        membrane=membrane,
+        current=(current or Register(bits=membrane.bits if plan.membrane else WIDE_STATE_BITS, asked=False))
+        if cuba
+        else None,
+        input=None if cuba else current,
+        leak_bits=8 if leak is None else leak.bits,
+        leak_rounding=None if leak is None else leak.rounding,
+        leak=leak_quantizer,
+        threshold=None if plan.threshold is None else plan.threshold.build(f"{where}.threshold"),
+        bias=None if bias is None else bias.build(f"{where}.bias"),
+        narrow_before_fire=plan.membrane is not None and plan.membrane.attach == "before_fire",
+    )
