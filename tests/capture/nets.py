@@ -35,7 +35,11 @@ class MultiStep(Layers):
 
 def model(forward, parent=Layers, **layers):
     """A network with this `forward`, and further layers by name."""
+    torch.manual_seed(0)
     net = type("Net", (parent,), {"forward": forward})()
+    with torch.no_grad():  # neurons that fire: on a silent network a sum equals its start
+        net.fc1.weight.abs_().mul_(2)
+        net.fc2.weight.abs_().mul_(2)
     for name, layer in layers.items():
         setattr(net, name, layer)
     return net

@@ -20,7 +20,6 @@ def test_sequential():
     graph = capture(net, spikes(STEPS, BATCH, INPUTS))
     assert edges(graph) == {"0": [("input", 0)], "1": [("0", 0)], "2.0": [("1", 0)], "2.1": [("2.0", 0)]}
     assert graph.output.reduction == "train"
-    assert graph.node("2.1").site.startswith(("/", "an unknown"))
 
 
 JOINS = {
@@ -163,3 +162,44 @@ def test_the_graph_answers_questions():
     assert graph.modules(net) == {"0": net[0], "1": net[1]}
     with pytest.raises(sq.CaptureError, match="no node 'x' in the captured graph"):
         graph.node("x")
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4, 5])
+def test_a_loop_over_layers_is_no_loop_over_time(steps):
+    """Four layers in a loop of one line each, shown as many steps as there are layers, and one more."""
+
+    class Stack(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
+            self.neurons = nn.ModuleList(LIF() for _ in range(4))
+
+        def forward(self, x):
+            for layer, neuron in zip(self.layers, self.neurons, strict=True):
+                x = neuron(layer(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+            return x.sum(0)
+
+    found = edges(capture(Stack(), spikes(steps, 3, 4)))
+    wanted = {"layers.0": [("input", 0)], "neurons.0": [("layers.0", 0)]}
+    for k in range(1, 4):
+        wanted |= {f"layers.{k}": [(f"neurons.{k - 1}", 0)], f"neurons.{k}": [(f"layers.{k}", 0)]}
+    assert found == wanted
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4])
+def test_modules_of_one_class_share_lines_but_not_places(steps):
+    net = nn.Sequential(*(m for _ in range(3) for m in (OverTime(nn.Linear(4, 4)), LIF())))
+    found = edges(capture(net, spikes(steps, 3, 4)))
+    assert found["2.layer"] == [("1", 0)]
+    assert found["4.layer"] == [("3", 0)]
+    assert len(found) == 6
+
+
+def test_values_read_for_their_shape_alone_are_no_part_of_the_graph():
+    def forward(self, x):
+        self.size = x[0].numel() + x[1, 0].numel()
+        return self.one(x).sum(0)
+
+    net = model(forward, MultiStep)
+    assert [n.name for n in capture(net, spikes(STEPS, BATCH, INPUTS)).nodes] == ["input", "fc1", "lif1", "fc2", "lif2"]
+    assert net.size == BATCH * INPUTS + INPUTS

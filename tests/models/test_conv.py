@@ -34,9 +34,9 @@ def test_options_are_used():
 
 
 @torch.no_grad()
-def test_digits_net_becomes_integers():
+def test_a_small_one_becomes_integers():
     torch.manual_seed(0)
-    net, x = digits_net().eval(), torch.rand(6, 1, 8, 8)
+    net, x = ConvSNN(size=8, channels=(4, 6), kernel=3, pool=1, steps=5).eval(), torch.rand(6, 1, 8, 8)
     net.norm1.weight.mul_(2.0)
     net.norm1.bias.fill_(0.6)
     net.conv2.layer[1].bias.fill_(0.5)

@@ -181,7 +181,7 @@ def test_models_deep_copy_after_a_forward(mode, real):
         net = nn.Sequential(net[0], net[2])
         for module in (net[1],):
             module.step_mode = "m"
-        x = spikes(STEPS, BATCH, 8) if real else spikes(STEPS, BATCH, 8)
+        x = spikes(STEPS, BATCH, 8)
     out = net(x)
     assert out.requires_grad
     twin = copy.deepcopy(net)

@@ -132,6 +132,8 @@ class Recorder(TorchFunctionMode):
                 f"{call_site()}: {name} turns recorded values into a Python value, so that the graph depends on the "
                 "data; keep the computation in tensors, or call it on a constant"
             )
+        if touched and name.endswith("_"):  # it overwrites its first argument, whose value before the call counts
+            inputs = [thing.clone() if isinstance(thing, Tensor) else thing for thing in inputs]
         result = func(*args, **kwargs)
         if not touched or (name in HARMLESS and name not in PASSES_THROUGH):
             return result

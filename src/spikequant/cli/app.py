@@ -15,7 +15,7 @@ from spikequant.analyse import Side
 from spikequant.law.artifact import load, network_hash
 from spikequant.law.errors import ArtifactError, MismatchError
 from spikequant.readers import golden
-from spikequant.recipes.demo import DemoResult, DemoRow, run_demo, write_demo
+from spikequant.recipes.demo import DemoResult, DemoRow, make_folder, run_demo, write_demo
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 
@@ -35,6 +35,7 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Train a spiking network on handwritten digits, quantize it twice, prove its integers, save them."""
+    make_folder(out)
     result = run_demo(seed=seed, console=Console(stderr=True), quiet=as_json)
     written = write_demo(result, out)
     if as_json:

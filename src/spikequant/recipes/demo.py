@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,12 +135,23 @@ def _row(
     return DemoRow(name=name, plan=plan, net=net, comparison=comparison, verified=verify(model, net, example))
 
 
-def write_demo(result: DemoResult, out: Path) -> list[Path]:
-    """Write networks, plans and figures; every file whole or not at all."""
+def make_folder(out: Path) -> None:
+    """Make the folder for the results; called before the work, too, so that none of it is lost.
+
+    Raises:
+        ArtifactError: it cannot be made, or cannot be written.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
     except OSError as error:
-        raise ArtifactError(f"cannot make the folder {out}: {error}; choose another --out") from error
+        raise ArtifactError(f"cannot make or write the folder {out}: {error}; choose another --out") from error
+
+
+def write_demo(result: DemoResult, out: Path) -> list[Path]:
+    """Write networks, plans and figures; every file whole or not at all."""
+    make_folder(out)
     written = []
     for row, stem in zip(result.rows, ("w4u8", "w2u4"), strict=True):
         row.net.save(out / f"{stem}.spq")
