@@ -101,8 +101,9 @@ def test_a_bad_rounding_is_not_chosen():
 
 
 def test_calibrating_twice_is_calibrating_once():
-    net = quantized(weight_bits=4, membrane_bits=4)
+    net = quantized(chain(reset="none", leak=0.875), weight_bits=4, membrane_bits=6)
     first = sq.calibrate(net, [X])
+    assert first.layers[0].limit == 2.0  # twice the threshold was the better reach
     once = net(X)
     second = sq.calibrate(net, [X])
     assert [str(layer) for layer in second.layers] == [str(layer) for layer in first.layers]

@@ -313,6 +313,18 @@ def test_cosine_and_constant_rates():
     assert 0.001 <= seen["cosine"][-1] < 0.01
 
 
+def test_every_epoch_has_its_own_order():
+    class Told(list):
+        epochs = ()
+
+        def set_epoch(self, epoch):
+            self.epochs += (epoch,)
+
+    told = Told(batches())
+    sq.fit(model(), told, epochs=3, quiet=True)
+    assert told.epochs == (0, 1, 2)
+
+
 def test_progress_can_be_silenced(capsys):
     sq.fit(model(), batches(), epochs=1, quiet=True)
     assert capsys.readouterr() == ("", "")
