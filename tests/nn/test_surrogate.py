@@ -35,11 +35,26 @@ def test_derivatives(name, slope):
 
 
 @pytest.mark.parametrize("name", DERIVATIVES)
-def test_in_place_and_second_derivative(name):
+def test_the_spike_passes_the_surrogate_to_all_of_its_arguments(name):
+    """The backward pass (a short form for the default) against the formula, for membrane, threshold and LSB."""
     surrogate = Surrogate(name, 1.5)
-    u = torch.linspace(-0.9, 0.9, 40, dtype=torch.float64)
-    assert torch.allclose(surrogate.derivative(u.clone(), in_place=True), surrogate.derivative(u.clone()), rtol=1e-12)
-    u.requires_grad_()
+    torch.manual_seed(0)
+    a = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    b, lsb = (torch.rand(4, dtype=torch.float64).add(0.5).requires_grad_() for _ in range(2))
+    weight = torch.randn(5, 4, dtype=torch.float64)
+    ops = TorchOps(surrogate=surrogate, lsb=lsb, detach_reset=False, like=a)
+    got = torch.autograd.grad((ops.ge(a, b) * weight).sum(), (a, b, lsb))
+    with torch.no_grad():
+        g = weight * surrogate.derivative((a - b) * lsb)
+        wanted = (g * lsb, -(g * lsb).sum(0), (g * (a - b)).sum(0))
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_second_derivative(name):
+    surrogate = Surrogate(name, 1.5)
+    u = torch.linspace(-0.9, 0.9, 40, dtype=torch.float64, requires_grad=True)
     if name == "boxcar":
         assert (
             not surrogate.derivative(u).requires_grad

@@ -8,6 +8,7 @@ computes it again.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +28,8 @@ from spikequant.nn.torch_ops import TorchOps
 from spikequant.quantizers import round_ste
 
 LEAST_FRACTION_BITS = 4
-SPARE_FRACTION_BITS = 8
+SPARE_FRACTION_BITS = 4
+FINE_BITS = 8
 MOST_FRACTION_BITS = 24
 WIDE_FRACTION_BITS = 8
 DEFAULT_LIMIT = 8.0
@@ -154,7 +156,8 @@ class QuantizedNeuron(nn.Module):
         """Fraction bits that keep the leak exact on the finest register of the group."""
         with torch.no_grad():
             scale, spec = self.scale(), integer_spec(self)
-            need = LEAST_FRACTION_BITS
+            fine = self._fine_fraction_bits(scale)
+            need = fine
             for state, leak in (("v", spec.leak), ("i", spec.leak_i), ("x", None)):
                 register = getattr(spec, state)
                 if register is None:
@@ -163,7 +166,7 @@ class QuantizedNeuron(nn.Module):
                 wide = float(self.get_buffer(f"{state}_limit")) == 0.0
                 finest = -WIDE_FRACTION_BITS if wide else int(wanted_exponent(self, state, register, scale).min())
                 need = max(need, bits - finest)
-        spare = max(need, SPARE_FRACTION_BITS)
+        spare = max(need, fine + SPARE_FRACTION_BITS)
         for bits in (spare, need) if asked is None else (asked,):
             self.fraction_bits = min(bits, MOST_FRACTION_BITS)
             self.prove(self.integers())
@@ -175,6 +178,13 @@ class QuantizedNeuron(nn.Module):
                 "at full reach and fineness"
             ]
         return []
+
+    def _fine_fraction_bits(self, scale: Tensor) -> int:
+        """Fraction bits that make one LSB at most 1/256 of the threshold: bias and threshold keep their place."""
+        threshold = float(self.threshold.detach().abs().max()) if "threshold" in self.value_names else 0.0
+        if threshold == 0.0:
+            return LEAST_FRACTION_BITS
+        return max(0, FINE_BITS + math.ceil(math.log2(float(scale.max()) / threshold)))
 
     # -- integers ----------------------------------------------------------------------
 

@@ -75,8 +75,6 @@ class Surrogate:
                 f"expected one of {', '.join(DERIVATIVES)} and a slope > 0"
             )
 
-    def derivative(self, u: Tensor, *, in_place: bool = False) -> Tensor:
-        """``g(u)``, `u` in real units; may overwrite `u` where that is allowed."""
-        if in_place and self.name == "atan":  # the default: one buffer instead of five
-            return u.mul_(math.pi / 2 * self.slope).square_().add_(1).reciprocal_().mul_(self.slope / 2)
+    def derivative(self, u: Tensor) -> Tensor:
+        """``g(u)``, `u` in real units."""
         return DERIVATIVES[self.name](u, self.slope)

@@ -123,6 +123,12 @@ def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: 
     if not any(asked):
         return
     assert isinstance(source, Neuron)
+    per_channel_values = [name for name in source.value_names if getattr(source, name).dim() == 1]
+    if per_channel_values and len(graph.node(neuron).shape) > 1 and _is_linear(work, paths):
+        raise Unsupported(
+            f"{graph.node(neuron).path}: {per_channel_values[0]} has one value per channel, but a linear layer has its "
+            f"channels on the last of the axes {graph.node(neuron).shape}; give the neuron one value for all"
+        )
     per_tensor = source.spec.output == "state"
     synapses = [_dress_synapse(work, p.synapse, example, per_channel=not per_tensor) for p in paths]
     bias = next((work.layer(p.synapse).bias for p in paths if work.layer(p.synapse).bias is not None), None)
@@ -140,6 +146,10 @@ def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: 
     work.notes += quantized.choose_fraction_bits(work.plan.fraction_bits, graph.node(neuron).path)
     replace_module(model, graph.node(neuron).path, quantized)
     _report_neuron(work, neuron, quantized)
+
+
+def _is_linear(work: _Dresser, paths: tuple[Path, ...]) -> bool:
+    return isinstance(module_of(work.found.graph.node(paths[0].synapse), work.model), nn.Linear)
 
 
 def _dress_synapse(work: _Dresser, name: str, example: Tensor, *, per_channel: bool) -> Synapse:
