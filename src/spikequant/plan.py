@@ -85,6 +85,14 @@ class StateRole(_Strict):
     attach: Literal["stored", "before_fire"] = "stored"
 
 
+class InputRole(_Strict):
+    """How a real network input becomes codes: half-even, saturating; ``limit`` None: the largest magnitude seen."""
+
+    bits: int = Field(ge=1, le=16)
+    signed: bool = True
+    limit: float | None = Field(default=None, gt=0)
+
+
 class LeakRole(_Strict):
     """How the leak becomes ``k / 2^bits``; ``rounding`` cuts the product before the sum (else it stays exact)."""
 
@@ -99,7 +107,7 @@ class LayerPlan(_Strict):
 
     weight: TensorRole | None = None
     bias: TensorRole | None = None
-    input: StateRole | None = None
+    input: InputRole | None = None
     current: StateRole | None = None
     membrane: StateRole | None = None
     threshold: TensorRole | None = None
@@ -243,7 +251,7 @@ def _is_alternative(part: int | str) -> bool:
 def _allowed(location: tuple[int | str, ...]) -> str:
     owners: dict[str, type[BaseModel]] = {
         "weight": TensorRole, "bias": TensorRole, "threshold": TensorRole, "leak": LeakRole,
-        "input": StateRole, "current": StateRole, "membrane": StateRole,
+        "input": InputRole, "current": StateRole, "membrane": StateRole,
     }  # fmt: skip
     names = [part for part in location[:-1] if isinstance(part, str)]
     owner: type[BaseModel] = Plan if not names else owners.get(names[-1], Rule)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from spikequant.capture import LayerwiseRunner, capture
 from spikequant.law.atomic import replacing
 from spikequant.law.errors import ArtifactError, CaptureError, DataError, Unsupported
+from spikequant.nn.reset import reset_states
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -108,6 +109,7 @@ def fit(
                 _save(Path(checkpoint), model, optimizer, history)
             if on_epoch is not None:
                 on_epoch(history[-1])
+    rates.apply(optimizer, 0.0)  # a second training starts with the rate that was given
     return FitResult(tuple(history))
 
 
@@ -146,7 +148,7 @@ def _epoch(
         rates.apply(optimizer, number + (step / length if length else 0.0))
         reset_states(model)
         optimizer.zero_grad(set_to_none=True)
-        output = first_output(run(x))
+        output = _called(run, x)
         value = loss(output, y)
         if not bool(torch.isfinite(value)):
             raise DataError(
@@ -190,7 +192,7 @@ def evaluate(model: nn.Module, batches: Batches) -> Evaluation:
         with torch.no_grad():
             for x, y in batches:
                 reset_states(model)
-                output = first_output(run(x))
+                output = _called(run, x)
                 if output.dim() != 2 or len(output) != len(y):
                     raise DataError(
                         f"evaluate: expected scores [N, classes] for {len(y)} targets, got {tuple(output.shape)}"
@@ -222,24 +224,32 @@ def layerwise(model: nn.Module, batches: Batches) -> Forward:
     try:
         reset_states(model)
         runner = LayerwiseRunner(model, capture(model, first[0]))
-    except (CaptureError, Unsupported):
+    except (CaptureError, Unsupported, RuntimeError):  # a RuntimeError comes again when the model runs
         return model
     finally:
         reset_states(model)
-    return runner
+    return lambda x: runner(x) if runner.fits(x) else model(x)
+
+
+def check_batch(x: Tensor) -> None:
+    """Raise `DataError` on data that hold NaN or infinity: spikes would hide them."""
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        raise DataError(f"a batch of shape {tuple(x.shape)} holds NaN or infinite values; remove them first")
+
+
+def _called(run: Forward, x: Tensor) -> Tensor:
+    """The model's output, or a clear word about an input that it cannot take."""
+    check_batch(x)
+    try:
+        return first_output(run(x))
+    except RuntimeError as error:
+        raise DataError(f"the model cannot take an input of shape {tuple(x.shape)}: {error}") from error
 
 
 def first_output(result: Any) -> Tensor:
     """The output of a model that may return a tuple."""
     output: Tensor = result[0] if isinstance(result, (tuple, list)) else result
     return output
-
-
-def reset_states(model: nn.Module) -> None:
-    """Put every single-step neuron of the model to rest."""
-    for module in model.modules():
-        if hasattr(module, "step_mode") and hasattr(module, "reset"):
-            module.reset()  # type: ignore[operator]  # hasattr narrows to Tensor | Module
 
 
 def _bar(quiet: bool) -> Progress:

@@ -83,6 +83,12 @@ def pair(neuron, *, norm=False):
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "batch norm"])
 @pytest.mark.parametrize("name", NEURONS)
 def test_hardly_a_spike_differs(name, norm):
+    if name == "integrator" and norm:
+        with pytest.raises(
+            sq.Unsupported, match="batch norm in front of a readout gives every channel a scale of its own"
+        ):
+            pair(NEURONS[name](), norm=norm)
+        return
     real, wide = pair(NEURONS[name](), norm=norm)
     if name == "integrator":
         assert torch.allclose(real, wide, atol=2e-3 * float(real.abs().max()))

@@ -234,9 +234,29 @@ def test_data_that_are_not_finite():
             return self.fc(x)
 
     with pytest.raises(
-        sq.DataError, match="fit: the loss is nan in epoch 1; check the data for NaN, or lower the learning rate"
+        sq.DataError, match=r"a batch of shape \(4, \d+\) holds NaN or infinite values; remove them first"
     ):
         sq.fit(Plain(), bad, quiet=True)
+    diverged = Plain()
+    with torch.no_grad():
+        diverged.fc.weight.fill_(float("nan"))
+    with pytest.raises(
+        sq.DataError, match="fit: the loss is nan in epoch 1; check the data for NaN, or lower the learning rate"
+    ):
+        sq.fit(diverged, bad[:1], quiet=True)
+
+
+def test_nan_does_not_hide_behind_spikes():
+    """NaN >= threshold is 0: without a check the loss stays finite while the weights are lost."""
+    net, (x, y) = model(), data()
+    broken = torch.from_numpy(x).clone()
+    broken[0] = float("nan")
+    rows = [(broken, torch.from_numpy(y))]
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    for verb in (lambda: sq.fit(net, rows, epochs=1, quiet=True), lambda: sq.evaluate(net, rows)):
+        with pytest.raises(sq.DataError, match="holds NaN or infinite values"):
+            verb()
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
 def test_a_frozen_model_and_an_unknown_schedule():

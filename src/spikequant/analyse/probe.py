@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from spikequant.law.errors import DataError
 from spikequant.measure import FiringStatistics, SynOps, fan_out_conv1d, fan_out_conv2d, fan_out_linear
 from spikequant.nn import STATEFUL, SYNAPSES, Synapse
-from spikequant.training import first_output, reset_states
+from spikequant.nn.reset import reset_states
+from spikequant.training import check_batch, first_output
 
 
 @dataclass
@@ -46,6 +47,7 @@ def observe(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, opera
     try:
         with torch.no_grad(), _watching(model, found, operations):
             for x, y in batches:
+                check_batch(x)
                 reset_states(model)
                 output = first_output(model(x))
                 found.predictions.append(output.argmax(-1).cpu())

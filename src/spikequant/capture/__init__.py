@@ -10,6 +10,7 @@ from spikequant.capture.fold import fold
 from spikequant.capture.graph import Graph, GraphEdge, GraphNode, Output
 from spikequant.capture.recorder import record
 from spikequant.nn import ATOMS, STATEFUL
+from spikequant.nn.reset import reset_states
 
 __all__ = ["Graph", "GraphEdge", "GraphNode", "LayerwiseRunner", "Output", "capture"]
 
@@ -28,6 +29,10 @@ def capture(model: nn.Module, example_input: Tensor) -> Graph:
     Raises:
         CaptureError: something has no place in a static graph; the message names its line.
     """
-    recording = record(model, example_input, ATOMS)
+    reset_states(model)
+    try:
+        recording = record(model, example_input, ATOMS)
+    finally:
+        reset_states(model)
     folded = fold(recording, lambda path: isinstance(recording.modules[path], STATEFUL))
     return build(folded, dict(model.named_modules()))

@@ -51,6 +51,11 @@ class LayerwiseRunner:
                 self.stepwise(group, values)
         return self.reading(values)
 
+    def fits(self, x: Tensor) -> bool:
+        """Whether an input has the number of steps that was captured."""
+        axis = {"static": None, "time_first": 0, "batch_first": 1}[self.graph.input_layout]
+        return axis is None or x.shape[axis] == self.graph.steps
+
     def whole(self, node: GraphNode, values: Values) -> Tensor:
         """One node over all steps."""
         if node.kind == "input":

@@ -57,6 +57,12 @@ class Branch:
             gain = neuron.gain_of(self)
         return gain.expand(self.synapse.weight.shape[0]), neuron.needs_double
 
+    def constant_channels(self) -> Tensor:
+        """Channels that a batch norm with a gamma of (nearly) 0 makes constant: their scale says nothing."""
+        if self.norm is not None:
+            return self.norm.constant_channels()
+        return torch.zeros(1, dtype=torch.bool, device=self.synapse.weight.device)
+
     def real_unit(self) -> float:
         """What one unit of the integer sum is worth besides the weight scale."""
         input_scale = 1.0 if self.synapse.input_scale is None else float(self.synapse.input_scale)

@@ -25,11 +25,12 @@ from spikequant.nn.loop import States, add_per_step, torch_noise
 from spikequant.nn.neuron import Neuron, over_features, run_neuron
 from spikequant.nn.synapse import Link
 from spikequant.nn.torch_ops import TorchOps
-from spikequant.quantizers import round_ste
+from spikequant.quantizers import floor_ste, round_ste
 
 LEAST_FRACTION_BITS = 4
 SPARE_FRACTION_BITS = 4
 FINE_BITS = 8
+RATIO_BITS = 6
 MOST_FRACTION_BITS = 24
 WIDE_FRACTION_BITS = 8
 DEFAULT_LIMIT = 8.0
@@ -166,6 +167,7 @@ class QuantizedNeuron(nn.Module):
                 wide = float(self.get_buffer(f"{state}_limit")) == 0.0
                 finest = -WIDE_FRACTION_BITS if wide else int(wanted_exponent(self, state, register, scale).min())
                 need = max(need, bits - finest)
+            need = max([need, *(RATIO_BITS - int(floor_ste(torch.log2(r.min()))) for r in self._ratios(scale))])
         spare = max(need, fine + SPARE_FRACTION_BITS)
         for bits in (spare, need) if asked is None else (asked,):
             self.fraction_bits = min(bits, MOST_FRACTION_BITS)
@@ -178,6 +180,11 @@ class QuantizedNeuron(nn.Module):
                 "at full reach and fineness"
             ]
         return []
+
+    def _ratios(self, scale: Tensor) -> list[Tensor]:
+        """Scales of the branches that do not share the first one's, in its units."""
+        parts = [branch for branch in self.branches[1:] if not branch.shared]
+        return [torch.where(branch.constant_channels(), 1.0, branch.scale() / scale) for branch in parts]
 
     def _fine_fraction_bits(self, scale: Tensor) -> int:
         """Fraction bits that make one LSB at most 1/256 of the threshold: bias and threshold keep their place."""
@@ -208,6 +215,14 @@ class QuantizedNeuron(nn.Module):
         """Store the integers for good; returns the proven widths."""
         with torch.no_grad():
             found = self.integers()
+        lost = [
+            (gain == 0) & ~branch.constant_channels() for branch, gain in zip(self.branches, found.gains, strict=True)
+        ]
+        if any(bool(channels.any()) for channels in lost):
+            raise WidthError(
+                "one input of this neuron layer is so much finer than another that its integer gain is 0; "
+                "use more fraction bits, or weights of similar width on all paths"
+            )
         bounds = self.prove(found, reach=True)
         for name, value in found.params.items():
             self.register_buffer(f"int_{name}", value.detach().to(torch.int64))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikequant.law.errors import NotFrozen, Unsupported
+from spikequant.law.errors import DataError, NotFrozen, Unsupported
 from spikequant.law.formats import IntFormat
 from spikequant.nn.torch_ops import encode_ste
 from spikequant.quantizers import Quantizer, round_ste
@@ -71,8 +71,11 @@ class Synapse(nn.Module):
         self.register_buffer("input_std", None)
         self.input_bound = 1
         self.input_limit: float | None = None
+        self.checks_input = False
         self.readout_bits = 0
         self.watch: list[Tensor] | None = None
+        if quantizer.rounding == "stochastic":
+            self.register_buffer("noise_step", torch.zeros((), dtype=torch.int64))
         self._cache: dict[str, Any] = {}
         self._fit_scale()
 
@@ -155,7 +158,9 @@ class Synapse(nn.Module):
     def _noise(self) -> Tensor | None:
         if self.quantizer.rounding != "stochastic":
             return None
-        generator = torch.Generator().manual_seed(self.weight._version)
+        if self.training:
+            self.get_buffer("noise_step").add_(1)
+        generator = torch.Generator().manual_seed(int(self.get_buffer("noise_step")))
         return torch.rand(self.weight.shape, generator=generator).to(self.weight)
 
     def channel_scale(self) -> Tensor:
@@ -204,10 +209,20 @@ class Synapse(nn.Module):
         if self.input_scale is not None:
             assert self.input_format is not None
             return encode_ste(x, self.input_scale, self.input_format.min, self.input_format.max)
+        if self.checks_input and not self.training:
+            self._check_counts(x)
         if self.unit != 1.0:
             x = x / self.unit
             return x if self.training else round_ste(x, "half_even")
         return x
+
+    def _check_counts(self, x: Tensor) -> None:
+        """The proofs hold for the whole numbers that the example promised."""
+        if bool(((x < 0) | (x > self.input_bound) | (x != x.to(torch.int64))).any()):
+            raise DataError(
+                f"the example input was whole numbers from 0 to {self.input_bound}, these data go from "
+                f"{float(x.min()):g} to {float(x.max()):g}; quantize the model with an example of the real data"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Integer sums in accumulator LSBs when linked, real currents when not."""
@@ -260,10 +275,16 @@ class Synapse(nn.Module):
 
     def linear_map(self, x: Tensor, codes: Tensor) -> Tensor:
         """The plain linear map with any weights."""
-        if self.kind == "linear":
-            return F.linear(x, codes)
-        function = F.conv1d if self.weight.dim() == 3 else F.conv2d
-        return function(x, codes, None, self.stride, self.padding, self.dilation, self.groups)
+        with torch.autocast(x.device.type, enabled=False):  # half precision would round the sums
+            if self.kind == "linear":
+                return F.linear(x, codes)
+            function = F.conv1d if self.weight.dim() == 3 else F.conv2d
+            return function(x, codes, None, self.stride, self.padding, self.dilation, self.groups)
+
+    def train(self, mode: bool = True) -> Synapse:
+        """Set the mode; codes are computed anew, also after weights were changed behind autograd's back."""
+        self._cache = {}
+        return super().train(mode)
 
     def extra_repr(self) -> str:
         """Shape and quantizer, for printing."""

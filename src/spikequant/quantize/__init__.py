@@ -1,11 +1,12 @@
 """The verbs: `quantize_`, `calibrate`, `freeze`, `lower`, `verify`."""
 
+from spikequant.nn.reset import reset_states as reset
 from spikequant.quantize.calibrate import CalibrationReport, calibrate
 from spikequant.quantize.dress import quantize_
 from spikequant.quantize.freeze import FreezeReport, freeze
 from spikequant.quantize.lower import lower
 from spikequant.quantize.report import QuantizedRow, QuantizeReport
-from spikequant.quantize.verify import Difference, VerifyReport, reset, verify
+from spikequant.quantize.verify import Difference, VerifyReport, verify
 
 __all__ = [
     "CalibrationReport",

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from spikequant.law.errors import DataError, NotFrozen
 from spikequant.nn import QuantizedNeuron, Register, Synapse
+from spikequant.nn.reset import reset_states as reset
 from spikequant.quantize.scales import refine_scale
-from spikequant.quantize.verify import reset
 
 CANDIDATES = ("toward_zero", "floor", "half_up", "half_even", "stochastic")
 REACHES = (1.0, 2.0)
@@ -136,6 +136,15 @@ def _inputs(batches: Iterable[Any], most: int | None) -> list[Tensor]:
 
 def _fit_input(synapses: list[Synapse], inputs: list[Tensor]) -> None:
     for synapse in synapses:
+        if (
+            synapse.input_format is not None
+            and not synapse.input_format.signed
+            and any(bool((x < 0).any()) for x in inputs)
+        ):
+            raise DataError(
+                "calibrate: the data hold negative values, the example input did not; "
+                "quantize the model with an example of the real data"
+            )
         if synapse.input_scale is not None and synapse.input_limit is None:
             synapse.set_input_limit(max(float(x.abs().max()) for x in inputs))
 

@@ -9,7 +9,6 @@ from spikequant.law.errors import PlanError
 from spikequant.nn import STATEFUL, Neuron, NeuronChoice, Register
 from spikequant.plan import LayerPlan, Plan, StateRole, TensorRole
 from spikequant.quantize.groups import WEIGHTED, module_of
-from spikequant.quantizers import quantizer_from_dict
 
 WIDE_STATE_BITS = 20
 
@@ -27,6 +26,11 @@ def check_plan(plan: Plan, graph: Graph, model: nn.Module) -> None:
                 f"plan: the rule {rule.match!r} is never used; rules above it match all of its layers first"
             )
         kinds = {"weight": WEIGHTED, "bias": WEIGHTED, "input": WEIGHTED}
+        if rule.input is not None and not any(_reads_input(graph, p) for p in mine):
+            raise PlanError(
+                f"plan: the role 'input' of the rule {rule.match!r} applies to none of {', '.join(mine)}; "
+                "only a layer that reads the network's input has one"
+            )
         for role in rule.asked():
             if not any(isinstance(layers[p], kinds.get(role, STATEFUL)) for p in mine):
                 raise PlanError(
@@ -34,9 +38,21 @@ def check_plan(plan: Plan, graph: Graph, model: nn.Module) -> None:
                 )
 
 
+def _reads_input(graph: Graph, path: str) -> bool:
+    """Whether a layer is fed by the network's input, through nothing that has neurons or weights."""
+    name = next(n.inputs[0].source for n in graph.nodes if n.path == path)
+    while graph.node(name).kind in ("reshape", "module") and graph.node(name).inputs:
+        if graph.node(name).per_step and graph.node(name).kind == "module":
+            break
+        name = graph.node(name).inputs[0].source
+    return graph.node(name).kind == "input"
+
+
 def _register(role: StateRole | None, *, attach_default: bool = False) -> Register | None:
     if role is None:
         return None
+    if role.signed and role.bits == 1:
+        raise PlanError("a signed state of 1 bit holds only -1 and 0; set signed = false, or give it 2 bits")
     return Register(
         bits=role.bits,
         signed=role.signed,
@@ -57,7 +73,9 @@ def neuron_choice(plan: LayerPlan, source: Neuron, bias: TensorRole | None, wher
     leak = plan.leak
     leak_quantizer = None
     if leak is not None and leak.quantizer is not None:
-        leak_quantizer = quantizer_from_dict({"name": leak.quantizer, **leak.options})
+        leak_quantizer = TensorRole(quantizer=leak.quantizer, options=leak.options).build(f"{where}.leak")
+    elif leak is not None and leak.options:
+        raise PlanError(f"{where}.leak: options {leak.options} without a quantizer to take them")
     return NeuronChoice(
         membrane=membrane,
         current=(current or Register(bits=membrane.bits if plan.membrane else WIDE_STATE_BITS, asked=False))

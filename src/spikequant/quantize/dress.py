@@ -22,7 +22,7 @@ from spikequant.nn import (
     Synapse,
 )
 from spikequant.nn.integers import leak_bits
-from spikequant.plan import LayerPlan, Plan, StateRole
+from spikequant.plan import InputRole, LayerPlan, Plan
 from spikequant.quantize.choices import check_plan, neuron_choice
 from spikequant.quantize.groups import NORMALIZING, WEIGHTED, Path, Structure, module_of, structure
 from spikequant.quantize.report import QuantizedRow, QuantizeReport
@@ -114,6 +114,11 @@ def check_finite(model: nn.Module, example_input: Tensor) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers(), ("example_input", example_input)):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise DataError(f"{name} holds NaN or infinite values; expected finite numbers (did the training diverge?)")
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise DataError(
+                f"{name} is {parameter.dtype}; spikequant quantizes float32 models, call model.float() first"
+            )
 
 
 def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: Tensor) -> None:
@@ -130,6 +135,11 @@ def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: 
             f"channels on the last of the axes {graph.node(neuron).shape}; give the neuron one value for all"
         )
     per_tensor = source.spec.output == "state"
+    if per_tensor and any(path.norm is not None for path in paths):
+        raise Unsupported(
+            f"{graph.node(neuron).path}: batch norm in front of a readout gives every channel a scale of its own, "
+            "and a readout across channels needs one; fold it into the layer's weights first"
+        )
     synapses = [_dress_synapse(work, p.synapse, example, per_channel=not per_tensor) for p in paths]
     bias = next((work.layer(p.synapse).bias for p in paths if work.layer(p.synapse).bias is not None), None)
     choice = neuron_choice(work.layer(neuron), source, bias, graph.node(neuron).path)
@@ -146,6 +156,14 @@ def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: 
     work.notes += quantized.choose_fraction_bits(work.plan.fraction_bits, graph.node(neuron).path)
     replace_module(model, graph.node(neuron).path, quantized)
     _report_neuron(work, neuron, quantized)
+
+
+def _only_reshaped(work: _Dresser, name: str) -> bool:
+    """Whether a value is the network's input, at most reshaped."""
+    node = work.found.graph.node(name)
+    while node.kind == "reshape":
+        node = work.found.graph.node(node.inputs[0].source)
+    return node.kind == "input"
 
 
 def _is_linear(work: _Dresser, paths: tuple[Path, ...]) -> bool:
@@ -165,6 +183,7 @@ def _dress_synapse(work: _Dresser, name: str, example: Tensor, *, per_channel: b
         synapse.bias_quantizer = plan.bias.build(f"{node.path}.bias")
     flow = work.found.flows[node.inputs[0].source]
     synapse.unit, synapse.input_bound = float(flow.unit), flow.bound
+    synapse.checks_input = flow.domain == "spikes" and _only_reshaped(work, node.inputs[0].source)
     if flow.domain == "analog":
         _dress_input(work, synapse, plan, example)
     elif plan.input is not None and work.found.graph.node(node.inputs[0].source).kind == "input":
@@ -181,7 +200,7 @@ def _has_norm(work: _Dresser, synapse: str) -> bool:
 
 def _dress_input(work: _Dresser, synapse: Synapse, plan: LayerPlan, example: Tensor) -> None:
     """DESIGN rule 9: one scale for the input; normalization folds."""
-    role = plan.input or StateRole(bits=INPUT_BITS, signed=bool((example < 0).any()), rounding="half_even")
+    role = plan.input or InputRole(bits=INPUT_BITS)
     signed = role.signed and bool((example < 0).any())
     synapse.input_format = IntFormat(bits=role.bits, signed=signed, narrow=signed)
     synapse.input_bound = synapse.input_format.max

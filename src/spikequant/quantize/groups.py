@@ -104,6 +104,10 @@ def _flow(node: GraphNode, graph: Graph, model: nn.Module, flows: dict[str, Flow
         return Flow("current", bound=0)
     if isinstance(module, STATEFUL):
         spec: Any = getattr(module, "real_spec", None) or module.spec
+        if spec.output == "state" and graph.consumers(node.name):
+            raise Unsupported(
+                f"{node.path}: a neuron whose membrane leaves it can only be the last layer of the network"
+            )
         return Flow("spikes", bound=spec.spikes_max)
     if isinstance(module, NORMALIZING):
         return _norm_flow(node, first, graph, model)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from spikequant.nn import Synapse
-from spikequant.quantize.verify import reset
+from spikequant.nn.reset import reset_states as reset
 
 FACTORS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2)
 MOST_ROWS = 512

@@ -16,6 +16,7 @@ from spikequant.law.errors import DataError, MismatchError
 from spikequant.law.formats import IntArray
 from spikequant.law.network import IntNet
 from spikequant.nn import ENCODERS, QuantizedNeuron, Synapse
+from spikequant.nn.reset import reset_states as reset
 from spikequant.readers import golden
 
 
@@ -63,6 +64,8 @@ def verify(model: nn.Module, net: IntNet, inputs: Tensor, *, raise_on_difference
         MismatchError: they differ; the message names the first difference.
         DataError: `inputs` do not fit the network.
     """
+    if not bool(torch.isfinite(inputs).all()):
+        raise DataError("the inputs hold NaN or infinite values; remove them first")
     graph = capture(model, inputs)
     codes = network_input(model, net, inputs, graph)
     expected = golden.run(net, codes)
@@ -99,8 +102,6 @@ def verify(model: nn.Module, net: IntNet, inputs: Tensor, *, raise_on_difference
 def network_input(model: nn.Module, net: IntNet, inputs: Tensor, graph: Graph) -> IntArray:
     """The input of the golden model for an input of the torch model: encoded, time first."""
     encoders = [m for m in model.modules() if isinstance(m, ENCODERS)]
-    if not bool(torch.isfinite(inputs).all()):
-        raise DataError("the inputs hold NaN or infinite values; remove them first")
     with torch.no_grad():
         x = encoders[0](inputs) if encoders else inputs
     if graph.input_layout == "batch_first":
@@ -209,10 +210,3 @@ def _check_scores(net: IntNet, expected: golden.Run, result: Tensor) -> None:
             f"the decoder {net.decoder.name} of the network does not give the model's output; "
             f"shapes {wanted.shape} and {got.shape}"
         )
-
-
-def reset(model: nn.Module) -> None:
-    """Forget the states of all single-step neurons."""
-    for module in model.modules():
-        if hasattr(module, "step_mode") and hasattr(module, "reset"):
-            module.reset()  # type: ignore[operator]  # hasattr narrows to Tensor | Module

@@ -1,0 +1,12 @@
+"""Put a whole model to rest."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def reset_states(model: nn.Module) -> None:
+    """Forget the state of every single-step neuron and delay of `model`."""
+    for module in model.modules():
+        if hasattr(module, "step_mode") and hasattr(module, "reset"):
+            module.reset()  # type: ignore[operator]
