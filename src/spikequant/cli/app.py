@@ -56,7 +56,7 @@ def demo_table(result: DemoResult) -> Table:
     table = Table(title="scikit-learn digits, 360 test images, T = 8", caption=(
         f"EMD floor: {first.floor:.4f} between two halves of the data, {result.seed_floor:.4f} between two float seeds"
     ))  # fmt: skip
-    for name in ("network", "accuracy", "change (95 %)", "EMD", "dead", "memory", "SynOps"):
+    for name in ("network", "accuracy", "change", "EMD", "dead", "memory", "SynOps"):
         table.add_column(name, justify="left" if name == "network" else "right")
     side = first.reference
     dead = f"{_reference_dead(result.rows[0]):.1%}"

@@ -85,12 +85,12 @@ def run_demo(*, seed: int = 0, console: Console | None = None, quiet: bool = Fal
     reference, other = (_train_float(train, seed + k, quiet) for k in (0, 1))
     console.print("2/4  quantize after training: 4-bit weights, 8-bit membranes")
     ptq_plan = Plan.uniform(weight_bits=4, membrane_bits=8, membrane_signed=False)
-    ptq = _row("W4/U8 after training", reference, ptq_plan, train, test, example, epochs=0, quiet=quiet)
+    ptq = _row("W4/U8 PTQ", reference, ptq_plan, train, test, example, epochs=0, quiet=quiet)
     console.print("3/4  quantize in training: 2-bit weights, 4-bit membranes")
     qat_plan = Plan.uniform(
         weight_bits=2, weight_quantizer="lsq", membrane_bits=4, membrane_signed=False, membrane_rounding="half_up"
     )
-    qat = _row("W2/U4 in training", reference, qat_plan, train, test, example, epochs=QAT_EPOCHS, quiet=quiet)
+    qat = _row("W2/U4 QAT", reference, qat_plan, train, test, example, epochs=QAT_EPOCHS, quiet=quiet)
     console.print("4/4  done: both networks are integers, equal to the simulation spike by spike")
     return DemoResult(
         rows=(ptq, qat),
