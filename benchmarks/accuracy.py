@@ -202,9 +202,9 @@ def table_row(name: str, method: Method, rows: list[dict]) -> str:
 
 NOTES = """## Goals that were missed, and what to try next
 
-- MNIST float >= 99.0 %: 98.96 % over three seeds. Training accuracy is 99.7 %: the network overfits in five epochs without
-  augmentation. Next: shifts by one pixel, or dropout in front of the readout.
-- Fashion-MNIST W2/U4 within 1.0 points: -1.13 on the one seed that was run (three epochs of training at two bits). Next: more
+- MNIST float >= 99.0 %: 98.96 % over three seeds. Training accuracy is 99.7 %: the network overfits in five
+  epochs without augmentation. Next: shifts by one pixel, or dropout in front of the readout.
+- Fashion-MNIST W2/U4 within 1.0 points: -1.13 on the one seed that was run (three epochs at two bits). Next: more
   epochs, the first layer at four bits (it alone costs half a point at four bits), distillation from the float network.
 - Three seeds on every row: the column `seeds` says how many there are; a row of one seed has no interval.
 """
