@@ -341,8 +341,9 @@ def test_leaks_that_need_no_multiple():
     first, last = lif_leak_first().replace(v=V8, leak=leak), lif_leak_last().replace(v=V8, leak=leak)
     rounded = first.replace(leak=dataclasses.replace(leak, rounding="floor"))
     for spec in (last, rounded, first.replace(leak=Leak(form="shift"))):
-        net(INPUT, FC, neuron(spec, params))
-    net(INPUT, FC, neuron(first, {**params, **ints(v_load=8, v_shift=3)}))
+        assert net(INPUT, FC, neuron(spec, params)).neurons[0].spec == spec
+    whole = {**params, **ints(v_load=8, v_shift=3)}
+    assert net(INPUT, FC, neuron(first, whole)).neurons[0].params["v_load"] == 8
 
 
 def test_pooled_shapes():

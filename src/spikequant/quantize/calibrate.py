@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from spikequant.law.errors import DataError, NotFrozen
 from spikequant.nn import QuantizedNeuron, Register, Synapse
 from spikequant.nn.reset import reset_states as reset
-from spikequant.quantize.scales import refine_scale
+from spikequant.quantize.scales import flows_into, refine_scale
 
 CANDIDATES = ("toward_zero", "floor", "half_up", "half_even", "stochastic")
 REACHES = (1.0, 2.0)
@@ -163,16 +163,7 @@ def _first_samples(inputs: list[Tensor]) -> list[Tensor]:
 def _refit_norms(model: nn.Module, neuron: QuantizedNeuron, inputs: list[Tensor]) -> None:
     """Measure the batch norms of one group on what its settled predecessors give them."""
     for norm in [branch.norm for branch in neuron.branches if branch.norm is not None]:
-        seen: list[Tensor] = []
-        handle = norm.register_forward_pre_hook(lambda _m, args, seen=seen: seen.append(args[0]))
-        try:
-            for x in inputs:
-                reset(model)
-                model(x)
-        finally:
-            handle.remove()
-            reset(model)
-        norm.refit(seen)
+        norm.refit([x for batch in flows_into(model, norm, inputs) for x in batch])
     neuron.prove(neuron.integers())
 
 
@@ -226,19 +217,8 @@ def _rate_error(rates: Tensor, wide: Tensor) -> float:
 
 def _record(model: nn.Module, neuron: QuantizedNeuron, inputs: list[Tensor]) -> list[Tensor]:
     """What flows into a layer, ``[T, N, ...]`` per batch; single steps are put in a row."""
-    seen: list[Tensor] = []
-    handle = neuron.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
-    currents = []
-    try:
-        for x in inputs:
-            seen.clear()
-            reset(model)
-            model(x)
-            currents.append(seen[0] if neuron.step_mode == "m" else torch.stack(seen))
-    finally:
-        handle.remove()
-        reset(model)
-    return currents
+    batches = flows_into(model, neuron, inputs)
+    return [batch[0] if neuron.step_mode == "m" else torch.stack(batch) for batch in batches]
 
 
 def _alone(neuron: QuantizedNeuron, currents: list[Tensor], register: Register, limit: float) -> Tensor:

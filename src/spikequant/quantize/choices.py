@@ -48,7 +48,7 @@ def _reads_input(graph: Graph, path: str) -> bool:
     return graph.node(name).kind == "input"
 
 
-def _register(role: StateRole | None, *, attach_default: bool = False) -> Register | None:
+def _register(role: StateRole | None) -> Register | None:
     if role is None:
         return None
     if role.signed and role.bits == 1:

@@ -44,15 +44,22 @@ def refine_scale(model: nn.Module, synapse: Synapse, inputs: list[Tensor]) -> No
 
 def _what_flows_in(model: nn.Module, synapse: Synapse, inputs: list[Tensor]) -> Tensor:
     """Integer inputs of a layer as ``[rows, ...]``, at most `MOST_ROWS` of them, evenly taken."""
-    seen: list[Tensor] = []
-    handle = synapse.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+    seen = [x for batch in flows_into(model, synapse, inputs) for x in batch]
+    features = synapse.weight.dim() - 1 if synapse.kind == "conv" else 1
+    rows = torch.cat([x.reshape(-1, *x.shape[-features:]) for x in seen])
+    return synapse.integer_input(rows[:: max(1, len(rows) // MOST_ROWS)])
+
+
+def flows_into(model: nn.Module, module: nn.Module, inputs: list[Tensor]) -> list[list[Tensor]]:
+    """What `module` is called with, per batch one tensor for every call (one per step in a loop over time)."""
+    seen: list[list[Tensor]] = []
+    handle = module.register_forward_pre_hook(lambda _m, args: seen[-1].append(args[0]))
     try:
         for x in inputs:
             reset(model)
+            seen.append([])
             model(x)
     finally:
         handle.remove()
         reset(model)
-    features = synapse.weight.dim() - 1 if synapse.kind == "conv" else 1
-    rows = torch.cat([x.reshape(-1, *x.shape[-features:]) for x in seen])
-    return synapse.integer_input(rows[:: max(1, len(rows) // MOST_ROWS)])
+    return seen

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from spikequant.law.errors import DataError, Unsupported
+from spikequant.law.errors import DataError
 from spikequant.law.formats import IntArray
 from spikequant.law.network import (
     Decoder,
@@ -257,4 +257,4 @@ APPLY: Mapping[type, Callable[[Any, list[IntArray]], IntArray]] = {
     MatmulNode: _matmul,
 }
 
-__all__ = ["Run", "Unsupported", "check_codes", "decode", "encode", "run"]
+__all__ = ["Run", "check_codes", "decode", "encode", "run"]
