@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check -c constraint
 TORCH_STAYED := import importlib.metadata as m; v = m.version("torch").split("+")[0]; \
 	assert v == "$(TORCH)", f"torch {v} was installed, constraints.txt says $(TORCH)"
 
-.PHONY: demo test check conformance bench clean
+.PHONY: demo test check optional conformance bench docs clean
 
 demo: $(VENV)/.stamp-core
 	$(BIN)/spikequant demo --out runs/demo
@@ -20,14 +20,20 @@ check: $(VENV)/.stamp-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-conformance: $(VENV)/.stamp-test
+# The libraries that some tests need; `make test` runs without them, and those tests then skip and say why.
+optional: $(VENV)/.stamp-optional
+
+conformance: $(VENV)/.stamp-optional
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m conformance
 
-bench: $(VENV)/.stamp-test
+bench: $(VENV)/.stamp-optional
 	$(BIN)/python benchmarks/run_all.py
 
+docs: $(VENV)/.stamp-docs
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf runs build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -35,7 +41,7 @@ $(BIN)/python:
 # torch first and alone: what follows must fit it, not the other way round.
 $(VENV)/.stamp-core: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) torch==$(TORCH)
-	$(PIP) -e .
+	$(PIP) -e '.[report]'
 	$(BIN)/python -c '$(TORCH_STAYED)'
 	touch $@
 
@@ -44,3 +50,13 @@ $(VENV)/.stamp-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[test]'
 	$(BIN)/python -c '$(TORCH_STAYED)'
 	touch $(VENV)/.stamp-core $@
+
+$(VENV)/.stamp-optional: $(VENV)/.stamp-test requirements/optional.txt requirements/optional-no-deps.txt
+	$(PIP) -r requirements/optional.txt
+	$(PIP) --no-deps -r requirements/optional-no-deps.txt
+	$(BIN)/python -c '$(TORCH_STAYED)'
+	touch $@
+
+$(VENV)/.stamp-docs: $(VENV)/.stamp-test
+	$(PIP) -e '.[docs]'
+	touch $@
