@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import spikequant as sq
-from spikequant.analyse import memory_rows, observe, paired_difference
+from spikequant.analyse import Comparison, memory_rows, observe, paired_difference
 from spikequant.measure import MemoryRow, emd
 from spikequant.nn import IF, LIF, AdaptiveLIF, CubaLIF
 from spikequant.nn.over_time import OverTime
@@ -277,3 +277,15 @@ def test_a_loop_that_adds_in_place_is_counted_right():
         wanted = net(x).mean(0) / 10
     assert rates.tolist() == pytest.approx(wanted.tolist())
     assert rates.max() <= 1.0
+
+
+def test_a_comparison_survives_its_file(tmp_path):
+    net, data = Layers(), batches()
+    twin = frozen(net, data[0][0], weight_bits=2, membrane_bits=3)
+    found = sq.compare(net, twin, data, other_seed=copy.deepcopy(net))
+    found.save(tmp_path / "run.comparison")
+    again = Comparison.load(tmp_path / "run.comparison")
+    assert again == found
+    for layer, wanted in zip(again.layers, found.layers, strict=True):
+        np.testing.assert_array_equal(layer.rates, wanted.rates, strict=True)
+        np.testing.assert_array_equal(layer.reference_rates, wanted.reference_rates, strict=True)

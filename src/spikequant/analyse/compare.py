@@ -4,109 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikequant.analyse.memory import memory_rows
+from spikequant.analyse.memory import connection_sparsity, memory_rows
 from spikequant.analyse.probe import Observation, observe
+from spikequant.analyse.records import AnnBaseline, Comparison, LayerBehaviour, LayerOperations, Side
 from spikequant.law.errors import DataError
 from spikequant.measure import (
     dead_share,
     emd,
-    flash_bits,
+    energy_pj,
     matched_l1,
-    network_emd,
-    network_emd_weighted,
     ram_bits,
     saturated_share,
     silent_share,
-    total_synops,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerBehaviour:
-    """Firing of one layer in both networks; ``floor`` is the EMD between two halves of the data."""
-
-    layer: str
-    neurons: int
-    emd: float
-    floor: float
-    matched_l1: float
-    rate: float
-    reference_rate: float
-    dead: float
-    reference_dead: float
-    silent: float
-    saturated: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """Figures of one of the two networks; operations are per sample."""
-
-    accuracy: float
-    flash_bytes: float
-    ram_bytes: float
-    effective_acs: float
-    effective_macs: float
-    dense: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Reference against quantized network on the same data.
-
-    ``difference`` is the change of accuracy in points with its paired 95 % interval
-    (normal approximation of the per-sample differences).
-    """
-
-    reference: Side
-    quantized: Side
-    samples: int
-    difference: float
-    interval: float
-    layers: tuple[LayerBehaviour, ...]
-
-    @property
-    def emd(self) -> float:
-        """Mean over layers."""
-        return network_emd({layer.layer: layer.emd for layer in self.layers})
-
-    @property
-    def emd_weighted(self) -> float:
-        """Mean over neurons."""
-        neurons = {layer.layer: layer.neurons for layer in self.layers}
-        return network_emd_weighted({layer.layer: layer.emd for layer in self.layers}, neurons)
-
-    @property
-    def floor(self) -> float:
-        """Mean over layers of the EMD between two halves of the data."""
-        return network_emd({layer.layer: layer.floor for layer in self.layers})
-
-    @property
-    def dead(self) -> float:
-        """Share of neurons with a rate below 0.05, over the whole network."""
-        return sum(layer.dead * layer.neurons for layer in self.layers) / sum(layer.neurons for layer in self.layers)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "samples": self.samples,
-            "difference_points": self.difference,
-            "interval_points": self.interval,
-            "emd": self.emd,
-            "emd_weighted": self.emd_weighted,
-            "emd_floor": self.floor,
-            "dead": self.dead,
-            "reference": self.reference.__dict__,
-            "quantized": self.quantized.__dict__,
-            "layers": [layer.__dict__ for layer in self.layers],
-        }
 
 
 def paired_difference(reference: np.ndarray, other: np.ndarray) -> tuple[float, float]:
@@ -121,8 +36,26 @@ def paired_difference(reference: np.ndarray, other: np.ndarray) -> tuple[float, 
     return float(d.mean()), float(1.96 * d.std(ddof=1) / math.sqrt(len(d))) if len(d) > 1 else float("nan")
 
 
-def compare(reference: nn.Module, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Comparison:
+def compare(
+    reference: nn.Module,
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    other_seed: nn.Module | None = None,
+    ann: AnnBaseline | None = None,
+    raster_sample: int = 0,
+    dead_below: float = 0.05,
+) -> Comparison:
     """Run both networks over `batches` (a re-iterable with a fixed order) and compare.
+
+    Args:
+        reference: the network before quantization.
+        model: the same network after `quantize_`.
+        batches: ``(input, target)``.
+        other_seed: a float network of another seed: gives the seed floor of the EMD.
+        ann: a same-bits network without spikes (`ann_baseline`), to be kept beside them.
+        raster_sample: the sample whose spikes are kept, counted from 0.
+        dead_below: rate under which a neuron counts as dead.
 
     Raises:
         DataError: the two networks have different neuron layers, or the data changed between the passes.
@@ -137,18 +70,24 @@ def compare(reference: nn.Module, model: nn.Module, batches: Iterable[tuple[Tens
         raise DataError(
             "compare: the targets changed between the two passes; use batches in a fixed order (shuffle=False)"
         )
+    other = None if other_seed is None else observe(other_seed, batches, operations=False)
     difference, interval = paired_difference(before.right, after.right)
     return Comparison(
         reference=_side(reference, before),
         quantized=_side(model, after),
         samples=len(before.right),
+        steps=before.steps,
         difference=difference,
         interval=interval,
-        layers=tuple(_layer(path, before, after) for path in before.firing),
+        layers=tuple(_layer(path, before, after, other, dead_below) for path in before.firing),
+        dead_below=dead_below,
+        ann=ann,
     )
 
 
-def _layer(path: str, before: Observation, after: Observation) -> LayerBehaviour:
+def _layer(
+    path: str, before: Observation, after: Observation, other: Observation | None, dead_below: float
+) -> LayerBehaviour:
     r, s = before.firing[path].rates(), after.firing[path].rates()
     floor = float("nan")
     if before.firing[path].batches > 1:
@@ -158,25 +97,41 @@ def _layer(path: str, before: Observation, after: Observation) -> LayerBehaviour
         neurons=len(r),
         emd=emd(r, s),
         floor=floor,
+        seed_floor=None if other is None else emd(r, other.firing[path].rates()),
         matched_l1=matched_l1(r, s),
         rate=float(s.mean()),
         reference_rate=float(r.mean()),
-        dead=dead_share(s),
-        reference_dead=dead_share(r),
+        dead=dead_share(s, dead_below),
+        reference_dead=dead_share(r, dead_below),
         silent=silent_share(s),
+        reference_silent=silent_share(r),
         saturated=saturated_share(s),
+        reference_saturated=saturated_share(r),
+        rates=s.astype(np.float32),
+        reference_rates=r.astype(np.float32),
     )
 
 
 def _side(model: nn.Module, seen: Observation) -> Side:
-    rows = memory_rows(model, seen.shapes)
-    total = total_synops(counter.count() for counter in seen.operations.values())
+    rows = tuple(memory_rows(model, seen.shapes))
     samples = len(seen.right)
+    counts = {path: counter.count().per(samples) for path, counter in seen.operations.items()}
+    operations = tuple(
+        LayerOperations(layer=p, effective_acs=c.effective_acs, effective_macs=c.effective_macs, dense=c.dense)
+        for p, c in counts.items()
+    )
+    emitted = sum(float(f.rates().sum()) for f in seen.firing.values())
+    widths = {row.layer: row.bits for row in rows if row.role == "weight"}
     return Side(
         accuracy=float(seen.right.mean()),
-        flash_bytes=flash_bits(rows) / 8,
-        ram_bytes=ram_bits(rows) / 8,
-        effective_acs=total.effective_acs / samples,
-        effective_macs=total.effective_macs / samples,
-        dense=total.dense / samples,
+        memory=rows,
+        operations=operations,
+        energy=energy_pj(
+            sum(row.effective_macs for row in operations),
+            sum(row.effective_acs for row in operations),
+            weight_bits_read=sum(widths[r.layer] * (r.effective_acs + r.effective_macs) for r in operations),
+            state_bits_moved=2 * seen.steps * ram_bits(rows),
+        ),
+        connection_sparsity=connection_sparsity(model),
+        activation_sparsity=1.0 - emitted / sum(len(f.rates()) for f in seen.firing.values()),
     )

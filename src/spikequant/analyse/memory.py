@@ -47,6 +47,17 @@ def memory_rows(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list
     return rows
 
 
+def connection_sparsity(model: nn.Module) -> float:
+    """Share of weights, or codes, that are 0; NeuroBench's definition, unrounded."""
+    zeros = total = 0
+    for module in model.modules():
+        if isinstance(module, (Synapse, *SYNAPSES)):
+            weight = module.codes() if isinstance(module, Synapse) else module.weight
+            zeros += int((weight == 0).sum())
+            total += weight.numel()
+    return zeros / total if total else 0.0
+
+
 def _synapse(path: str, module: Synapse) -> list[MemoryRow]:
     rows = [MemoryRow(path, "weight", module.weight.numel(), module.quantizer.bits)]
     bias = module.readout_bias() if module.link is None else None

@@ -27,6 +27,7 @@ class Observation:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     predictions: list[Tensor] = field(default_factory=list)
     targets: list[Tensor] = field(default_factory=list)
+    steps: int = 0
 
     @property
     def right(self) -> np.ndarray:
@@ -97,6 +98,7 @@ def _flush(found: Observation) -> None:
     for path, parts in steps.items():
         train = np.concatenate(parts)
         found.shapes[path] = train.shape[2:]
+        found.steps = max(found.steps, train.shape[0])
         found.firing.setdefault(path, FiringStatistics(path)).update(train)
     steps.clear()
 

@@ -14,7 +14,15 @@ from spikequant.law.errors import DataError
 
 FLASH_ROLES = ("weight", "scale", "threshold", "reset", "bias", "leak", "codebook")
 """Roles of numbers that are fixed when the network is shipped."""
-RAM_ROLES = ("membrane", "current", "refractory", "adaptive_threshold", "spike_buffer", "delay_line")
+RAM_ROLES = (
+    "membrane",
+    "current",
+    "refractory",
+    "adaptive_threshold",
+    "spike_buffer",
+    "delay_line",
+    "activation",
+)
 """Roles of numbers that the network writes while it runs."""
 
 FP32_MAC_PJ = 4.6
