@@ -181,9 +181,6 @@ def main() -> None:
     text = table()
     print(text)
     if "--write" in sys.argv:
-        head = (
-            "# What other tools offer\n\nAsked of the installed packages by `python benchmarks/peer_facts.py --write`"
-        )
         TARGET.write_text(f"# What other tools offer\n\n{by}; {where}.\n\n{text}\n", encoding="utf-8")
 
 
