@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def run_blocks(page: Path, names: dict[str, Any]) -> None:
-    """Execute every python block of a page in one namespace; tracebacks show lines of the page."""
-    text = page.read_text(encoding="utf-8")
-    blocks = list(re.finditer(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE))
-    assert blocks
-    for found in blocks:
-        first_line = text[: found.start(1)].count("\n")
-        code = compile("\n" * first_line + found[1], str(page), "exec")
-        exec(code, names)
+from tests.docs.pages import ROOT, run_blocks
 
 
 def test_the_quickstart_runs(
