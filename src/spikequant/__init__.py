@@ -21,6 +21,7 @@ _HOMES = {
     "fit": "training",
     "evaluate": "training",
     "compare": "analyse",
+    "export": "readers.export",
     "IntNet": "law.network",
     "SpikequantError": "law.errors",
     "Unsupported": "law.errors",
@@ -76,5 +77,6 @@ if TYPE_CHECKING:
     from spikequant.quantize import quantize_ as quantize_
     from spikequant.quantize import reset as reset
     from spikequant.quantize import verify as verify
+    from spikequant.readers.export import export as export
     from spikequant.training import evaluate as evaluate
     from spikequant.training import fit as fit
