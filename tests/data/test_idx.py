@@ -90,8 +90,8 @@ def test_flipped_byte_in_the_stream(path: Path) -> None:
         (b"\0\0\x0d\1\0\0\0\1\0\0\0\0", "idx type 0x0d"),
         (b"\0\0\x08\0", "incomplete"),
         (b"\0\0\x08\3\0\0\0\1", "incomplete"),
-        (b"\0\0\x08\1\0\0\0\3ab", "3 = 3 values, the file holds 2"),
-        (b"\0\0\x08\1\0\0\0\1ab", "1 = 1 values, the file holds 2"),
+        (b"\0\0\x08\1\0\0\0\3ab", "3 = 3 values, the file holds fewer"),
+        (b"\0\0\x08\1\0\0\0\1ab", "1 = 1 values, the file holds more"),
     ],
 )
 def test_malformed_idx(tmp_path: Path, raw: bytes, message: str) -> None:

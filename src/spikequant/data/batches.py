@@ -47,9 +47,8 @@ class ArrayBatches:
         seed: int = 0,
         scale: float = 1.0,
     ) -> None:
-        _check(x, y, batch_size)
-        if seed < 0:
-            raise DataError(f"a seed is 0 or more, got {seed}")
+        check_order(batch_size, seed)
+        _check(x, y)
         self._x = x
         self._y = y.astype(np.int64)
         self._scale = np.float32(scale)
@@ -75,18 +74,29 @@ class ArrayBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         import torch  # loading digits should not cost an import of torch
 
-        order = np.arange(self.samples)
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, self._epoch]).permutation(self.samples)
+        order = batch_order(self.samples, self.shuffle, self.seed, self._epoch)
         for start in range(0, self.samples, self.batch_size):
             chosen = order[start : start + self.batch_size]
             scaled = self._x[chosen].astype(np.float32) * self._scale
             yield torch.from_numpy(scaled), torch.from_numpy(self._y[chosen])
 
 
-def _check(x: npt.NDArray[Any], y: npt.NDArray[Any], batch_size: int) -> None:
+def batch_order(samples: int, shuffle: bool, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Order of the samples in one pass: as they are, or shuffled by `seed` and `epoch` alone."""
+    if not shuffle:
+        return np.arange(samples)
+    return np.random.default_rng([seed, epoch]).permutation(samples)
+
+
+def check_order(batch_size: int, seed: int) -> None:
+    """Raise `DataError` on a batch size below 1 or a negative seed."""
     if batch_size < 1:
         raise DataError(f"a batch holds at least 1 sample, got batch_size={batch_size}")
+    if seed < 0:
+        raise DataError(f"a seed is 0 or more, got {seed}")
+
+
+def _check(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
     if x.ndim < 1 or y.ndim != 1 or len(x) != len(y):
         raise DataError(f"expected x [N, ...] and y [N]; got x {list(x.shape)} and y {list(y.shape)}")
     if len(y) == 0:

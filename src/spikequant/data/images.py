@@ -40,6 +40,15 @@ class ImageSplit:
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """The labels, under the name that a source of batches has for them."""
+        return self.y
+
+    def take(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """The images at `indices`, ``[n, C, H, W]``."""
+        return self.x[indices]
+
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
