@@ -22,6 +22,7 @@ _HOMES = {
     "evaluate": "training",
     "compare": "analyse",
     "export": "readers.export",
+    "shrink": "shrinking",
     "IntNet": "law.network",
     "SpikequantError": "law.errors",
     "Unsupported": "law.errors",
@@ -78,5 +79,6 @@ if TYPE_CHECKING:
     from spikequant.quantize import reset as reset
     from spikequant.quantize import verify as verify
     from spikequant.readers.export import export as export
+    from spikequant.shrinking import shrink as shrink
     from spikequant.training import evaluate as evaluate
     from spikequant.training import fit as fit

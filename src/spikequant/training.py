@@ -42,6 +42,7 @@ class FitResult:
     """The history of a training, also across resumes."""
 
     epochs: tuple[Epoch, ...] = field(default=())
+    interrupted: bool = False
 
     @property
     def loss(self) -> float:

@@ -21,7 +21,7 @@ RANKS = {
     **dict.fromkeys(("models", "frontends", "capture", "plan", "targets"), 3),
     **dict.fromkeys(("quantize", "training"), 4),
     **dict.fromkeys(("analyse", "learn"), 5),
-    "explore": 6,
+    **dict.fromkeys(("explore", "shrinking"), 6),
     "report": 7,
     "recipes": 8,
     "cli": 9,

@@ -1,0 +1,149 @@
+"""The ladder: which bits are tried, from high to low, and the plan that a rung means for a network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from spikequant.nn import QuantizedNeuron, Synapse
+from spikequant.plan import Plan
+from spikequant.quantize import quantize_
+
+Scheme = Literal["ptq", "qat"]
+WEIGHT_BITS = (8, 6, 4, 3, 2, 1)
+MEMBRANE_BITS = (12, 8, 6, 4, 3, 2)
+INPUT_BITS = 8
+LEAK_BITS = 8
+READOUT_BITS = 8
+"""A readout membrane has at least these: a handful of neurons, and all classes are read off them."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """Weight bits x membrane bits (U: the membrane potential).
+
+    >>> print(Rung(4, 8), Rung(4, 8).below("weight"), Rung(4, 8).below("both"), Rung(1, 2).below("weight"))
+    W4/U8 W3/U8 W3/U6 None
+    """
+
+    weight_bits: int
+    membrane_bits: int
+
+    def __str__(self) -> str:
+        return f"W{self.weight_bits}/U{self.membrane_bits}"
+
+    def below(self, what: Literal["weight", "membrane", "both"]) -> Rung | None:
+        """The next rung with fewer bits of one role, or of both; None at the end of the ladder."""
+        weight = _next(WEIGHT_BITS, self.weight_bits) if what != "membrane" else self.weight_bits
+        membrane = _next(MEMBRANE_BITS, self.membrane_bits) if what != "weight" else self.membrane_bits
+        return None if weight is None or membrane is None else Rung(weight, membrane)
+
+    def is_within(self, other: Rung) -> bool:
+        """Whether it has at most the bits of `other` in both roles."""
+        return self.weight_bits <= other.weight_bits and self.membrane_bits <= other.membrane_bits
+
+
+TOP = Rung(WEIGHT_BITS[0], MEMBRANE_BITS[0])
+
+
+def _next(levels: tuple[int, ...], now: int) -> int | None:
+    return next((bits for bits in levels if bits < now), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """What a network has that a plan can speak of: paths of its layers by role.
+
+    ``feeds`` names the neuron layer behind each weighted layer (a readout without a neuron has none).
+    """
+
+    synapses: tuple[str, ...]
+    reads_input: tuple[str, ...]
+    neurons: tuple[str, ...]
+    readouts: tuple[str, ...]
+    currents: tuple[str, ...]
+    leaks: tuple[str, ...]
+    feeds: Mapping[str, str]
+
+
+def roles_of(model: nn.Module, example_input: Tensor) -> Roles:
+    """The roles of a network, off a copy that is quantized once.
+
+    Raises:
+        SpikequantError: the network has no integer form, as `quantize_` says it.
+    """
+    probe = copy.deepcopy(model)
+    quantize_(probe, Plan.uniform(weight_bits=8, membrane_bits=8), example_input, quiet=True)
+    synapses = {p: m for p, m in probe.named_modules() if isinstance(m, Synapse)}
+    neurons = {p: m for p, m in probe.named_modules() if isinstance(m, QuantizedNeuron)}
+    names = {id(m): p for p, m in neurons.items()}
+    return Roles(
+        synapses=tuple(synapses),
+        reads_input=tuple(p for p, m in synapses.items() if m.input_format is not None),
+        neurons=tuple(p for p, m in neurons.items() if m.real_spec.output == "spike"),
+        readouts=tuple(p for p, m in neurons.items() if m.real_spec.output == "state"),
+        currents=tuple(p for p, m in neurons.items() if m.real_spec.has_current),
+        leaks=tuple(p for p, m in neurons.items() if m.real_spec.leak.form == "multiply"),
+        feeds={p: names[id(m.link.branch.neuron)] for p, m in synapses.items() if m.link is not None},
+    )
+
+
+def plan_for(
+    roles: Roles,
+    rung: Rung,
+    scheme: Scheme,
+    *,
+    relief: Mapping[str, int] | None = None,
+    signed: bool = True,
+    seed: int = 0,
+) -> Plan:
+    """The plan of a rung, one rule per layer, every role that the layer has named.
+
+    Weights: `Uniform` with clipping by squared error after training, `LSQ` in training,
+    `Binary` at one bit.  Membranes (and currents) have the rung's bits; a readout membrane
+    is signed in any case.  The first layer reads 8-bit codes of a real input, leaks are
+    ``k / 2^8`` or shorter.  Thresholds, resets and biases are integers in the
+    accumulator's LSB, as `freeze` makes them.
+
+    Args:
+        roles: of the network.
+        rung: the bits.
+        scheme: ``"ptq"`` or ``"qat"``.
+        relief: other bits for the weights or the membrane of single layers.
+        signed: False drops the sign of spiking membranes, which doubles their fineness.
+        seed: of the noise of stochastic rounding.
+    """
+    given = dict(relief or {})
+    rules: list[dict[str, Any]] = []
+    for path in roles.synapses:
+        rule: dict[str, Any] = {"match": _literally(path), "weight": _weight(given.get(path, rung.weight_bits), scheme)}
+        if path in roles.reads_input:
+            rule["input"] = {"bits": INPUT_BITS}
+        rules.append(rule)
+    for path in (*roles.neurons, *roles.readouts):
+        least = READOUT_BITS if path in roles.readouts else 1
+        bits = max(least, given.get(path, rung.membrane_bits))
+        rule = {"match": _literally(path), "membrane": {"bits": bits, "signed": signed or path in roles.readouts}}
+        if path in roles.currents:
+            rule["current"] = {"bits": bits}
+        if path in roles.leaks:
+            rule["leak"] = {"bits": LEAK_BITS}
+        rules.append(rule)
+    return Plan.from_dict({"rules": rules, "seed": seed})
+
+
+def _weight(bits: int, scheme: Scheme) -> dict[str, Any]:
+    if bits == 1:
+        return {"quantizer": "binary"}
+    if scheme == "qat":
+        return {"quantizer": "lsq", "bits": bits}
+    return {"quantizer": "uniform", "bits": bits, "clipping": "mse"}
+
+
+def _literally(path: str) -> str:
+    """A pattern that matches this path only."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)

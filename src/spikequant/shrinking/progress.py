@@ -1,0 +1,46 @@
+"""What `shrink` shows while it works: the trial, and the training in it with its remaining time."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Show:
+    """A progress display on standard error that disappears when the work is done."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=quiet,
+            transient=True,
+        )
+        self._task = self._progress.add_task("shrink", total=None)
+
+    def __enter__(self) -> Show:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def trial(self, name: str, number: int) -> None:
+        """A trial begins."""
+        self._progress.reset(self._task, total=None, description=f"trial {number + 1}: {name}")
+
+    def tick(self, name: str, done: int, total: int | None) -> None:
+        """A training has done this many batches."""
+        self._progress.update(self._task, description=f"train {name}", completed=done, total=total)
+
+    def say(self, what: str) -> None:
+        """Something else is done."""
+        self._progress.reset(self._task, total=None, description=what)
