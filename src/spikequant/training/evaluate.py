@@ -1,0 +1,101 @@
+"""`evaluate`: accuracy on batches, and how a model is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikequant.capture import LayerwiseRunner, capture
+from spikequant.law.errors import CaptureError, DataError, Unsupported
+from spikequant.nn.reset import reset_states
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+Forward = Callable[[Tensor], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Accuracy over all samples, with the predictions for paired comparisons."""
+
+    accuracy: float
+    samples: int
+    predictions: Tensor
+    targets: Tensor
+
+
+def evaluate(model: nn.Module, batches: Batches) -> Evaluation:
+    """Accuracy of a torch model on ``(input, target)`` batches, in evaluation mode.
+
+    Raises:
+        DataError: no batch, or an output that is not ``[N, classes]``.
+    """
+    run = layerwise(model, batches)
+    was_training = model.training
+    model.eval()
+    predictions, targets = [], []
+    try:
+        with torch.no_grad():
+            for x, y in batches:
+                reset_states(model)
+                output = called(run, x)
+                if output.dim() != 2 or len(output) != len(y):
+                    raise DataError(
+                        f"evaluate: expected scores [N, classes] for {len(y)} targets, got {tuple(output.shape)}"
+                    )
+                predictions.append(output.argmax(-1).cpu())
+                targets.append(y.cpu())
+    finally:
+        model.train(was_training)
+        reset_states(model)
+    if not targets:
+        raise DataError("evaluate: the loader gave no batch; expected at least one (input, target)")
+    p, t = torch.cat(predictions), torch.cat(targets)
+    return Evaluation(accuracy=float((p == t).float().mean()), samples=len(t), predictions=p, targets=t)
+
+
+def layerwise(model: nn.Module, batches: Batches) -> Forward:
+    """What `fit` and `evaluate` call: the model itself, or, if it loops over time, its graph layer by layer.
+
+    A model that cannot be captured, or does one step per call, is called as it is.
+    """
+    if not any(getattr(m, "step_mode", "m") == "s" for m in model.modules()):
+        return model
+    rows = iter(batches)
+    if rows is batches:  # an iterator gives its first batch only once
+        return model
+    first = next(rows, None)
+    if first is None or len(first[0]) < 2:
+        return model
+    try:
+        reset_states(model)
+        runner = LayerwiseRunner(model, capture(model, first[0]))
+    except (CaptureError, Unsupported, RuntimeError):  # a RuntimeError comes again when the model runs
+        return model
+    finally:
+        reset_states(model)
+    return lambda x: runner(x) if runner.fits(x) else model(x)
+
+
+def check_batch(x: Tensor) -> None:
+    """Raise `DataError` on data that hold NaN or infinity: spikes would hide them."""
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        raise DataError(f"a batch of shape {tuple(x.shape)} holds NaN or infinite values; remove them first")
+
+
+def called(run: Forward, x: Tensor) -> Tensor:
+    """The model's output, or a clear word about an input that it cannot take."""
+    check_batch(x)
+    try:
+        return first_output(run(x))
+    except RuntimeError as error:
+        raise DataError(f"the model cannot take an input of shape {tuple(x.shape)}: {error}") from error
+
+
+def first_output(result: Any) -> Tensor:
+    """The output of a model that may return a tuple."""
+    output: Tensor = result[0] if isinstance(result, (tuple, list)) else result
+    return output
