@@ -12,7 +12,7 @@ from spikequant.capture.graph import Graph, GraphEdge, GraphNode, NodeKind, Outp
 from spikequant.capture.layouts import DIVIDES, MULTIPLIES, READS, Layout, Val
 from spikequant.capture.operations import operation, reshape
 from spikequant.law.errors import CaptureError
-from spikequant.nn import ENCODERS, Delay
+from spikequant.nn import DROPOUTS, ENCODERS, STATEFUL, Delay, FoldedNorm, Synapse
 
 
 class Builder:
@@ -155,16 +155,8 @@ class Builder:
             raise self.refuse(call, "is fed by a constant; expected a recorded value")
         val, edge = found[0]
         module = self.modules[path]
-        if hasattr(module, "step_mode") and not isinstance(module, Delay):
-            wanted: Layout = "time" if module.step_mode == "m" else "step"
-            if wanted == "step" and val.layout == "static":
-                val = replace(val, layout="step")
-            if val.layout == "ones" and self.steps == 1:
-                val = replace(val, layout="time")
-            if val.layout != wanted:
-                raise self.refuse(call, f"a neuron in step_mode {module.step_mode!r} was given the layout {val.layout}")
-            features = self.strip(call, wanted, call.shape)
-            return Val(self.add_node("module", path, (edge,), features, call, path=path, alive=True), wanted, features)
+        if isinstance(module, STATEFUL):
+            return self.neuron(call, val, edge)
         if isinstance(module, nn.Flatten):
             return reshape(self, call, val, edge)
         if isinstance(module, Delay):
@@ -172,14 +164,30 @@ class Builder:
         if isinstance(module, ENCODERS):
             features = self.strip(call, "time", call.shape)
             return Val(self.add_node("module", path, (edge,), features, call, path=path, alive=True), "time", features)
-        takes_any = type(module).__name__.startswith(("Dropout", "Identity", "Synapse"))
-        one_axis = val.layout not in ("ones", "batch_time", "time")
-        if not (takes_any or one_axis or (val.layout == "time" and isinstance(module, nn.Linear))):
+        takes_any = isinstance(module, (*DROPOUTS, Synapse, FoldedNorm))
+        over_time = val.layout in ("ones", "time") and (
+            getattr(module, "step_mode", "s") == "m" or isinstance(module, nn.Linear)
+        )
+        if not (takes_any or over_time or val.layout not in ("ones", "batch_time", "time")):
             why = f"takes [N, ...] or [T*N, ...], got the layout {val.layout}; flatten time and batch first"
             raise self.refuse(call, why)
         layout: Layout = "step" if call.per_step and val.layout == "static" else val.layout
         features = self.strip(call, val.layout, call.shape)
         return Val(self.add_node("module", path, (edge,), features, call, path=path), layout, features)
+
+    def neuron(self, call: Call, val: Val, edge: GraphEdge) -> Val:
+        """The spikes that a layer of neurons gives."""
+        path = call.key
+        mode: Any = self.modules[path].step_mode
+        wanted: Layout = "time" if mode == "m" else "step"
+        if wanted == "step" and val.layout == "static":
+            val = replace(val, layout="step")
+        if val.layout == "ones" and self.steps == 1:
+            val = replace(val, layout="time")
+        if val.layout != wanted:
+            raise self.refuse(call, f"a neuron in step_mode {mode!r} was given the layout {val.layout}")
+        features = self.strip(call, wanted, call.shape)
+        return Val(self.add_node("module", path, (edge,), features, call, path=path, alive=True), wanted, features)
 
     # -- the result --------------------------------------------------------------------
 

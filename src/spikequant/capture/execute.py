@@ -68,6 +68,10 @@ class LayerwiseRunner:
             with _multi_step(module):
                 output: Tensor = module(x)
             return output
+        if hasattr(module, "step_mode"):  # a layer that merges time and batch by itself
+            assert module is not None
+            with _multi_step(module):
+                return module(inputs[0]) if node.per_step else module(inputs[0].unsqueeze(0)).squeeze(0)
         if isinstance(module, ENCODERS) or not node.per_step:
             return _apply(node, module, inputs, lead=1)
         steps, batch = inputs[0].shape[:2]

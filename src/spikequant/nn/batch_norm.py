@@ -106,7 +106,7 @@ class FoldedNorm(nn.Module):
     @torch.no_grad()
     def refit(self, seen: Sequence[Tensor]) -> None:
         """Running statistics from what flows in now, with the quantized weights: integer sums, any number of calls."""
-        variance, mean = channel_moments(torch.cat([x.detach() for x in seen]))
+        variance, mean = channel_moments(torch.cat([self._merged(x.detach()) for x in seen]))
         real_variance, real_mean = self._real_moments(variance, mean)
         self._update_running(real_mean, real_variance, 1.0)
 
@@ -122,7 +122,12 @@ class FoldedNorm(nn.Module):
             self._measure(x)
         return x.view_as(x)  # a value of its own, so that a recording sees this layer
 
+    def _merged(self, x: Tensor) -> Tensor:
+        """``[N, C, ...]`` as it is, ``[T, N, C, ...]`` with time and batch in one axis."""
+        return x.flatten(0, 1) if x.dim() > self.branch[0].synapse.weight.dim() else x
+
     def _measure(self, x: Tensor) -> None:
+        x = self._merged(x)
         variance, mean = self._real_moments(*channel_moments(x))
         with torch.no_grad():
             self.num_batches_tracked += 1

@@ -274,7 +274,10 @@ class Synapse(nn.Module):
         return self.linear_map(x - self._over_channels(pad), codes) + self._over_channels(border)
 
     def linear_map(self, x: Tensor, codes: Tensor) -> Tensor:
-        """The plain linear map with any weights."""
+        """The plain linear map with any weights; a convolution takes ``[N, C, ...]`` and ``[T, N, C, ...]``."""
+        if self.kind == "conv" and x.dim() > self.weight.dim():
+            merged = self.linear_map(x.flatten(0, 1), codes)
+            return merged.reshape(*x.shape[:2], *merged.shape[1:])
         with torch.autocast(x.device.type, enabled=False):  # half precision would round the sums
             if self.kind == "linear":
                 return F.linear(x, codes)

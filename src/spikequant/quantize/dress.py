@@ -188,7 +188,8 @@ def _dress_synapse(work: _Dresser, name: str, example: Tensor, *, per_channel: b
         _dress_input(work, synapse, plan, example)
     elif plan.input is not None and work.found.graph.node(node.inputs[0].source).kind == "input":
         work.notes.append(f"{node.path}: the input is whole numbers already; its bits are counted, nothing is rounded")
-    synapse.refit()
+    if synapse.input_std is not None:  # the fit of the constructor did not know the folded weights
+        synapse.refit()
     replace_module(work.model, node.path, synapse)
     _report_synapse(work, node.path, synapse, asked=role is not None)
     return synapse

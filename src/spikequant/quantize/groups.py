@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from spikequant.capture import Graph, GraphEdge, GraphNode
 from spikequant.law.errors import CaptureError, Unsupported
 from spikequant.law.network import common_unit
-from spikequant.nn import DROPOUTS, ENCODERS, NORMS, STATEFUL, SYNAPSES, FoldedNorm, Normalize, Synapse
+from spikequant.nn import DROPOUTS, ENCODERS, NORMS, POOLS, STATEFUL, SYNAPSES, FoldedNorm, Normalize, Synapse
 
 WEIGHTED = (*SYNAPSES, Synapse)
 NORMALIZING = (*NORMS, FoldedNorm)
@@ -197,7 +197,7 @@ def pool_options(node: GraphNode, module: nn.Module, graph: Graph) -> Pooling:
         node.path, module.ceil_mode, getattr(module, "dilation", 1), getattr(module, "count_include_pad", True), axes
     )
     _check_divisor(node.path, getattr(module, "divisor_override", None))
-    return Pooling("max" if "Max" in type(module).__name__ else "sum", kernel, stride, padding)
+    return Pooling("max" if isinstance(module, (nn.MaxPool1d, nn.MaxPool2d)) else "sum", kernel, stride, padding)
 
 
 def functional_pool(node: GraphNode) -> Pooling:
@@ -264,7 +264,7 @@ def _paths(
 
 
 def _is_pool(node: GraphNode, module: nn.Module | None) -> bool:
-    return node.kind == "pool" or (module is not None and "Pool" in type(module).__name__)
+    return node.kind == "pool" or isinstance(module, POOLS)
 
 
 def _path(node: GraphNode, graph: Graph, model: nn.Module, after: tuple[str, ...], delay: int) -> Path:

@@ -27,6 +27,8 @@ from spikequant.quantizers.kl import least_divergence_limit
 
 FakeQuantize = Callable[[Tensor, Tensor], Tensor]
 """``(rows [C, M], limit [C, 1]) -> rows`` as they would come back from the codes."""
+BLOCK = 2**18
+"""Values that a search looks at together: a megabyte, so that its copies of them stay in a processor's cache."""
 
 
 class Clipping(Protocol):
@@ -89,7 +91,7 @@ class PercentileClipping:
 class MSEClipping:
     """``c`` of ``i/grid * max |x|``, ``i = 1 .. grid``, with the least squared error; a tie takes the larger.
 
-    One pass per candidate, all channels at once: the memory is that of a few copies of `x`.
+    One pass per candidate over as many rows as stay in a processor's cache.
     """
 
     grid: int = 100
@@ -101,6 +103,10 @@ class MSEClipping:
 
     def find_limit(self, rows: Tensor, fake_quantize: FakeQuantize, *, magnitudes: int) -> Tensor:
         """Limit of each row with the least squared error."""
+        height = max(1, BLOCK // max(1, rows.shape[1]))
+        return torch.cat([self._block_limit(block, fake_quantize) for block in rows.split(height)])
+
+    def _block_limit(self, rows: Tensor, fake_quantize: FakeQuantize) -> Tensor:
         widest = rows.abs().amax(dim=1, keepdim=True)
         best = widest
         best_error = torch.full_like(widest, torch.inf)
