@@ -40,7 +40,9 @@ def network(kind):
     """Awake networks in two and in one dimension."""
     torch.manual_seed(0)
     if kind == "2d":
-        front = nn.Sequential(Conv(2, 4, 3, padding=1, bias=False), Norm(4), IF(), Pool(2), Conv(4, 4, 3), Norm(4), LIF())
+        front = nn.Sequential(
+            Conv(2, 4, 3, padding=1, bias=False), Norm(4), IF(), Pool(2), Conv(4, 4, 3), Norm(4), LIF()
+        )
         return nn.Sequential(*front, Flat(), nn.Linear(4, 5), LIF(threshold=0.2))
     front = nn.Sequential(Conv1(2, 4, 3, padding=1), Norm1(4), IF(), Average(2), Flat(), nn.Linear(16, 8), Norm1(8))
     return nn.Sequential(*front, LIF(threshold=0.3))

@@ -71,7 +71,8 @@ class LayerwiseRunner:
         if hasattr(module, "step_mode"):  # a layer that merges time and batch by itself
             assert module is not None
             with _multi_step(module):
-                return module(inputs[0]) if node.per_step else module(inputs[0].unsqueeze(0)).squeeze(0)
+                train: Tensor = module(inputs[0] if node.per_step else inputs[0].unsqueeze(0))
+            return train if node.per_step else train.squeeze(0)
         if isinstance(module, ENCODERS) or not node.per_step:
             return _apply(node, module, inputs, lead=1)
         steps, batch = inputs[0].shape[:2]

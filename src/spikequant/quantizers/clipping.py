@@ -104,7 +104,7 @@ class MSEClipping:
     def find_limit(self, rows: Tensor, fake_quantize: FakeQuantize, *, magnitudes: int) -> Tensor:
         """Limit of each row with the least squared error."""
         height = max(1, BLOCK // max(1, rows.shape[1]))
-        return torch.cat([self._block_limit(block, fake_quantize) for block in rows.split(height)])
+        return torch.cat([self._block_limit(block, fake_quantize) for block in torch.split(rows, height)])
 
     def _block_limit(self, rows: Tensor, fake_quantize: FakeQuantize) -> Tensor:
         widest = rows.abs().amax(dim=1, keepdim=True)
