@@ -8,31 +8,49 @@ published, nothing scaled and nothing shuffled.  `ArrayBatches` turns arrays of 
 the batches that the verbs of spikequant take.
 """
 
+from spikequant.data.aedat2 import read_aedat2
 from spikequant.data.batches import ArrayBatches
 from spikequant.data.cifar import load_cifar10, load_cifar100
 from spikequant.data.dataset import Batches, DataSet, Source, Split
 from spikequant.data.digits import load_digits
+from spikequant.data.dvs128 import load_aedat2, load_dvs128_objects
+from spikequant.data.frames import Events
 from spikequant.data.idx import read_idx
 from spikequant.data.images import ImageData, ImageSplit
 from spikequant.data.mnist import load_fashion_mnist, load_mnist
+from spikequant.data.nmnist import load_nmnist
+from spikequant.data.nmnist_events import read_nmnist
+from spikequant.data.nmnist_raw import load_nmnist_raw
 from spikequant.data.places import DATA_VARIABLE
 from spikequant.data.registry import load, names
+from spikequant.data.shd import load_shd, load_shd_train_test
+from spikequant.data.shd_hdf5 import read_shd_hdf5
 
 __all__ = [
     "DATA_VARIABLE",
     "ArrayBatches",
     "Batches",
     "DataSet",
+    "Events",
     "ImageData",
     "ImageSplit",
     "Source",
     "Split",
     "load",
+    "load_aedat2",
     "load_cifar10",
     "load_cifar100",
     "load_digits",
+    "load_dvs128_objects",
     "load_fashion_mnist",
     "load_mnist",
+    "load_nmnist",
+    "load_nmnist_raw",
+    "load_shd",
+    "load_shd_train_test",
     "names",
+    "read_aedat2",
     "read_idx",
+    "read_nmnist",
+    "read_shd_hdf5",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,13 +40,11 @@ def read_sheet(path: Path, tiles: int, *, sha256: str | None = None) -> npt.NDAr
     return np.ascontiguousarray(by_tile).reshape(-1, 3, TILE, TILE)[:tiles]
 
 
-def _pillow(path: Path):  # type: ignore[no-untyped-def]  # Pillow may not be installed
+def _pillow(path: Path) -> Any:
     try:
-        from PIL import Image, features
+        image_library, features = import_module("PIL.Image"), import_module("PIL.features")
     except ImportError as error:
         raise DataError(f"{path}: reading WebP sheets needs Pillow; install it with: pip install pillow") from error
     if not features.check("webp"):
-        raise DataError(
-            f"{path}: this Pillow was built without WebP; install another one, or use the published archive"
-        )
-    return Image
+        raise DataError(f"{path}: this Pillow has no WebP; install another one, or use the published archive")
+    return image_library

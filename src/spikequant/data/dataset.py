@@ -89,7 +89,7 @@ class Batches:
         order = batch_order(self.samples, self.shuffle, self.seed, self._epoch)
         for start in range(0, self.samples, self.batch_size):
             indices = self._split.indices[order[start : start + self.batch_size]]
-            x = self._split.source.take(indices).astype(np.float32, copy=False)
+            x = np.ascontiguousarray(self._split.source.take(indices), np.float32)
             if self._scale != 1:
                 x = x * self._scale
             yield torch.from_numpy(x), torch.from_numpy(self._split.source.labels[indices])

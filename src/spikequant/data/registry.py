@@ -10,8 +10,13 @@ from pathlib import Path
 from spikequant.data.cifar import load_cifar10, load_cifar100
 from spikequant.data.dataset import DataSet
 from spikequant.data.digits import load_digits
+from spikequant.data.download import DOWNLOADS, ensure
+from spikequant.data.dvs128 import load_aedat2, load_dvs128_objects
 from spikequant.data.image_sets import with_validation
 from spikequant.data.mnist import load_fashion_mnist, load_mnist
+from spikequant.data.nmnist import load_nmnist
+from spikequant.data.nmnist_raw import load_nmnist_raw
+from spikequant.data.shd import load_shd, load_shd_train_test
 from spikequant.law.errors import DataError
 
 _DIGITS = tuple("0123456789")
@@ -60,12 +65,45 @@ def _cifar100(request: Request) -> DataSet:
     return with_validation(load_cifar100(request.folder), 5000, class_names=tuple(map(str, range(100))))
 
 
+def _nmnist(r: Request) -> DataSet:
+    return load_nmnist(r.folder, fold=r.fold or 0, steps=r.steps, step_ms=r.step_ms)
+
+
+def _nmnist_raw(r: Request) -> DataSet:
+    return load_nmnist_raw(r.folder, steps=r.steps, step_ms=r.step_ms)
+
+
+def _shd(r: Request) -> DataSet:
+    return load_shd(r.folder, fold=r.fold or 0, steps=r.steps, step_ms=r.step_ms)
+
+
+def _shd_train_test(r: Request) -> DataSet:
+    return load_shd_train_test(r.folder, steps=r.steps, step_ms=r.step_ms)
+
+
+def _dvs128_objects(r: Request) -> DataSet:
+    window = 200 if r.window_ms is None else r.window_ms
+    return load_dvs128_objects(r.folder, window_ms=window, steps=r.steps, step_ms=r.step_ms)
+
+
+def _aedat2(r: Request) -> DataSet:
+    window = 200 if r.window_ms is None else r.window_ms
+    return load_aedat2(r.folder, window_ms=window, steps=r.steps, step_ms=r.step_ms)
+
+
+_TIME = ("steps", "step_ms")
 _REGISTRY = {
     "digits": _Entry("scikit-learn's handwritten digits, 8 x 8; comes with the installation", _digits),
     "mnist": _Entry("MNIST handwritten digits, 28 x 28", _mnist),
     "fashion-mnist": _Entry("Fashion-MNIST clothing, 28 x 28", _fashion_mnist),
     "cifar10": _Entry("CIFAR-10 colour images of 10 things, 32 x 32", _cifar10),
     "cifar100": _Entry("CIFAR-100 colour images of 100 things, 32 x 32", _cifar100),
+    "n-mnist": _Entry("N-MNIST, digits 0 to 7 before an event camera, 4,000 in 5 folds", _nmnist, ("fold", *_TIME)),
+    "n-mnist-raw": _Entry("N-MNIST from its published event files, published split", _nmnist_raw, _TIME),
+    "shd": _Entry("Spiking Heidelberg Digits, the 2,264 test samples in 5 folds", _shd, ("fold", *_TIME)),
+    "shd-train-test": _Entry("Spiking Heidelberg Digits, published split (HDF5 files)", _shd_train_test, _TIME),
+    "dvs128-objects": _Entry("5 objects before a DVS128, cut into windows", _dvs128_objects, ("window_ms", *_TIME)),
+    "aedat2": _Entry("DVS128 recordings of your own, train/<class>.aedat", _aedat2, ("window_ms", *_TIME)),
 }
 
 
@@ -95,7 +133,7 @@ def load(
 
     Event data take `steps` (time steps T) and `step_ms` (length of a step), recordings that
     are cut into samples `window_ms`; data sets split in folds take `fold`, the fold to test on.
-    `download` lets a library fetch missing files into the folder.
+    `download` lets a library fetch missing files into the folder (see `spikequant.data.download`).
 
     Raises:
         DataError: unknown name, an option that this data set does not take, files that are
@@ -114,6 +152,8 @@ def load(
         if getattr(request, option) is not None and option not in ("folder", *entry.options):
             takes = ", ".join(("folder", *entry.options))
             raise DataError(f"{key} has no {option}, got {option}={getattr(request, option)}; it takes {takes}")
+    if download and key in DOWNLOADS:
+        ensure(key, DOWNLOADS[key], folder)
     return entry.load(request)
 
 
