@@ -9,11 +9,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.conformance.networks import make, quantized
 from torch import nn
 
 import spikequant as sq
 from spikequant.analyse import Comparison, memory_rows, observe, paired_difference
-from spikequant.measure import MemoryRow, emd
+from spikequant.analyse.probe import bits_of_data
+from spikequant.capture import capture
+from spikequant.measure import MemoryRow, emd, network_memory
 from spikequant.nn import IF, LIF, AdaptiveLIF, CubaLIF
 from spikequant.nn.over_time import OverTime
 
@@ -97,11 +100,12 @@ def test_memory_of_a_network_counted_by_hand():
     net = Hand()
     comparison = sq.compare(net, frozen(net), [(TRAIN, TARGETS)])
     assert comparison.reference.flash_bytes == 4 * (6 + 2 + 1 + 4)  # weights, bias, threshold, weights
-    assert comparison.reference.ram_bytes == 4 * 2
+    assert comparison.reference.by_role()["membrane"] == 4 * 2
+    assert comparison.reference.ram_bytes == 4 * 2 + 2 / 8 + 3 / 8 + 4 * 2  # and spikes, input, readout
     twin = frozen(net)
-    rows = memory_rows(twin, {"neuron": (2,)})
-    assert MemoryRow("fc1", "weight", 6, 4) in rows
-    assert MemoryRow("fc2", "weight", 4, 4) in rows
+    rows = comparison.quantized.memory
+    assert MemoryRow("fc1", "weight", 6, 4, rows=2) in rows
+    assert MemoryRow("fc2", "weight", 4, 4, rows=2) in rows
     assert MemoryRow("neuron", "membrane", 2, 8) in rows
     params = twin.neuron.frozen_integers().params
 
@@ -109,12 +113,30 @@ def test_memory_of_a_network_counted_by_hand():
         return next(b for b in range(1, 65) if -(2 ** (b - 1)) <= min(values) and max(values) < 2 ** (b - 1))
 
     stored = {"threshold": params["theta"], "reset": params["reset"], "bias": params["bias"]}
+    stored |= {"scale": params["v_shift"]}
     for role, values in stored.items():
         assert MemoryRow("neuron", role, 2, bits(values.tolist())) in rows
-    flash = 10 * 4 + sum(2 * bits(values.tolist()) for values in stored.values())
+    gains = [bits(twin.neuron.frozen_integers().gains[0].tolist()), bits([2**twin.fc2.readout_bits])]
+    flash = 10 * 4 + sum(2 * bits(values.tolist()) for values in stored.values()) + sum(gains) + 1  # a shift of 0
     assert comparison.quantized.flash_bytes == flash / 8
-    assert comparison.quantized.ram_bytes == 2
-    assert flash / 8 < comparison.reference.flash_bytes / 2
+    assert comparison.quantized.ram_bytes == 2 + 2 / 8 + 3 / 8 + 2 * 48 / 8
+    # 3 weights of 4 bits to a row take 2 bytes, 2 of them 1 byte.
+    arrays = [2 * 2, 2 * 1, *(-(-2 * bits(v.tolist()) // 8) for v in stored.values()), *(-(-g // 8) for g in gains), 1]
+    assert comparison.quantized.padded_flash_bytes == sum(arrays)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_memory_is_that_of_the_integer_network(seed):
+    case = make(seed)
+    try:
+        net = quantized(case)
+    except sq.SpikequantError:
+        pytest.skip("this random network is refused")
+    case.model.eval()
+    graph = capture(case.model, case.example)
+    rows = memory_rows(case.model, {}, graph=graph, input_bits=bits_of_data(case.example), steps=net.steps)
+    assert sorted(map(str, rows)) == sorted(map(str, network_memory(net)))
+    assert {row.role for row in rows} >= {"weight", "threshold", "scale", "membrane", "spike_buffer", "input"}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +151,7 @@ def test_memory_of_a_network_counted_by_hand():
 def test_every_state_costs_ram(neuron, ram):
     net = nn.Sequential(nn.Linear(3, 5), neuron)
     real = {r.role: (r.count, r.bits) for r in memory_rows(net, {"1": (5,)}) if r.role in ram}
-    assert real == dict.fromkeys(ram, (5, 32))
+    assert real == {role: (5, 1 if role == "spike_buffer" else 32) for role in ram}
     twin = frozen(net, weight_bits=4, membrane_bits=6)
     rows = {r.role: (r.count, r.bits) for r in memory_rows(twin, {"1": (5,)}) if r.role in ram}
     assert set(rows) == set(ram)
@@ -200,7 +222,12 @@ def test_the_floor_is_the_emd_of_two_halves():
     net, data = Layers(), batches()
     first, second = observe(net, data).firing["lif1"].halves()
     assert sq.compare(net, net, data).layers[0].floor == pytest.approx(emd(first, second))
-    assert math.isnan(sq.compare(net, net, data[:1]).layers[0].floor)
+    one = [(torch.cat([x for x, _ in data], dim=1), torch.cat([y for _, y in data]))]
+    assert sq.compare(net, net, one).layers[0].floor == pytest.approx(emd(first, second))
+    lone = sq.compare(net, net, [(data[0][0][:, :1], data[0][1][:1])])
+    assert math.isnan(lone.layers[0].floor)
+    assert lone.notes == ("one sample has no two halves and no interval: both are NaN",)
+    assert lone.to_dict()["emd_floor"] is None
 
 
 def test_paired_differences():
@@ -235,13 +262,15 @@ class Moving(list):
         return super().__iter__()
 
 
-def test_data_in_another_order_are_noticed():
+def test_any_order_and_a_one_shot_iterator_will_do():
     net = Layers()
-    with pytest.raises(
-        sq.DataError,
-        match=r"compare: the targets changed between the two passes; use batches in a fixed order \(shuffle=False\)",
-    ):
-        sq.compare(net, net, Moving(batches()))
+    twin = frozen(net, batches()[0][0], weight_bits=2, membrane_bits=3)
+    wanted = sq.compare(net, twin, batches()).to_dict()
+    assert sq.compare(net, twin, iter(batches())).to_dict() == wanted
+    moved = sq.compare(net, twin, Moving(batches())).to_dict()
+    assert {k: moved[k] for k in ("emd", "difference_points", "diverged_samples")} == {
+        k: wanted[k] for k in ("emd", "difference_points", "diverged_samples")
+    }
 
 
 @pytest.mark.parametrize("training", [True, False])

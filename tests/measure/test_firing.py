@@ -35,9 +35,10 @@ def test_streamed_rates_are_the_rates_of_everything(sizes: list[tuple[int, int]]
         statistics.update(batch)
     rows = np.concatenate([batch.reshape(-1, 6) for batch in batches])
     np.testing.assert_array_equal(statistics.rates(), rows.sum(axis=0) / len(rows))
-    if len(batches) > 1:
+    samples = [batch[:, n].reshape(-1, 6) for batch in batches for n in range(batch.shape[1])]
+    if len(samples) > 1:
         for part, half in enumerate(statistics.halves()):
-            rows = np.concatenate([batch.reshape(-1, 6) for batch in batches[part::2]])
+            rows = np.concatenate(samples[part::2])
             np.testing.assert_array_equal(half, rows.sum(axis=0) / len(rows))
 
 
@@ -69,7 +70,7 @@ def test_memory_is_per_neuron_not_per_sample() -> None:
         (np.zeros(3), r"fc1: spikes are \[T, N, \*features\] and not empty, got \[3\]"),
         (np.zeros((0, 2, 3)), "not empty"),
         (np.zeros((1, 2, 0)), "not empty"),
-        (np.full((1, 2, 3), np.nan), "NaN or infinity in batch 0"),
+        (np.full((1, 2, 3), np.nan), "NaN or infinity behind sample 0"),
     ],
 )
 def test_bad_spikes_are_named(spikes: np.ndarray, message: str) -> None:
@@ -81,8 +82,8 @@ def test_order_of_calls_is_checked() -> None:
     statistics = FiringStatistics("fc1")
     with pytest.raises(DataError, match=r"fc1: rates were asked for before the first update\(\)"):
         statistics.rates()
-    statistics.update(np.zeros((1, 2, 3)))
-    with pytest.raises(DataError, match="2 or more batches, got 1"):
+    statistics.update(np.zeros((1, 1, 3)))
+    with pytest.raises(DataError, match="2 or more samples, got 1"):
         statistics.halves()
     with pytest.raises(DataError, match=r"earlier batches had features \[3\], this one has \[4\]"):
         statistics.update(np.zeros((1, 2, 4)))

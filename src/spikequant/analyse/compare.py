@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import ExitStack
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
+from spikequant.analyse.divergence import DivergenceSearch, raster
 from spikequant.analyse.memory import connection_sparsity, memory_rows
-from spikequant.analyse.probe import Observation, observe
-from spikequant.analyse.records import AnnBaseline, Comparison, LayerBehaviour, LayerOperations, Side
+from spikequant.analyse.probe import Observation, Probe, Trains
+from spikequant.analyse.records import AnnBaseline, Comparison, LayerBehaviour, LayerOperations, Raster, Side
 from spikequant.law.errors import DataError
 from spikequant.measure import (
     dead_share,
     emd,
     energy_pj,
     matched_l1,
-    ram_bits,
+    moved_bits,
     saturated_share,
     silent_share,
 )
@@ -46,58 +47,104 @@ def compare(
     raster_sample: int = 0,
     dead_below: float = 0.05,
 ) -> Comparison:
-    """Run both networks over `batches` (a re-iterable with a fixed order) and compare.
+    """Run both networks side by side over `batches`, once, and compare.
+
+    Both see the same batch before the next one is asked for, so that any order will do, a
+    shuffled loader or a one-shot iterator too; one batch and O(neurons) numbers are held.
+    Models are run in evaluation mode and left in the mode that they were in.
 
     Args:
         reference: the network before quantization.
         model: the same network after `quantize_`.
-        batches: ``(input, target)``.
-        other_seed: a float network of another seed: gives the seed floor of the EMD.
-        ann: a same-bits network without spikes (`ann_baseline`), to be kept beside them.
-        raster_sample: the sample whose spikes are kept, counted from 0.
-        dead_below: rate under which a neuron counts as dead.
+        batches: ``(input, target)``, targets one class per sample.
+        other_seed: the float network trained with another seed; gives the seed floor of the EMD.
+        ann: a same-bits network without spikes (`ann_baseline`), kept beside them.
+        raster_sample: the sample whose spikes are kept, counted from 0 in the order of `batches`.
+        dead_below: rate, in spikes per step, under which a neuron counts as dead.
 
     Raises:
-        DataError: the two networks have different neuron layers, or the data changed between the passes.
+        DataError: no batch, NaN, data that a model cannot take, networks with different
+            neuron layers or steps, a sample that is not there.
+        Unsupported: a layer whose operations cannot be counted.
     """
-    before, after = observe(reference, batches), observe(model, batches)
-    if list(before.firing) != list(after.firing):
+    if raster_sample < 0 or not 0 <= dead_below <= 1:
         raise DataError(
-            f"compare: the networks have different neuron layers, {list(before.firing)} and {list(after.firing)}; "
-            "expected the same network before and after quantize_"
+            f"compare: raster_sample {raster_sample}, dead_below {dead_below}; expected 0 or more, and a rate in [0, 1]"
         )
-    if len(before.right) != len(after.right) or bool((torch.cat(before.targets) != torch.cat(after.targets)).any()):
-        raise DataError(
-            "compare: the targets changed between the two passes; use batches in a fixed order (shuffle=False)"
-        )
-    other = None if other_seed is None else observe(other_seed, batches, operations=False)
-    difference, interval = paired_difference(before.right, after.right)
+    search, samples = DivergenceSearch(), 0
+    rasters: tuple[Raster, ...] = ()
+    with ExitStack() as stack:
+        before = stack.enter_context(Probe(reference, "the reference"))
+        after = stack.enter_context(Probe(model, "the quantized network"))
+        other = None if other_seed is None else stack.enter_context(Probe(other_seed, "other_seed", operations=False))
+        for x, y in _pairs(batches):
+            r, s = before.run(x, y), after.run(x, y)
+            _check_alike(r, s, "the networks")
+            search.update(r, s)
+            if other is not None:
+                _check_alike(r, other.run(x, y), "reference and other_seed")
+            if samples <= raster_sample < samples + len(y):
+                rasters = _rasters(r, s, raster_sample, raster_sample - samples)
+            samples += len(y)
+        results = [probe.result() for probe in (before, after, other) if probe is not None]
+    if raster_sample >= samples:
+        raise DataError(f"compare: raster_sample {raster_sample}, but the data hold {samples} samples, counted from 0")
+    difference, interval = paired_difference(results[0].right, results[1].right)
     return Comparison(
-        reference=_side(reference, before),
-        quantized=_side(model, after),
-        samples=len(before.right),
-        steps=before.steps,
+        reference=_side(reference, results[0]),
+        quantized=_side(model, results[1]),
+        samples=samples,
+        steps=results[0].steps,
         difference=difference,
         interval=interval,
-        layers=tuple(_layer(path, before, after, other, dead_below) for path in before.firing),
+        layers=tuple(_layer(path, results, dead_below) for path in results[0].firing),
+        rasters=rasters,
+        first_divergence=search.first,
+        diverged_samples=search.share,
         dead_below=dead_below,
         ann=ann,
+        notes=_notes(results),
     )
 
 
-def _layer(
-    path: str, before: Observation, after: Observation, other: Observation | None, dead_below: float
-) -> LayerBehaviour:
-    r, s = before.firing[path].rates(), after.firing[path].rates()
-    floor = float("nan")
-    if before.firing[path].batches > 1:
-        floor = emd(*before.firing[path].halves())
+def _pairs(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterable[tuple[Tensor, Tensor]]:
+    for number, batch in enumerate(batches):
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise DataError(
+                f"compare: batch {number} is a {type(batch).__name__}; expected a pair (input, target) of tensors"
+            )
+        yield batch[0], batch[1]
+
+
+def _check_alike(r: Trains, s: Trains, who: str) -> None:
+    if not r:
+        raise DataError("compare: the reference has no layer of spiking neurons that spikequant knows")
+    if list(r) != list(s):
+        raise DataError(
+            f"compare: {who} have different neuron layers, {list(r)} and {list(s)}; "
+            "expected the same network before and after quantize_"
+        )
+    for layer, train in r.items():
+        if train.shape != s[layer].shape:
+            raise DataError(
+                f"compare: {who} differ in {layer}: spikes [T, N, ...] of {list(train.shape)} and "
+                f"{list(s[layer].shape)}; expected the same network and the same number of steps"
+            )
+
+
+def _rasters(r: Trains, s: Trains, sample: int, place: int) -> tuple[Raster, ...]:
+    return tuple(raster(layer, sample, place, r[layer], s[layer]) for layer in r)
+
+
+def _layer(path: str, results: list[Observation], dead_below: float) -> LayerBehaviour:
+    r, s = results[0].firing[path].rates(), results[1].firing[path].rates()
+    several = results[0].firing[path].samples > 1
     return LayerBehaviour(
         layer=path,
         neurons=len(r),
         emd=emd(r, s),
-        floor=floor,
-        seed_floor=None if other is None else emd(r, other.firing[path].rates()),
+        floor=emd(*results[0].firing[path].halves()) if several else float("nan"),
+        seed_floor=emd(r, results[2].firing[path].rates()) if len(results) > 2 else None,
         matched_l1=matched_l1(r, s),
         rate=float(s.mean()),
         reference_rate=float(r.mean()),
@@ -113,25 +160,37 @@ def _layer(
 
 
 def _side(model: nn.Module, seen: Observation) -> Side:
-    rows = tuple(memory_rows(model, seen.shapes))
+    rows = memory_rows(model, seen.shapes, graph=seen.graph, input_bits=seen.input_bits, steps=seen.steps)
     samples = len(seen.right)
     counts = {path: counter.count().per(samples) for path, counter in seen.operations.items()}
-    operations = tuple(
-        LayerOperations(layer=p, effective_acs=c.effective_acs, effective_macs=c.effective_macs, dense=c.dense)
-        for p, c in counts.items()
-    )
-    emitted = sum(float(f.rates().sum()) for f in seen.firing.values())
     widths = {row.layer: row.bits for row in rows if row.role == "weight"}
+    places = sum(firing.samples * seen.steps * len(firing.rates()) for firing in seen.firing.values())
     return Side(
         accuracy=float(seen.right.mean()),
         memory=rows,
-        operations=operations,
+        operations=tuple(
+            LayerOperations(layer=p, effective_acs=c.effective_acs, effective_macs=c.effective_macs, dense=c.dense)
+            for p, c in counts.items()
+        ),
         energy=energy_pj(
-            sum(row.effective_macs for row in operations),
-            sum(row.effective_acs for row in operations),
-            weight_bits_read=sum(widths[r.layer] * (r.effective_acs + r.effective_macs) for r in operations),
-            state_bits_moved=2 * seen.steps * ram_bits(rows),
+            sum(c.effective_macs for c in counts.values()),
+            sum(c.effective_acs for c in counts.values()),
+            weight_bits_read=sum(widths[p] * (c.effective_acs + c.effective_macs) for p, c in counts.items()),
+            state_bits_moved=moved_bits(rows, steps=seen.steps),
         ),
         connection_sparsity=connection_sparsity(model),
-        activation_sparsity=1.0 - emitted / sum(len(f.rates()) for f in seen.firing.values()),
+        activation_sparsity=1.0 - sum(seen.emitted.values()) / places,
     )
+
+
+def _notes(results: list[Observation]) -> tuple[str, ...]:
+    notes = []
+    for name, seen in zip(("the reference", "the quantized network"), results[:2], strict=True):
+        if seen.graph is None:
+            notes.append(
+                f"{name} could not be read as a graph, so its memory leaves out input, readout and delay lines: "
+                f"{seen.why_no_graph}"
+            )
+    if len(results[0].right) < 2:
+        notes.append("one sample has no two halves and no interval: both are NaN")
+    return tuple(notes)

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from types import TracebackType
+from typing import Any, Self, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikequant.law.errors import DataError
-from spikequant.measure import FiringStatistics, SynOps, fan_out_conv1d, fan_out_conv2d, fan_out_linear
+from spikequant.analyse.counting import Calls, check_countable, counter_of, events_of
+from spikequant.capture import Graph, LayerwiseRunner, capture
+from spikequant.law.errors import CaptureError, DataError, Unsupported
+from spikequant.measure import FiringStatistics, SynOps
 from spikequant.nn import STATEFUL, SYNAPSES, Synapse
 from spikequant.nn.reset import reset_states
 from spikequant.training import check_batch, first_output
 
+Trains = dict[str, Tensor]
+
 
 @dataclass
 class Observation:
-    """What one pass over the data showed."""
+    """What one pass over the data showed.
+
+    Attributes:
+        firing: rates of every spiking layer, in the order in which they run.
+        operations: synaptic operations of every weighted layer.
+        shapes: features of every neuron layer and of what it emits.
+        emitted: spikes that are not 0 (two in one step count once), by layer.
+        steps: time steps of a sample.
+        input_bits: bits of one value of the input: 32 for real data, fewer for spikes and counts.
+        graph: the captured graph, None where the model cannot be captured.
+        why_no_graph: the reason, in words.
+    """
 
     firing: dict[str, FiringStatistics] = field(default_factory=dict)
     operations: dict[str, SynOps] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    emitted: dict[str, int] = field(default_factory=dict)
     predictions: list[Tensor] = field(default_factory=list)
     targets: list[Tensor] = field(default_factory=list)
     steps: int = 0
+    input_bits: int = 1
+    graph: Graph | None = None
+    why_no_graph: str = ""
 
     @property
     def right(self) -> np.ndarray:
@@ -40,93 +59,193 @@ def observe(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, opera
     """Run `model` over `batches` in evaluation mode and count, in O(neurons) memory.
 
     Raises:
-        DataError: no batch.
+        DataError: no batch, or one that the model cannot take.
     """
-    found = Observation()
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), _watching(model, found, operations):
-            for x, y in batches:
-                check_batch(x)
-                reset_states(model)
-                output = first_output(model(x))
-                found.predictions.append(output.argmax(-1).cpu())
-                found.targets.append(y.cpu())
-                _flush(found)
-    finally:
-        model.train(was_training)
-        reset_states(model)
-    if not found.targets:
-        raise DataError("the loader gave no batch; expected at least one (input, target)")
-    return found
+    with Probe(model, operations=operations) as probe:
+        for x, y in batches:
+            probe.run(x, y)
+    return probe.result()
 
 
-@contextmanager
-def _watching(model: nn.Module, found: Observation, operations: bool) -> Iterator[None]:
-    handles = []
-    found_steps: dict[str, list[np.ndarray]] = {}
-    found.__dict__["_steps"] = found_steps
-    for path, module in model.named_modules():
-        if isinstance(module, STATEFUL) and _spikes(module):
-            handles.append(module.register_forward_hook(_firing_hook(path, found_steps)))
-        elif operations and isinstance(module, (*SYNAPSES, Synapse)):
-            handles.append(module.register_forward_pre_hook(_operations_hook(path, found)))
-    try:
-        yield
-    finally:
-        for handle in handles:
+@final
+class Probe:
+    """One model under watch; a context in which `run` takes it from batch to batch.
+
+    Several probes may watch models that share modules, or one model twice: a probe sees
+    only what happens inside its own `run`.
+
+    A model with a loop over time of its own is run layer by layer from its graph, with the
+    same spikes; what it does is counted as its own loop would do it.
+    """
+
+    def __init__(self, model: nn.Module, name: str = "the model", *, operations: bool = True) -> None:
+        self.model, self.name, self.found = model, name, Observation()
+        self._operations = operations
+        self._calls = Calls()
+        self._parts: dict[str, list[Tensor]] = {}
+        self._single: dict[str, bool] = {}
+        self._active = False
+        self._forward: Any = None
+        self._handles: list[Any] = []
+        self._modes: list[tuple[nn.Module, bool]] = []
+
+    def __enter__(self) -> Self:
+        if self._operations:
+            check_countable(self.model)
+        self._modes = [(module, module.training) for module in self.model.modules()]
+        self.model.eval()
+        for path, module in self.model.named_modules():
+            if isinstance(module, STATEFUL) and emits_spikes(module):
+                self._single[path] = _spec(module).spikes_max == 1
+                self._handles.append(module.register_forward_hook(self._on_neurons(path)))
+            elif self._operations and isinstance(module, (*SYNAPSES, Synapse)):
+                self._handles.append(module.register_forward_pre_hook(self._on_weights(path)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
             handle.remove()
+        self._handles = []
+        for module, training in self._modes:
+            module.training = training
+        reset_states(self.model)
+
+    def result(self) -> Observation:
+        """What was seen.
+
+        Raises:
+            DataError: no batch.
+        """
+        if not self.found.targets:
+            raise DataError("the loader gave no batch; expected at least one (input, target)")
+        return self.found
+
+    @torch.no_grad()
+    def run(self, x: Tensor, y: Tensor) -> Trains:
+        """Run one batch; returns what every spiking layer emitted, ``[T, N, *features]``.
+
+        Raises:
+            DataError: NaN in the data, targets that are not one class per sample, a shape that the model refuses.
+        """
+        self._check(x, y)
+        if self._forward is None:
+            self._prepare(x, len(y))
+        self._calls.samples = len(y)
+        reset_states(self.model)
+        self._active = True
+        try:
+            output = first_output(self._forward(x))
+        except RuntimeError as error:
+            raise DataError(f"{self.name} cannot take an input of shape {tuple(x.shape)}: {error}") from error
+        finally:
+            self._active = False
+            parts, self._parts = self._parts, {}
+        if output.dim() != 2 or len(output) != len(y):
+            raise DataError(
+                f"{self.name}: expected scores [N, classes] for {len(y)} targets, got {tuple(output.shape)}; "
+                "reduce the spikes of the last layer over time (sum or mean)"
+            )
+        self.found.predictions.append(output.argmax(-1).cpu())
+        self.found.targets.append(y.cpu())
+        self.found.input_bits = max(self.found.input_bits, bits_of_data(x))
+        return {path: self._count(path, pieces) for path, pieces in parts.items()}
+
+    def _check(self, x: Tensor, y: Tensor) -> None:
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            raise DataError(f"a batch is (input, target), two tensors; got {type(x).__name__} and {type(y).__name__}")
+        if y.dim() != 1 or y.is_floating_point() or len(y) == 0:
+            raise DataError(f"targets are one class per sample, integers [N]; got {y.dtype} {tuple(y.shape)}")
+        check_batch(x)
+
+    def _prepare(self, x: Tensor, samples: int) -> None:
+        """Read the model's graph off a few samples, and choose how it is run."""
+        self._forward = self.model
+        try:
+            with self._calls.recorded():
+                self._active = True
+                graph = capture(self.model, few_samples(x, samples))
+        except (CaptureError, Unsupported, RuntimeError) as error:  # a RuntimeError comes again when the model runs
+            self.found.why_no_graph = str(error)
+            return
+        finally:
+            self._active = False
+            reset_states(self.model)
+        self.found.graph = graph
+        loops = any(getattr(m, "step_mode", "m") == "s" for m in self.model.modules())
+        if loops and graph.input_layout != "step" and self._calls.fits(graph):
+            runner = LayerwiseRunner(self.model, graph)
+            self._forward = lambda x: runner(x) if self._calls.layerwise(runner.fits(x)) else self.model(x)
+
+    def _on_neurons(self, path: str):  # type: ignore[no-untyped-def]
+        def hook(module: Any, _inputs: object, output: Any) -> None:
+            if self._active and not self._calls.recording:
+                train = first_output(output).detach().clone()  # a model may add onto its result in place
+                self._parts.setdefault(path, []).append(train if module.step_mode == "m" else train[None])
+
+        return hook
+
+    def _on_weights(self, path: str):  # type: ignore[no-untyped-def]
+        def hook(module: Any, inputs: tuple[Tensor, ...]) -> None:
+            if not self._active:
+                return
+            if self._calls.recording:
+                self._calls.count(path)
+                return
+            x, repeats = self._calls.steps_of(path, module, inputs[0])
+            if path not in self.found.operations:
+                self.found.operations[path] = counter_of(path, module, tuple(x.shape[2:]))
+            events, spiking = events_of(x)
+            self.found.operations[path].add(events, spiking, samples=x.shape[1], repeats=repeats)
+
+        return hook
+
+    def _count(self, path: str, pieces: list[Tensor]) -> Tensor:
+        train = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        found, size = self.found, train.abs()
+        counts = size.sum(0)
+        found.shapes[path] = tuple(train.shape[2:])
+        found.steps = max(found.steps, train.shape[0]) if found.graph is None else found.graph.steps
+        found.firing.setdefault(path, FiringStatistics(path)).add(counts.numpy(force=True), steps=train.shape[0])
+        events = counts.sum(dtype=torch.float64) if self._single[path] else size.count_nonzero()
+        found.emitted[path] = found.emitted.get(path, 0) + int(events)
+        return train
 
 
-def _spikes(module: nn.Module) -> bool:
-    spec: Any = getattr(module, "real_spec", None) or module.spec
-    return bool(spec.output == "spike")
+def emits_spikes(module: nn.Module) -> bool:
+    """Whether a neuron layer emits its spikes (not its membrane, as a readout does)."""
+    return bool(_spec(module).output == "spike")
 
 
-def _firing_hook(path: str, steps: dict[str, list[np.ndarray]]):  # type: ignore[no-untyped-def]
-    def hook(module: nn.Module, _inputs: object, output: Tensor) -> None:
-        array = output.numpy(force=True).copy()  # a model may add onto it in place
-        steps.setdefault(path, []).append(array if module.step_mode == "m" else array[None])
-
-    return hook
+def _spec(module: nn.Module) -> Any:
+    return getattr(module, "real_spec", None) or module.spec
 
 
-def _flush(found: Observation) -> None:
-    """Give the steps of one batch to the statistics: a half of the data is whole batches."""
-    steps: dict[str, list[np.ndarray]] = found.__dict__["_steps"]
-    for path, parts in steps.items():
-        train = np.concatenate(parts)
-        found.shapes[path] = train.shape[2:]
-        found.steps = max(found.steps, train.shape[0])
-        found.firing.setdefault(path, FiringStatistics(path)).update(train)
-    steps.clear()
+def few_samples(x: Tensor, samples: int) -> Tensor:
+    """A few samples of a batch, to read a graph off: the first ones, as many as no other axis has.
+
+    Raises:
+        DataError: no axis of `x` has the length `samples`.
+
+    >>> few_samples(torch.zeros(3, 64, 2), 64).shape
+    torch.Size([3, 4, 2])
+    """
+    axes = [axis for axis in (0, 1) if x.dim() > axis and x.shape[axis] == samples]
+    if not axes:
+        raise DataError(f"an input of shape {tuple(x.shape)} has {samples} targets; expected one per sample")
+    if len(axes) > 1:  # which one is the batch cannot be told
+        return x
+    count = next(k for k in range(2, 9) if k not in x.shape)
+    return x.index_select(axes[0], torch.arange(count, device=x.device) % samples)
 
 
-def _operations_hook(path: str, found: Observation):  # type: ignore[no-untyped-def]
-    def hook(module: Any, inputs: tuple[Tensor, ...]) -> None:
-        array = inputs[0].numpy(force=True)
-        kernel_axes = module.weight.dim() - 2
-        merged = array.reshape(1, -1, *array.shape[-(kernel_axes + 1) :])
-        if path not in found.operations:
-            found.operations[path] = _counter(path, module, merged.shape[2:])
-        found.operations[path].update(merged)
+def bits_of_data(x: Tensor) -> int:
+    """Bits of one value of the input: those of the largest for whole numbers from 0, 32 for real data.
 
-    return hook
-
-
-def _counter(path: str, module: Any, shape: tuple[int, ...]) -> SynOps:
-    weight = module.codes() if isinstance(module, Synapse) else module.weight
-    array = weight.detach().numpy(force=True)
-    if array.ndim == 2:
-        return SynOps(fan_out_linear(array), array.size, layer=path)
-    function = fan_out_conv1d if array.ndim == 3 else fan_out_conv2d
-    names = ("stride", "padding", "dilation")
-    options = {name: _plain(getattr(module, name), array.ndim - 2) for name in names}
-    fan_out = function(array, _plain(shape, 0), groups=module.groups, **options)
-    dense = function(np.ones_like(array), _plain(shape, 0), groups=module.groups, **options)
-    return SynOps(fan_out, int(dense.sum()), layer=path)
-
-
-def _plain(value: Any, axes: int) -> tuple[int, ...]:
-    return tuple(int(v) for v in value) if isinstance(value, (tuple, list, torch.Size)) else (int(value),) * axes
+    >>> bits_of_data(torch.tensor([0.0, 1.0])), bits_of_data(torch.tensor([0.0, 5.0])), bits_of_data(torch.tensor(0.5))
+    (1, 3, 32)
+    """
+    low, high = (float(end) for end in x.aminmax())
+    whole = low >= 0 and high < 2**31 and bool((x == x.to(torch.int64)).all())
+    return max(1, int(high).bit_length()) if whole else 32

@@ -19,6 +19,7 @@ from spikequant.measure import (
     memory_by_role,
     network_emd,
     network_emd_weighted,
+    padded_flash_bytes,
     ram_bits,
 )
 
@@ -98,6 +99,11 @@ class Side:
         return flash_bits(self.memory) / 8
 
     @property
+    def padded_flash_bytes(self) -> int:
+        """The same when every array, and every row of a weight matrix, starts at a new byte."""
+        return padded_flash_bytes(self.memory)
+
+    @property
     def ram_bytes(self) -> float:
         """Bytes of all that the network writes while it runs: states and buffers."""
         return ram_bits(self.memory) / 8
@@ -123,7 +129,7 @@ class Side:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: every field, and the sums."""
-        sums = ("flash_bytes", "ram_bytes", "effective_acs", "effective_macs", "dense")
+        sums = ("flash_bytes", "padded_flash_bytes", "ram_bytes", "effective_acs", "effective_macs", "dense")
         return plain({**dataclasses.asdict(self), **{name: getattr(self, name) for name in sums}})
 
 

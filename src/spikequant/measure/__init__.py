@@ -13,6 +13,7 @@ from spikequant.measure.cost import (
     ideal_bytes,
     memory_bits,
     memory_by_role,
+    padded_flash_bytes,
     padded_row_bytes,
     ram_bits,
     state_traffic_bits,
@@ -30,6 +31,7 @@ from spikequant.measure.firing import (
     saturated_share,
     silent_share,
 )
+from spikequant.measure.footprint import moved_bits, network_memory
 from spikequant.measure.synops import (
     SynOps,
     SynOpsCount,
@@ -62,8 +64,11 @@ __all__ = [
     "matched_l1",
     "memory_bits",
     "memory_by_role",
+    "moved_bits",
     "network_emd",
     "network_emd_weighted",
+    "network_memory",
+    "padded_flash_bytes",
     "padded_row_bytes",
     "ram_bits",
     "saturated_share",

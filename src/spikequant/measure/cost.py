@@ -21,9 +21,11 @@ RAM_ROLES = (
     "adaptive_threshold",
     "spike_buffer",
     "delay_line",
+    "readout",
+    "input",
     "activation",
 )
-"""Roles of numbers that the network writes while it runs."""
+"""Roles of numbers that the network writes while it runs: states, and buffers of input, spikes and results."""
 
 FP32_MAC_PJ = 4.6
 FP32_AC_PJ = 0.9
@@ -34,19 +36,22 @@ SRAM_PJ_PER_32_BITS = 5.0
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """`count` numbers of one role in one layer, `bits` each.
+    """`count` numbers of one role in one layer, `bits` each, in `rows` rows of one length.
 
     Raises:
-        DataError: an unknown role, a negative count, or a width outside 1 to 64.
+        DataError: an unknown role, a negative count, a width outside 1 to 64, rows of different length.
 
     >>> MemoryRow("fc1", "weight", count=640, bits=4).total_bits
     2560
+    >>> MemoryRow("fc1", "weight", count=30, bits=3, rows=10).padded_bytes
+    20
     """
 
     layer: str
     role: str
     count: int
     bits: int
+    rows: int = 1
 
     def __post_init__(self) -> None:
         if self.role not in FLASH_ROLES + RAM_ROLES:
@@ -55,11 +60,18 @@ class MemoryRow:
             )
         if self.count < 0 or not 1 <= self.bits <= 64:
             raise DataError(f"{self.layer}: {self.count} numbers of {self.bits} bits; expected 0 or more of 1 to 64")
+        if self.rows < 1 or self.count % self.rows:
+            raise DataError(f"{self.layer}: {self.count} numbers do not fill {self.rows} rows of one length")
 
     @property
     def total_bits(self) -> int:
         """``count * bits``."""
         return self.count * self.bits
+
+    @property
+    def padded_bytes(self) -> int:
+        """Bytes when every row starts at a new byte."""
+        return padded_row_bytes(self.rows, self.count // self.rows, bits=self.bits)
 
 
 def memory_bits(rows: Iterable[MemoryRow]) -> int:
@@ -87,6 +99,15 @@ def ram_bits(rows: Iterable[MemoryRow]) -> int:
     160
     """
     return memory_bits(row for row in rows if row.role in RAM_ROLES)
+
+
+def padded_flash_bytes(rows: Iterable[MemoryRow]) -> int:
+    """Bytes of flash when every array, and every row of a weight matrix, starts at a new byte.
+
+    >>> padded_flash_bytes([MemoryRow("fc1", "weight", 30, 3, rows=10), MemoryRow("fc1", "membrane", 10, 16)])
+    20
+    """
+    return sum(row.padded_bytes for row in rows if row.role in FLASH_ROLES)
 
 
 def memory_by_role(rows: Iterable[MemoryRow]) -> dict[str, int]:

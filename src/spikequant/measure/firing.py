@@ -41,7 +41,7 @@ class FiringStatistics:
 
     def __init__(self, layer: str = "layer") -> None:
         self.layer = layer
-        self.batches = 0
+        self.samples = 0
         self._features: tuple[int, ...] | None = None
         self._sums: list[Rates] = []
         self._observations = [0, 0]
@@ -57,7 +57,21 @@ class FiringStatistics:
         """
         if spikes.ndim < 2 or spikes.size == 0:
             raise DataError(f"{self.layer}: spikes are [T, N, *features] and not empty, got {list(spikes.shape)}")
-        features = spikes.shape[2:]
+        self.add(np.abs(spikes, dtype=np.float64).sum(axis=0), steps=spikes.shape[0])
+
+    def add(self, counts: npt.NDArray[Any], *, steps: int) -> None:
+        """Add one batch that was summed over time already.
+
+        Shapes: `counts` ``[N, *features]``, ``sum_t |spikes[t]|`` over `steps` steps.
+
+        Raises:
+            DataError: no steps, samples or neurons, other features than before, NaN or infinity.
+        """
+        if counts.ndim < 1 or counts.size == 0 or steps < 1:
+            raise DataError(
+                f"{self.layer}: spike counts are [N, *features] and not empty, got {list(counts.shape)}, {steps} steps"
+            )
+        features = counts.shape[1:]
         if self._features is None:
             self._features = features
             self._sums = [np.zeros(int(np.prod(features)), dtype=np.float64) for _ in range(2)]
@@ -65,24 +79,28 @@ class FiringStatistics:
             raise DataError(
                 f"{self.layer}: earlier batches had features {list(self._features)}, this one has {list(features)}"
             )
-        total = np.abs(spikes, dtype=np.float64).sum(axis=(0, 1)).reshape(-1)
-        if not np.isfinite(total).all():
-            raise DataError(f"{self.layer}: spikes hold NaN or infinity in batch {self.batches}")
-        half = self.batches % 2
-        self._sums[half] += total
-        self._observations[half] += spikes.shape[0] * spikes.shape[1]
-        self.batches += 1
+        for half in range(2):
+            part = counts[(half + self.samples) % 2 :: 2]
+            total = part.sum(axis=0, dtype=np.float64).reshape(-1)
+            if not np.isfinite(total).all():
+                raise DataError(f"{self.layer}: spikes hold NaN or infinity behind sample {self.samples}")
+            self._sums[half] += total
+            self._observations[half] += steps * len(part)
+        self.samples += len(counts)
 
     def rates(self) -> Rates:
         """Spikes per step of each neuron, float64 ``[neurons]``, features flattened."""
-        if self.batches == 0:
+        if self.samples == 0:
             raise DataError(f"{self.layer}: rates were asked for before the first update()")
         return (self._sums[0] + self._sums[1]) / sum(self._observations)
 
     def halves(self) -> tuple[Rates, Rates]:
-        """Rates over the even and over the odd batches: two disjoint halves, for the EMD floor."""
-        if self.batches < 2:
-            raise DataError(f"{self.layer}: two halves need 2 or more batches, got {self.batches}; use smaller ones")
+        """Rates over the even and over the odd samples: two disjoint halves, for the EMD floor.
+
+        Samples do not touch each other, so that the halves do not depend on the batches.
+        """
+        if self.samples < 2:
+            raise DataError(f"{self.layer}: two halves need 2 or more samples, got {self.samples}")
         return self._sums[0] / self._observations[0], self._sums[1] / self._observations[1]
 
 

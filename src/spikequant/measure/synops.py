@@ -91,20 +91,36 @@ class SynOps:
         Raises:
             DataError: the features are not those of `fan_out`, or there are no samples.
         """
-        if activations.ndim < 2 or activations.shape[2:] != self._fan_out.shape or activations.size == 0:
-            raise DataError(
-                f"{self.layer}: expected inputs [T, N, {', '.join(map(str, self._fan_out.shape))}], "
-                f"got {list(activations.shape)}"
-            )
+        self._check(activations.shape, activations.shape[2:], activations.size)
         steps, samples = activations.shape[:2]
         flat = activations.reshape(steps, -1)
         spiking = ((flat == 0) | (np.abs(flat) == 1)).all(axis=1)
-        events = (activations != 0).sum(axis=1, dtype=np.int64).reshape(steps, -1)
-        operations = events @ self._fan_out.reshape(-1)
+        self.add((activations != 0).sum(axis=1, dtype=np.int64), spiking, samples=samples)
+
+    def add(
+        self, events: npt.NDArray[np.int64], spiking: npt.NDArray[np.bool_], *, samples: int, repeats: int = 1
+    ) -> None:
+        """Add one batch whose inputs were counted already.
+
+        Shapes: `events` ``[T, *features]``, how many of `samples` values were not 0; `spiking`
+        ``[T]``, whether all of them were -1, 0 or 1.  With `repeats` the same steps are shown
+        that often.
+
+        Raises:
+            DataError: the features are not those of `fan_out`, or there are no samples.
+        """
+        self._check((len(events), samples, *events.shape[1:]), events.shape[1:], events.size * samples)
+        operations = events.reshape(len(events), -1) @ self._fan_out.reshape(-1) * repeats
         self._acs += int(operations[spiking].sum())
         self._macs += int(operations[~spiking].sum())
-        self._dense += steps * samples * self._dense_per_step
+        self._dense += len(events) * samples * repeats * self._dense_per_step
         self.samples += samples
+
+    def _check(self, shape: tuple[int, ...], features: tuple[int, ...], size: int) -> None:
+        if len(shape) < 2 or features != self._fan_out.shape or size == 0:
+            raise DataError(
+                f"{self.layer}: expected inputs [T, N, {', '.join(map(str, self._fan_out.shape))}], got {list(shape)}"
+            )
 
     def count(self) -> SynOpsCount:
         """Operations so far."""
