@@ -1,26 +1,16 @@
-"""The command line: `spikequant demo`, `spikequant verify`."""
+"""The command line.  `main` is the program; one file per command, shared pieces named after what they are.
+
+Importing this package loads neither torch nor the rest of spikequant: commands import what
+they need when they run, so that help and tab completion answer at once.
+"""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-
-BAD_INPUT = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: 0 good, 1 a check failed, 2 bad input; never a traceback for a known error."""
+    """Run one command and leave with its exit code: 0 good, 1 a check failed, 2 bad input, 130 interrupted."""
     from spikequant.cli.app import app
-    from spikequant.law.errors import MismatchError, SpikequantError
 
-    try:
-        app(args=list(arguments) if arguments is not None else None)
-    except MismatchError as error:
-        print(f"spikequant: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(1)
-    except SpikequantError as error:
-        print(f"spikequant: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        print("spikequant: interrupted", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+    app(args=None if arguments is None else list(arguments), prog_name="spikequant")

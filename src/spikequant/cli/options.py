@@ -1,0 +1,79 @@
+"""Options that several commands share, with one wording."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spikequant.cli.datasets import DATA_NAMES, complete_data
+from spikequant.cli.networks import MODEL_NAMES
+
+RUN, DATA, TRAINING, PLAN = "Run folder", "Data", "Training", "Plan"
+
+
+def _complete_network(incomplete: str) -> Iterable[str]:
+    files = [f"{path.name}:build" for path in sorted(Path().glob("*.py"))]
+    return [name for name in (*files, *MODEL_NAMES) if name.startswith(incomplete)]
+
+
+NetworkArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NETWORK",
+        help="Your network: net.py:build (a file and a function in it that returns an nn.Module), "
+        f"package.module:build, or a network of spikequant: {', '.join(MODEL_NAMES)}.",
+        autocompletion=_complete_network,
+    ),
+]
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="NAME",
+        help=f"Data set: {', '.join(DATA_NAMES)}.",
+        autocompletion=complete_data,
+        rich_help_panel=DATA,
+    ),
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="FOLDER",
+        help="Folder that holds the data sets.",
+        envvar="SPIKEQUANT_DATA",
+        show_default="the variable SPIKEQUANT_DATA",
+        rich_help_panel=DATA,
+    ),
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Take at most N samples to train on and N to test on, for a quick try.",
+        show_default="all",
+        rich_help_panel=DATA,
+    ),
+]
+BatchSizeOption = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Samples per batch in training.", rich_help_panel=TRAINING)
+]
+LearningRateOption = Annotated[
+    float,
+    typer.Option(metavar="RATE", help="Learning rate of Adam; it falls along a cosine.", rich_help_panel=TRAINING),
+]
+OutOption = Annotated[Path, typer.Option(metavar="FOLDER", help="Run folder to write.", rich_help_panel=RUN)]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out behind its last epoch.", rich_help_panel=RUN)
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the run that is in --out.", rich_help_panel=RUN)
+]
+SeedOption = Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Seed of everything that is random.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON document on standard output; words go to standard error.")
+]
