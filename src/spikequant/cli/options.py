@@ -77,3 +77,13 @@ SeedOption = Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON document on standard output; words go to standard error.")
 ]
+
+
+def check_rate(rate: float) -> None:
+    """A learning rate is a finite number above 0.
+
+    Raises:
+        BadParameter: anything else.
+    """
+    if not 0 < rate < float("inf"):
+        raise typer.BadParameter(f"a learning rate is a number above 0, got {rate}", param_hint="'--lr'")

@@ -24,10 +24,15 @@ def save_weights(model: nn.Module, path: Path, *, facts: Mapping[str, Any]) -> N
     Raises:
         ArtifactError: the folder cannot be written, or the disk is full.
     """
+    save_tensors(model.state_dict(), path, facts=facts)
+
+
+def save_tensors(named: Mapping[str, Tensor], path: Path, *, facts: Mapping[str, Any]) -> None:
+    """Write named tensors, whole or not at all; `facts` go into the header."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {name: value.detach().clone().contiguous() for name, value in model.state_dict().items()}
+    tensors = {name: value.detach().clone().contiguous() for name, value in named.items()}
     with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={"spikequant": json.dumps(dict(facts))})
