@@ -8,6 +8,7 @@ import typer
 
 from spikequant import __version__
 from spikequant.cli.program import Command, Program
+from spikequant.cli.quantize import quantize
 from spikequant.cli.train import train
 from spikequant.cli.verify import verify
 
@@ -31,5 +32,5 @@ def root(
         typer.echo(ctx.get_help())
 
 
-for _command in (train, verify):
+for _command in (train, quantize, verify):
     app.command(cls=Command, name=_command.__name__)(_command)

@@ -8,81 +8,122 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from spikequant.data import Batches, DataSet, Split, load, names
 from spikequant.law.errors import DataError
 
 if TYPE_CHECKING:
-    from spikequant.data import ArrayBatches, ImageData
+    from torch import Tensor
 
-DATA_NAMES = ("digits", "mnist", "fashion-mnist")
-PIXEL_SCALES = {"digits": 1 / 16}
-TEST_BATCH = 250
+TEST_BATCH = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataChoice:
+    """What the options of the group Data say; None means: as the data set documents it."""
+
+    name: str | None = None
+    folder: Path | None = None
+    limit: int | None = None
+    fold: int | None = None
+    steps: int | None = None
+    step_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShellData:
-    """Batches of one data set.  `record` names the data, the split and the number of samples."""
+    """Batches of one data set.
 
-    train: ArrayBatches
-    test: ArrayBatches
+    `train` is shuffled; `validation` (None where the data set has no such split) is what
+    decisions are made on, `test` what is reported.  `record` names the data, its splits and
+    the number of samples in each.
+    """
+
+    train: Batches
+    validation: Batches | None
+    test: Batches
     classes: int
+    sample_axis: int
     record: dict[str, Any]
 
     def __str__(self) -> str:
-        r = self.record
-        return f"{r['name']}: {r['train']:,} samples to train on, {r['test']:,} to test on, {self.classes} classes"
+        parts = ", ".join(f"{name} {count:,}" for name, count in self.record["samples"].items())
+        return f"{self.record['name']}: {self.classes} classes, samples: {parts}"
+
+    def first(self, samples: int) -> Tensor:
+        """The first test inputs, at most one batch of them."""
+        x, y = next(iter(self.test))
+        return x.narrow(self.sample_axis, 0, min(samples, len(y)))
 
 
-def open_data(name: str, folder: Path | None, *, batch_size: int, seed: int, limit: int | None) -> ShellData:
-    """Load a data set; with `limit`, that many training samples and as many test samples at most.
+def open_data(choice: DataChoice, *, batch_size: int, seed: int) -> ShellData:
+    """Load a data set; with a limit, at most that many samples of every split.
 
     The samples that a limit leaves are spread evenly over the split, which takes every class
     also where a file is sorted by class.
 
     Raises:
-        DataError: unknown name, or the files are not there.
+        DataError: no name or an unknown one, an option that this data set does not take, or
+            files that are not there.
     """
-    data = _loaded(name, folder)
-    kept = [_spread(len(split), limit) for split in (data.train, data.test)]
-    scale = PIXEL_SCALES.get(name, 1 / 255)
-    from spikequant.data import ArrayBatches
-
-    train = ArrayBatches(
-        data.train.x[kept[0]], data.train.y[kept[0]], batch_size=batch_size, shuffle=True, seed=seed, scale=scale
-    )
-    test = ArrayBatches(data.test.x[kept[1]], data.test.y[kept[1]], batch_size=TEST_BATCH, scale=scale)
-    record = {
-        "name": name,
-        "folder": None if folder is None else str(folder),
-        "train": train.samples,
-        "test": test.samples,
-        "limit": limit,
-        "scale": scale,
+    data = _loaded(choice)
+    if not {"train", "test"} <= set(data.splits):
+        raise DataError(f"{data.name} has the splits {', '.join(data.splits)}; expected train and test among them")
+    found = {
+        name: _batches(data, name, choice.limit, batch_size=batch_size, seed=seed)
+        for name in ("train", "validation", "test")
+        if name in data.splits
     }
-    return ShellData(train=train, test=test, classes=data.classes, record=record)
+    options = {name: getattr(choice, name) for name in ("limit", "fold", "steps", "step_ms")}
+    record = {
+        "name": data.name,
+        "folder": None if choice.folder is None else str(choice.folder.resolve()),
+        "samples": {name: batches.samples for name, batches in found.items()},
+        "input": str(data).splitlines()[0],
+        **options,
+    }
+    return ShellData(
+        train=found["train"],
+        validation=found.get("validation"),
+        test=found["test"],
+        classes=data.classes,
+        sample_axis=data.batch_axis,
+        record=record,
+    )
 
 
-def complete_data(incomplete: str) -> Iterable[str]:
-    """Names of data sets for tab completion."""
-    return [name for name in DATA_NAMES if name.startswith(incomplete)]
+def complete_data(incomplete: str) -> Iterable[tuple[str, str]]:
+    """Names of data sets, with a line on each, for tab completion."""
+    return [(name, title) for name, title in names().items() if name.startswith(incomplete)]
 
 
-def _loaded(name: str, folder: Path | None) -> ImageData:
-    if name not in DATA_NAMES:
-        near = difflib.get_close_matches(name, DATA_NAMES, 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise DataError(f"--data {name}: no such data set; there are {', '.join(DATA_NAMES)}.{hint}")
-    if folder is not None and not folder.is_dir():
-        raise DataError(f"--data-dir {folder} is not a folder; give the one that holds {name}/")
-    from spikequant import data
+def _loaded(choice: DataChoice) -> DataSet:
+    if choice.name is None:
+        raise DataError(f"no data set was named; add --data NAME, one of {', '.join(names())}")
+    if choice.name not in names():
+        near = difflib.get_close_matches(choice.name, names(), 1)
+        hint = f". Did you mean {near[0]}?" if near else ""
+        raise DataError(f"--data {choice.name}: no such data set; there are {', '.join(names())}{hint}")
+    if choice.folder is not None and not choice.folder.is_dir() and choice.name != "digits":
+        raise DataError(
+            f"the data folder {choice.folder} does not exist; give --data-dir (or SPIKEQUANT_DATA) the folder that "
+            f"holds {choice.name}/"
+        )
+    folder = None if choice.folder is not None and not choice.folder.is_dir() else choice.folder
+    return load(choice.name, folder=folder, fold=choice.fold, steps=choice.steps, step_ms=choice.step_ms)
 
-    if name == "digits":
-        return data.load_digits()
-    return data.load_mnist(folder) if name == "mnist" else data.load_fashion_mnist(folder)
 
-
-def _spread(count: int, limit: int | None) -> Any:
-    import numpy as np
-
-    if limit is None or limit >= count:
-        return np.arange(count)
-    return np.arange(limit) * count // limit
+def _batches(data: DataSet, name: str, limit: int | None, *, batch_size: int, seed: int) -> Batches:
+    split = data.split(name)
+    if limit is not None and limit < len(split):
+        split = Split(split.source, split.indices[np.arange(limit) * len(split) // limit])
+    training = name == "train"
+    return Batches(
+        split,
+        batch_axis=data.batch_axis,
+        batch_size=batch_size if training else TEST_BATCH,
+        shuffle=training,
+        seed=seed,
+        scale=data.scale,
+    )

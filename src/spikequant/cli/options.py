@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from spikequant.cli.datasets import DATA_NAMES, complete_data
+from spikequant.cli.datasets import complete_data
 from spikequant.cli.networks import MODEL_NAMES
+from spikequant.data import names
 
-RUN, DATA, TRAINING, PLAN = "Run folder", "Data", "Training", "Plan"
+RUN, DATA, TRAINING, PLAN = "Run folder", "Weights and data", "Training", "Plan"
 
 
 def _complete_network(incomplete: str) -> Iterable[str]:
@@ -28,13 +29,41 @@ NetworkArgument = Annotated[
         autocompletion=_complete_network,
     ),
 ]
-DataOption = Annotated[
+NetworkOrRun = Annotated[
     str,
+    typer.Argument(
+        metavar="NETWORK",
+        help="A run folder of `spikequant train`, or your network as net.py:build or package.module:build "
+        f"(then say --weights and --data), or one of {', '.join(MODEL_NAMES)}.",
+        autocompletion=_complete_network,
+    ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="Trained weights: .safetensors, or .pt / .pth with a state_dict.",
+        show_default="those of the run folder",
+        rich_help_panel=DATA,
+    ),
+]
+_DATA = typer.Option(
+    "--data",
+    metavar="NAME",
+    help=f"Data set: {', '.join(names())}.",
+    autocompletion=complete_data,
+    rich_help_panel=DATA,
+)
+DataOption = Annotated[str, _DATA]
+OptionalData = Annotated[
+    str | None,
     typer.Option(
         "--data",
         metavar="NAME",
-        help=f"Data set: {', '.join(DATA_NAMES)}.",
+        help=f"Data set: {', '.join(names())}.",
         autocompletion=complete_data,
+        show_default="that of the run folder",
         rich_help_panel=DATA,
     ),
 ]
@@ -58,6 +87,16 @@ LimitOption = Annotated[
         show_default="all",
         rich_help_panel=DATA,
     ),
+]
+FoldOption = Annotated[
+    int | None,
+    typer.Option(metavar="K", min=0, help="Fold to test on, for data split in folds.", rich_help_panel=DATA),
+]
+StepsOption = Annotated[
+    int | None, typer.Option(metavar="T", min=1, help="Time steps of a sample, for event data.", rich_help_panel=DATA)
+]
+StepMsOption = Annotated[
+    float | None, typer.Option(metavar="MS", help="Length of a time step, for event data.", rich_help_panel=DATA)
 ]
 BatchSizeOption = Annotated[
     int, typer.Option(metavar="N", min=1, help="Samples per batch in training.", rich_help_panel=TRAINING)

@@ -10,6 +10,7 @@ from spikequant.cli import run_folder
 from spikequant.cli.figures import equality, figures_table, headline, layer_table
 from spikequant.cli.run_folder import RunFolder
 from spikequant.cli.screen import Screen
+from spikequant.cli.tables import Table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +33,10 @@ MEANINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a quantization gave; `words` say what was done, `warnings` what to look at."""
+    """What a quantization gave; `words` say what was done, `warnings` what to look at.
+
+    `table` shows how it was found; `facts` are added to the JSON document.
+    """
 
     name: str
     plan: Plan
@@ -44,6 +48,7 @@ class Outcome:
     words: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    table: Table | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -94,6 +99,9 @@ def write_outcome(outcome: Outcome, folder: RunFolder) -> dict[str, Any]:
 
 def tell_outcome(outcome: Outcome, folder: RunFolder, files: list[str], screen: Screen) -> None:
     """Words, tables, files, and what to do next."""
+    if outcome.table is not None:
+        screen.table(outcome.table)
+        screen.say()
     for word in outcome.words:
         screen.say(word)
     screen.say()

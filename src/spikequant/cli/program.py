@@ -16,7 +16,9 @@ from spikequant.cli.provenance import remember_words
 from spikequant.law.errors import MismatchError, SpikequantError
 
 CHECK_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]  # typer may carry its own click, so click's name is not imported
+USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[
+    0
+]  # typer may carry its own click, so click's name is not imported
 
 
 class Interrupted(KeyboardInterrupt):

@@ -25,6 +25,8 @@ CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
 WEIGHTS, CHECKPOINT = "weights.safetensors", "checkpoint.safetensors"
 PLAN, NETWORK, COMPARISON, REPORT = "plan.toml", "network.spq", "comparison.safetensors", "report.html"
 NAMES = (CONFIG, RESULT, METRICS, WEIGHTS, CHECKPOINT, PLAN, NETWORK, COMPARISON, REPORT)
+TRIALS = "trials"
+"""Folder in the run folder: what a search for the smallest network has tried so far."""
 VERSION = 1
 State = Literal["running", "finished", "interrupted", "failed"]
 

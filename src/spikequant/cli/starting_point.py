@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikequant.cli.datasets import DataChoice, ShellData, open_data
 from spikequant.cli.networks import NetworkSource, build_network, network_source
 from spikequant.cli.run_folder import WEIGHTS, RunConfig, read_config
 from spikequant.cli.screen import Screen
@@ -15,8 +16,6 @@ from spikequant.law.errors import ArtifactError, DataError
 if TYPE_CHECKING:
     from torch import nn
 
-    from spikequant.cli.datasets import ShellData
-
 
 @dataclass(frozen=True)
 class Origin:
@@ -24,8 +23,7 @@ class Origin:
 
     network: str
     weights: Path | None
-    data: str | None
-    data_dir: Path | None
+    data: DataChoice
 
 
 @dataclass(frozen=True)
@@ -42,20 +40,17 @@ class StartingPoint:
         return None if self.weights is None else hashlib.sha256(self.weights.read_bytes()).hexdigest()
 
 
-def starting_point(origin: Origin, screen: Screen, *, batch_size: int, seed: int, limit: int | None) -> StartingPoint:
+def starting_point(origin: Origin, screen: Screen, *, batch_size: int, seed: int) -> StartingPoint:
     """Build the network, load its weights and its data, and try it on a batch.
 
     Raises:
         DataError, ArtifactError: whatever does not exist or does not fit; the sentence says what to do.
     """
-    from spikequant.cli.datasets import open_data
     from spikequant.cli.trial_batch import check_with_batch, spiking_neurons
     from spikequant.cli.weights import load_weights
 
     source, origin = _filled(origin, screen)
-    if origin.data is None:
-        raise DataError("no data set was named; add --data NAME (for example --data mnist)")
-    data = open_data(origin.data, origin.data_dir, batch_size=batch_size, seed=seed, limit=limit)
+    data = open_data(origin.data, batch_size=batch_size, seed=seed)
     model = build_network(source, seed=seed)
     if not spiking_neurons(model):
         raise DataError(f"{source.text} has no spiking neuron; its neurons must come from spikequant.nn (LIF, IF, ...)")
@@ -77,15 +72,18 @@ def _filled(origin: Origin, screen: Screen) -> tuple[NetworkSource, Origin]:
     if config.command != "train" or config.network is None:
         raise ArtifactError(f"{folder} is a run of `{config.command}`; expected one of `train`, which holds a network")
     source = _source_of(config, folder, screen)
+    return source, Origin(origin.network, origin.weights or folder / WEIGHTS, _data_of(config, origin.data))
+
+
+def _data_of(config: RunConfig, choice: DataChoice) -> DataChoice:
+    """The data of the run, where `choice` does not say another thing."""
     data = config.data or {}
-    same_data = origin.data in (None, data.get("name"))
-    found = data.get("folder")
-    return source, Origin(
-        origin.network,
-        origin.weights or folder / WEIGHTS,
-        origin.data or data.get("name"),
-        origin.data_dir or (Path(found) if found and same_data else None),
-    )
+    if choice.name not in (None, data.get("name")):
+        return choice
+    folder = choice.folder or (Path(data["folder"]) if data.get("folder") else None)
+    found = {key: data.get(key) for key in ("name", "limit", "fold", "steps", "step_ms")}
+    said = {key: value for key, value in asdict(choice).items() if value is not None}
+    return DataChoice(**{**found, **said, "folder": folder})
 
 
 def _source_of(config: RunConfig, folder: Path, screen: Screen) -> NetworkSource:

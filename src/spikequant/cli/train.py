@@ -5,19 +5,27 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spikequant.cli import options, run_folder
+from spikequant.cli.datasets import DataChoice
 from spikequant.cli.options import TRAINING
+from spikequant.cli.progress import bar
 from spikequant.cli.run_folder import RunConfig, RunFolder
 from spikequant.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spikequant.cli.datasets import ShellData
 
 FILES = {
     run_folder.WEIGHTS: "the trained weights",
     run_folder.CHECKPOINT: "weights and optimizer, for --resume",
     run_folder.METRICS: "loss and accuracy, one line per epoch",
+    run_folder.RESULT: "the same as --json prints",
     run_folder.CONFIG: "command, options, versions",
 }
 
@@ -27,12 +35,10 @@ class Training:
     """What `train` was asked for."""
 
     network: str
-    data: str
-    data_dir: Path | None
+    data: DataChoice
     epochs: int
     lr: float
     batch_size: int
-    limit: int | None
     weights: Path | None
     seed: int
 
@@ -51,6 +57,9 @@ def train(
     ] = None,
     data_dir: options.DataDirOption = None,
     limit: options.LimitOption = None,
+    fold: options.FoldOption = None,
+    steps: options.StepsOption = None,
+    step_ms: options.StepMsOption = None,
     out: options.OutOption = Path("runs/train"),
     resume: options.ResumeOption = False,
     overwrite: options.OverwriteOption = False,
@@ -66,13 +75,18 @@ def train(
     that are done; the same command with --resume goes on and ends with the same weights.
     """
     asked = Training(
-        network=network, data=data, data_dir=data_dir, epochs=epochs, lr=lr,
-        batch_size=batch_size, limit=limit, weights=weights, seed=seed,
-    )  # fmt: skip
+        network=network,
+        data=DataChoice(name=data, folder=data_dir, limit=limit, fold=fold, steps=steps, step_ms=step_ms),
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        weights=weights,
+        seed=seed,
+    )
     screen = Screen(as_json=as_json)
     with RunFolder.open(out, "train", resume=resume, overwrite=overwrite) as folder:
         record = _train(asked, folder, screen)
-    test = record["data"]["test"]
+    test = record["data"]["samples"]["test"]
     screen.say(f"Trained: {record['accuracy']:.2%} of {test:,} test samples right.", style="bold green")
     screen.files(out, FILES)
     again = shlex.quote(str(out))
@@ -90,7 +104,7 @@ def _train(asked: Training, folder: RunFolder, screen: Screen) -> dict[str, Any]
 
     options.check_rate(asked.lr)
     source = network_source(asked.network)
-    data = open_data(asked.data, asked.data_dir, batch_size=asked.batch_size, seed=asked.seed, limit=asked.limit)
+    data = open_data(asked.data, batch_size=asked.batch_size, seed=asked.seed)
     model = build_network(source, seed=asked.seed)
     if asked.weights is not None:
         load_weights(model, asked.weights)
@@ -115,9 +129,17 @@ def _train(asked: Training, folder: RunFolder, screen: Screen) -> dict[str, Any]
         "out": folder.path,
         "data": data.record,
         "seed": asked.seed,
-        "accuracy": folder.metrics()[-1]["test_accuracy"],
+        "accuracy": _tested(model, data, screen),
         "epochs": folder.metrics(),
         "files": list(FILES),
     }
+    folder.write_json(run_folder.RESULT, record)
     folder.end("finished", [name for name in FILES if name != run_folder.CONFIG])
     return record
+
+
+def _tested(model: nn.Module, data: ShellData, screen: Screen) -> float:
+    from spikequant.training import evaluate
+
+    with bar(screen.progress, "test", len(data.test)) as shown:
+        return evaluate(model, shown.watch(data.test)).accuracy

@@ -38,7 +38,8 @@ def train_in_folder(
     from spikequant.training import fit
 
     log = EpochLog(folder, screen, epochs)
-    total = (epochs - log.done) * (len(data.train) + len(data.test))
+    validation = data.validation
+    total = (epochs - log.done) * (len(data.train) + (0 if validation is None else len(validation)))
     try:
         with bar(screen.progress, f"epoch {log.done + 1}/{epochs}", total) as shown:
 
@@ -52,7 +53,7 @@ def train_in_folder(
                 shown.watch(data.train),
                 epochs=epochs,
                 lr=lr,
-                validation=shown.watch(data.test),
+                validation=None if validation is None else shown.watch(validation),
                 checkpoint=folder / run_folder.CHECKPOINT,
                 resume=folder.resuming,
                 quiet=True,
@@ -83,7 +84,8 @@ class EpochLog:
         now = time.perf_counter()
         self.done, seconds, self.started = epoch.epoch, now - self.started, now
         self.folder.add_metrics(_record(epoch, round(seconds, 3)))
-        right = f"train {epoch.accuracy:.2%}, test {epoch.validation or 0.0:.2%}"
+        held_out = "" if epoch.validation is None else f", validation {epoch.validation:.2%}"
+        right = f"train {epoch.accuracy:.2%}{held_out}"
         self.screen.note(f"epoch {epoch.epoch}/{self.epochs}: loss {epoch.loss:.4f}, {right}, {seconds:.1f} s")
 
     def complete(self, epochs: Sequence[Epoch]) -> None:
@@ -97,7 +99,7 @@ def _record(epoch: Epoch, seconds: float | None) -> dict[str, Any]:
         "epoch": epoch.epoch,
         "loss": epoch.loss,
         "train_accuracy": epoch.accuracy,
-        "test_accuracy": epoch.validation,
+        "validation_accuracy": epoch.validation,
         "seconds": seconds,
     }
 

@@ -1,0 +1,67 @@
+"""A network quantized by a plan that is given: after training, or trained on for some epochs."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+from spikequant.cli.figures import near_chance, silent_layers, what_was_quantized
+from spikequant.cli.outcome import Outcome
+from spikequant.cli.progress import bar
+from spikequant.cli.run_folder import RunFolder
+from spikequant.cli.screen import Screen
+from spikequant.cli.starting_point import StartingPoint
+
+if TYPE_CHECKING:
+    from spikequant.plan import Plan
+
+VERIFY_SAMPLES = 32
+CALIBRATION_BATCHES = 8
+
+
+def quantize_by_plan(
+    start: StartingPoint, plan: Plan, folder: RunFolder, screen: Screen, *, name: str, epochs: int, lr: float
+) -> Outcome:
+    """Quantize, calibrate, train on if `epochs` says so, freeze, compare on the test data, lower, verify.
+
+    Raises:
+        PlanError, Unsupported, CaptureError: the plan or the network cannot be honoured.
+        Interrupted: Ctrl-C while training on.
+    """
+    from spikequant.analyse import compare
+    from spikequant.cli.training_loop import train_in_folder
+    from spikequant.quantize import calibrate, freeze, lower, quantize_, verify
+
+    data = start.data
+    example = data.first(VERIFY_SAMPLES)
+    model = copy.deepcopy(start.model)
+    report = quantize_(model, plan, example, quiet=True)
+    screen.note("calibrating")
+    with bar(screen.progress, "calibrate", CALIBRATION_BATCHES) as shown:
+        calibration = calibrate(model, shown.watch(data.train), max_batches=CALIBRATION_BATCHES)
+    if epochs:
+        facts = {"kind": "quantized", "plan": plan.to_dict()}
+        train_in_folder(model, data, folder, screen, epochs=epochs, lr=lr, weight_facts=facts)
+    weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    frozen = freeze(model)
+    screen.note("comparing on the test data")
+    with bar(screen.progress, "compare", 2 * len(data.test)) as shown:
+        comparison = compare(start.model, model, shown.watch(data.test))
+    screen.note("lowering to integers and verifying")
+    net = lower(model, example, metadata={"name": name, "plan": plan.to_dict(), "data": data.record["name"]})
+    verified = verify(model, net, example)
+    how = f"in training ({epochs} epochs)" if epochs else "after training"
+    chance = near_chance(comparison, data.classes)
+    warnings = [*([chance] if chance else []), *silent_layers(comparison)]
+    warnings += [f"warning: {text}" for text in (*calibration.warnings, *frozen.warnings)] if not epochs else []
+    return Outcome(
+        name=name,
+        plan=plan,
+        report=report,
+        net=net,
+        comparison=comparison,
+        verified=verified,
+        weights=weights,
+        words=(f"Quantized {how}: {what_was_quantized(report)}.", *report.notes),
+        warnings=tuple(warnings),
+    )

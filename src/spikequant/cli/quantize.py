@@ -1,0 +1,199 @@
+"""``spikequant quantize``: a trained network becomes integers, by a plan or as small as an accuracy limit allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spikequant.cli import options
+from spikequant.cli import plan_options as fields
+from spikequant.cli.datasets import DataChoice
+from spikequant.cli.options import PLAN, TRAINING
+from spikequant.cli.outcome import Outcome, tell_outcome, write_outcome
+from spikequant.cli.plan_options import PlanFields, chosen_plan
+from spikequant.cli.provenance import command_line, versions
+from spikequant.cli.run_folder import RunConfig, RunFolder
+from spikequant.cli.screen import Screen
+from spikequant.cli.starting_point import Origin, StartingPoint, starting_point
+from spikequant.law.errors import PlanError
+
+if TYPE_CHECKING:
+    from spikequant.plan import Plan
+
+MAX_DROP, SEARCH_EPOCHS = 0.5, 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """What `quantize` was asked for; `plan` None means: search, within `max_drop` points."""
+
+    origin: Origin
+    plan: Plan | None
+    max_drop: float
+    strict: bool
+    epochs: int
+    lr: float
+    batch_size: int
+    seed: int
+
+
+MaxDropOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="POINTS",
+        help="Find the smallest network that loses at most so many points of accuracy.",
+        show_default=f"{MAX_DROP} if no plan is given",
+        rich_help_panel=PLAN,
+    ),
+]
+StrictOption = Annotated[
+    bool,
+    typer.Option("--strict", help="With --max-drop: the 95 % interval must keep it, too.", rich_help_panel=PLAN),
+]
+EpochsOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Train on, quantized, for so many epochs.",
+        show_default=f"0 with a plan, {SEARCH_EPOCHS} for each training with --max-drop",
+        rich_help_panel=TRAINING,
+    ),
+]
+
+
+def quantize(
+    ctx: typer.Context,
+    network: options.NetworkOrRun,
+    weights: options.WeightsOption = None,
+    data: options.OptionalData = None,
+    data_dir: options.DataDirOption = None,
+    limit: options.LimitOption = None,
+    fold: options.FoldOption = None,
+    steps: options.StepsOption = None,
+    step_ms: options.StepMsOption = None,
+    max_drop: MaxDropOption = None,
+    strict: StrictOption = False,
+    plan: fields.PlanOption = None,
+    weight_bits: fields.WeightBits = None,
+    membrane_bits: fields.MembraneBits = None,
+    weight_quantizer: fields.WeightQuantizer = None,
+    weight_clipping: fields.WeightClipping = None,
+    membrane_signed: fields.MembraneSigned = None,
+    membrane_rounding: fields.MembraneRounding = None,
+    input_bits: fields.InputBits = None,
+    leak_bits: fields.LeakBits = None,
+    threshold_bits: fields.ThresholdBits = None,
+    bias_bits: fields.BiasBits = None,
+    current_bits: fields.CurrentBits = None,
+    epochs: EpochsOption = None,
+    lr: options.LearningRateOption = 1e-3,
+    batch_size: options.BatchSizeOption = 64,
+    out: options.OutOption = Path("runs/quantize"),
+    resume: options.ResumeOption = False,
+    overwrite: options.OverwriteOption = False,
+    seed: options.SeedOption = 0,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Quantize a trained network, prove its integers, and write them with a report.
+
+    Examples:
+      spikequant quantize runs/mnist --max-drop 0.5 --out runs/small
+      spikequant quantize runs/mnist --weight-bits 4 --membrane-bits 8
+      spikequant quantize net.py:build --weights w.pt --data mnist --plan p.toml
+
+    With --max-drop it tries fewer and fewer bits, first after training, then in training. With
+    a plan (a file, or bits as options) it does what the plan says. Every result is compared with
+    the real network on the test data, and its integers are checked against the simulation,
+    spike by spike.
+    """
+    found = chosen_plan(plan, PlanFields.of(ctx.params), seed=seed)
+    _check(found, max_drop, strict, lr)
+    choice = DataChoice(name=data, folder=data_dir, limit=limit, fold=fold, steps=steps, step_ms=step_ms)
+    asked = Quantization(
+        origin=Origin(network, weights, choice),
+        plan=found,
+        max_drop=MAX_DROP if max_drop is None else max_drop,
+        strict=strict,
+        epochs=epochs if epochs is not None else SEARCH_EPOCHS if found is None else 0,
+        lr=lr,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    screen = Screen(as_json=as_json)
+    with RunFolder.open(out, "quantize", resume=resume, overwrite=overwrite) as folder:
+        outcome, record = _quantize(asked, folder, screen)
+    tell_outcome(outcome, folder, record["files"], screen)
+    screen.document(record)
+
+
+def _quantize(asked: Quantization, folder: RunFolder, screen: Screen) -> tuple[Outcome, dict[str, Any]]:
+    from spikequant.cli.fixed_plan import quantize_by_plan
+    from spikequant.cli.smallest import quantize_within
+
+    start = starting_point(asked.origin, screen, batch_size=asked.batch_size, seed=asked.seed)
+    folder.begin(_config(asked, start))
+    screen.note(str(start.data))
+    if asked.plan is None:
+        outcome = quantize_within(
+            start, folder, screen,
+            max_drop=asked.max_drop, strict=asked.strict, epochs=asked.epochs, lr=asked.lr, seed=asked.seed,
+        )  # fmt: skip
+    else:
+        name = short_name(asked.plan)
+        outcome = quantize_by_plan(start, asked.plan, folder, screen, name=name, epochs=asked.epochs, lr=asked.lr)
+    return outcome, write_outcome(outcome, folder)
+
+
+def _config(asked: Quantization, start: StartingPoint) -> RunConfig:
+    search = {"max_drop": asked.max_drop, "strict": asked.strict} if asked.plan is None else {}
+    return RunConfig(
+        command="quantize",
+        command_line=command_line(),
+        seed=asked.seed,
+        options={
+            "plan": None if asked.plan is None else asked.plan.to_dict(),
+            **search,
+            "epochs": asked.epochs,
+            "lr": asked.lr,
+            "batch_size": asked.batch_size,
+            "weights": start.weights,
+            "weights_sha256": start.weights_hash(),
+        },
+        network=start.source.record(),
+        data=start.data.record,
+        versions=versions(),
+    )
+
+
+def short_name(plan: Plan) -> str:
+    """``W4/U8``: the fewest and most bits of weights and membranes that the plan asks for.
+
+    >>> from spikequant.plan import Plan
+    >>> short_name(Plan.uniform(weight_bits=4, membrane_bits=8))
+    'W4/U8'
+    >>> short_name(Plan.uniform(weight_quantizer="ternary"))
+    'ternary'
+    """
+    parts = []
+    for letter, role in (("W", "weight"), ("U", "membrane")):
+        roles = [getattr(rule, role) for rule in plan.rules if getattr(rule, role) is not None]
+        bits = sorted({r.bits for r in roles if r.bits is not None})
+        names = sorted({r.quantizer for r in roles if r.bits is None})
+        parts += [f"{letter}{bits[0]}" if len(bits) == 1 else f"{letter}{bits[0]}-{bits[-1]}"] if bits else []
+        parts += names
+    return "/".join(parts) or "plan"
+
+
+def _check(plan: Plan | None, max_drop: float | None, strict: bool, lr: float) -> None:
+    options.check_rate(lr)
+    if plan is not None and (max_drop is not None or strict):
+        word = "--max-drop" if max_drop is not None else "--strict"
+        raise PlanError(
+            f"{word} searches for a plan, so it excludes --plan and the options of a plan; give one of them"
+        )
+    if max_drop is not None and not 0 <= max_drop <= 100:
+        raise PlanError(f"--max-drop {max_drop:g}: expected points of accuracy from 0 to 100, for example 0.5")

@@ -1,0 +1,84 @@
+"""The smallest network within an accuracy limit: `sq.shrink` with a journal in the run folder."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+from spikequant.cli.figures import near_chance, silent_layers, what_was_quantized
+from spikequant.cli.outcome import Outcome
+from spikequant.cli.progress import bar
+from spikequant.cli.run_folder import TRIALS, RunFolder
+from spikequant.cli.screen import Screen
+from spikequant.cli.starting_point import StartingPoint
+from spikequant.cli.tables import Table
+
+if TYPE_CHECKING:
+    from spikequant.shrinking import Shrunk, Trial
+
+VERIFY_SAMPLES = 32
+
+
+def quantize_within(
+    start: StartingPoint,
+    folder: RunFolder,
+    screen: Screen,
+    *,
+    max_drop: float,
+    strict: bool,
+    epochs: int,
+    lr: float,
+    seed: int,
+) -> Outcome:
+    """Search on training and validation data, then measure the network that was found on the test data.
+
+    Raises:
+        Interrupted: Ctrl-C before anything was found.
+    """
+    from spikequant.analyse import compare
+    from spikequant.quantize import verify
+    from spikequant.shrinking import shrink
+
+    data = start.data
+    example = data.first(VERIFY_SAMPLES)
+
+    def on_step(trial: Trial) -> None:
+        screen.note(f"tried {trial.name}: {trial.verdict}")
+
+    shrunk = shrink(
+        copy.deepcopy(start.model), data.train, max_drop,
+        validation=data.validation, example_input=example, strict=strict, epochs=epochs, lr=lr, seed=seed,
+        quiet=True, checkpoint_folder=folder / TRIALS, resume=folder.resuming, on_step=on_step,
+    )  # fmt: skip
+    screen.note("comparing on the test data")
+    with bar(screen.progress, "compare", 2 * len(data.test)) as shown:
+        comparison = compare(start.model, shrunk.model, shown.watch(data.test))
+    chance = near_chance(comparison, data.classes)
+    return Outcome(
+        name=shrunk.best.name,
+        plan=shrunk.plan,
+        report=shrunk.report,
+        net=shrunk.net,
+        comparison=comparison,
+        verified=verify(shrunk.model, shrunk.net, example),
+        weights=shrunk.model.state_dict(),
+        words=(*shrunk.words, f"Quantized: {what_was_quantized(shrunk.report)}.", *shrunk.report.notes),
+        warnings=(*([chance] if chance else []), *silent_layers(comparison)),
+        facts={"search": shrunk.to_dict()},
+        table=trial_table(shrunk),
+    )
+
+
+def trial_table(shrunk: Shrunk) -> Table:
+    """Every trial of the search; the one that was taken is marked."""
+    header = ("tried", "accuracy", "drop, points", "EMD", "flash B", "RAM B", "verdict")
+    rows = []
+    for trial in shrunk.trials:
+        name = f"> {trial.name}" if trial == shrunk.best else f"  {trial.name}"
+        figures = ("-",) * 5
+        if not trial.was_refused:
+            figures = (f"{trial.accuracy:.2%}", f"{trial.drop:+.2f} ± {trial.interval:.2f}", f"{trial.emd:.4f}",
+                       f"{trial.flash_bytes:,.0f}", f"{trial.ram_bytes:,.0f}")  # fmt: skip
+        rows.append((name, *figures, trial.verdict))
+    title = "What was tried, on the validation data"
+    return Table(header, tuple(rows), title=title, left=frozenset({"verdict"}))
