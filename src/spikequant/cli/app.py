@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from spikequant import __version__
+from spikequant.cli.demo import demo
 from spikequant.cli.program import Command, Program
 from spikequant.cli.quantize import quantize
 from spikequant.cli.train import train
@@ -32,5 +33,5 @@ def root(
         typer.echo(ctx.get_help())
 
 
-for _command in (train, quantize, verify):
+for _command in (demo, train, quantize, verify):
     app.command(cls=Command, name=_command.__name__)(_command)

@@ -110,6 +110,7 @@ def _real_cells(comparison: Comparison) -> dict[str, str]:
         "change, points (95 %)": "",
         "EMD of firing rates": "",
         "  floor, two halves": number(comparison.floor),
+        **_seed_floor(comparison),
         "dead neurons": f"{comparison.reference_dead:.1%}",
         **_costs(comparison.reference),
     }
@@ -121,9 +122,14 @@ def _cells(comparison: Comparison) -> dict[str, str]:
         "change, points (95 %)": f"{comparison.difference:+.2f} ± {comparison.interval:.2f}",
         "EMD of firing rates": number(comparison.emd),
         "  floor, two halves": "",
+        **dict.fromkeys(_seed_floor(comparison), ""),
         "dead neurons": f"{comparison.dead:.1%}",
         **_costs(comparison.quantized),
     }
+
+
+def _seed_floor(comparison: Comparison) -> dict[str, str]:
+    return {} if comparison.seed_floor is None else {"  floor, two seeds": number(comparison.seed_floor)}
 
 
 def _costs(side: Side) -> dict[str, str]:

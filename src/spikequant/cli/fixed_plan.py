@@ -36,20 +36,18 @@ def quantize_by_plan(
     example = data.first(VERIFY_SAMPLES)
     model = copy.deepcopy(start.model)
     report = quantize_(model, plan, example, quiet=True)
-    screen.note("calibrating")
-    with bar(screen.progress, "calibrate", CALIBRATION_BATCHES) as shown:
-        calibration = calibrate(model, shown.watch(data.train), max_batches=CALIBRATION_BATCHES)
+    with bar(screen.progress, "calibrate", None):
+        calibration = calibrate(model, data.train, max_batches=CALIBRATION_BATCHES)
     if epochs:
         facts = {"kind": "quantized", "plan": plan.to_dict()}
         train_in_folder(model, data, folder, screen, epochs=epochs, lr=lr, weight_facts=facts)
     weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
     frozen = freeze(model)
-    screen.note("comparing on the test data")
     with bar(screen.progress, "compare", 2 * len(data.test)) as shown:
         comparison = compare(start.model, model, shown.watch(data.test))
-    screen.note("lowering to integers and verifying")
-    net = lower(model, example, metadata={"name": name, "plan": plan.to_dict(), "data": data.record["name"]})
-    verified = verify(model, net, example)
+    with bar(screen.progress, "lower, verify", None):
+        net = lower(model, example, metadata={"name": name, "plan": plan.to_dict(), "data": data.record["name"]})
+        verified = verify(model, net, example)
     how = f"in training ({epochs} epochs)" if epochs else "after training"
     chance = near_chance(comparison, data.classes)
     warnings = [*([chance] if chance else []), *silent_layers(comparison)]

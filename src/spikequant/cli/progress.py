@@ -51,6 +51,10 @@ class Bar:
         """One more is done."""
         self._progress.advance(self._task)
 
+    def total(self, count: int) -> None:
+        """How many there are in all, once it is known."""
+        self._progress.update(self._task, total=count)
+
     def title(self, text: str) -> None:
         """Change the words before the bar."""
         self._progress.update(self._task, description=text)

@@ -50,7 +50,6 @@ def quantize_within(
         validation=data.validation, example_input=example, strict=strict, epochs=epochs, lr=lr, seed=seed,
         quiet=True, checkpoint_folder=folder / TRIALS, resume=folder.resuming, on_step=on_step,
     )  # fmt: skip
-    screen.note("comparing on the test data")
     with bar(screen.progress, "compare", 2 * len(data.test)) as shown:
         comparison = compare(start.model, shrunk.model, shown.watch(data.test))
     chance = near_chance(comparison, data.classes)

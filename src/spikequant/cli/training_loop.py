@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +58,13 @@ def train_in_folder(
                 quiet=True,
                 on_epoch=on_epoch,
             )
-        if getattr(result, "interrupted", False):
-            raise KeyboardInterrupt
-        save_weights(model, folder / run_folder.WEIGHTS, facts=weight_facts)
-        log.complete(result.epochs)
-    except KeyboardInterrupt as stopped:
+    except KeyboardInterrupt as stopped:  # before the first epoch began, or while its figures were written
         raise Interrupted(_how_to_go_on(folder, log.done, epochs)) from stopped
+    log.complete(result.epochs)
+    if result.epochs:
+        save_weights(model, folder / run_folder.WEIGHTS, facts=weight_facts)
+    if result.interrupted:
+        raise Interrupted(_how_to_go_on(folder, len(result.epochs), epochs))
 
 
 class EpochLog:
@@ -77,30 +77,30 @@ class EpochLog:
         folder.keep_metrics(self.done)
         if folder.resuming:
             screen.note(f"going on behind epoch {self.done} of {epochs}")
-        self.started = time.perf_counter()
 
     def add(self, epoch: Epoch) -> None:
         """One more epoch is done."""
-        now = time.perf_counter()
-        self.done, seconds, self.started = epoch.epoch, now - self.started, now
-        self.folder.add_metrics(_record(epoch, round(seconds, 3)))
+        self.done = epoch.epoch
+        self.folder.add_metrics(_record(epoch))
         held_out = "" if epoch.validation is None else f", validation {epoch.validation:.2%}"
         right = f"train {epoch.accuracy:.2%}{held_out}"
-        self.screen.note(f"epoch {epoch.epoch}/{self.epochs}: loss {epoch.loss:.4f}, {right}, {seconds:.1f} s")
+        self.screen.note(f"epoch {epoch.epoch}/{self.epochs}: loss {epoch.loss:.4f}, {right}, {epoch.seconds:.1f} s")
 
     def complete(self, epochs: Sequence[Epoch]) -> None:
         """Add the line of an epoch whose checkpoint was written just before the run was cut off."""
         for epoch in epochs[len(self.folder.metrics()) :]:
-            self.folder.add_metrics(_record(epoch, None))
+            self.folder.add_metrics(_record(epoch))
 
 
-def _record(epoch: Epoch, seconds: float | None) -> dict[str, Any]:
+def _record(epoch: Epoch) -> dict[str, Any]:
     return {
         "epoch": epoch.epoch,
         "loss": epoch.loss,
         "train_accuracy": epoch.accuracy,
         "validation_accuracy": epoch.validation,
-        "seconds": seconds,
+        "lr": epoch.lr,
+        "samples": epoch.samples,
+        "seconds": round(epoch.seconds, 3),
     }
 
 

@@ -123,6 +123,8 @@ def _tell(found: list[Facts], screen: Screen) -> None:
         for name, row in facts["readers"].items()
     )
     screen.table(Table(header, rows, left=frozenset({"reader"})))
+    total = sum(row["differences"] for facts in found for row in facts["readers"].values())
+    screen.say(f"{total:,} differences." if total else "Every reader agrees: 0 differences.")
     silent = [facts["network"] for facts in found if not facts["readers"]["golden"]["spikes"]]
     for name in silent:
         screen.say(

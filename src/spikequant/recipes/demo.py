@@ -3,69 +3,114 @@
 from __future__ import annotations
 
 import copy
-import json
-import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from spikequant import __version__
-from spikequant.analyse import Comparison, compare, observe
+from spikequant.analyse import Comparison, compare
 from spikequant.data import ArrayBatches, load_digits
 from spikequant.law.artifact import network_hash
-from spikequant.law.atomic import write_text
-from spikequant.law.errors import ArtifactError
 from spikequant.law.network import IntNet
-from spikequant.measure import emd, network_emd
 from spikequant.models import digits_net
 from spikequant.plan import Plan
-from spikequant.quantize import VerifyReport, calibrate, freeze, lower, quantize_, verify
-from spikequant.training import fit
+from spikequant.quantize import QuantizeReport, VerifyReport, calibrate, freeze, lower, quantize_, verify
+from spikequant.training import Epoch, fit
 
 PIXEL = 1 / 16
 FLOAT_EPOCHS, QAT_EPOCHS = 12, 8
+CALIBRATION_BATCHES = 4
+
+
+class Progress(Protocol):
+    """Whoever wants to watch."""
+
+    def stage(self, words: str) -> None:
+        """The next stage begins."""
+
+    def tick(self) -> None:
+        """One batch was trained on; `training_batches` says how many there are in all."""
+
+    def epoch(self, network: str, epoch: Epoch) -> None:
+        """An epoch of one of the networks is finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRow:
-    """One quantized network of the demo with everything that was measured of it."""
+    """One quantized network of the demo with everything that was measured of it; `stem` names its files."""
 
     name: str
+    stem: str
     plan: Plan
+    report: QuantizeReport
     net: IntNet
     comparison: Comparison
     verified: VerifyReport
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "name": self.name,
+            "plan": self.plan.to_dict(),
+            "sha256": network_hash(self.net),
+            "comparison": self.comparison.to_dict(),
+            "verify": {
+                "neuron_steps": self.verified.neuron_steps,
+                "spikes": self.verified.spikes,
+                "states": self.verified.states_compared,
+                "differences": self.verified.differences,
+            },
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """What the demo found."""
+    """What the demo found, and the float network that it started from."""
 
     rows: tuple[DemoRow, ...]
-    seed_floor: float
+    reference: nn.Module
     seconds: float
     seed: int
 
+    @property
+    def seed_floor(self) -> float:
+        """EMD between the firing rates of two float networks that differ in their seed alone."""
+        return self.rows[0].comparison.seed_floor or 0.0
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        rows = [
-            {
-                "name": row.name,
-                "plan": row.plan.to_dict(),
-                "sha256": network_hash(row.net),
-                "comparison": row.comparison.to_dict(),
-                "verify": {"spikes": row.verified.spikes, "states": row.verified.states_compared,
-                           "differences": row.verified.differences},
-            }
-            for row in self.rows
-        ]  # fmt: skip
-        return {"version": __version__, "torch": torch.__version__, "seed": self.seed, "seconds": self.seconds,
-                "emd_floor_two_seeds": self.seed_floor, "rows": rows}  # fmt: skip
+        return {
+            "version": __version__,
+            "torch": torch.__version__,
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "emd_floor_two_seeds": self.seed_floor,
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """Batches that tell `progress` of each one that was used."""
+
+    batches: ArrayBatches
+    progress: Progress
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self.batches:
+            yield batch
+            self.progress.tick()
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hand the epoch on."""
+        self.batches.set_epoch(epoch)
 
 
 def digit_batches(seed: int) -> tuple[ArrayBatches, ArrayBatches]:
@@ -75,87 +120,75 @@ def digit_batches(seed: int) -> tuple[ArrayBatches, ArrayBatches]:
     return train, ArrayBatches(data.test.x, data.test.y, batch_size=90, scale=PIXEL)
 
 
-def run_demo(*, seed: int = 0, console: Console | None = None, quiet: bool = False) -> DemoResult:
+def training_batches(seed: int = 0) -> int:
+    """How often `run_demo` ticks."""
+    return (2 * FLOAT_EPOCHS + QAT_EPOCHS) * len(digit_batches(seed)[0])
+
+
+def run_demo(progress: Progress, *, seed: int = 0) -> DemoResult:
     """Train, quantize after training (W4/U8) and in training (W2/U4), compare, lower, verify."""
-    console = console if console is not None else Console(stderr=True, quiet=quiet)
     started = time.perf_counter()
     train, test = digit_batches(seed)
-    example = torch.cat([x for x, _ in test])
-    console.print("1/4  train the float network (and a second seed, for the floor of the EMD)")
-    reference, other = (_train_float(train, seed + k, quiet) for k in (0, 1))
-    console.print("2/4  quantize after training: 4-bit weights, 8-bit membranes")
+    progress.stage("train a spiking network on 1,437 digits")
+    reference = _train_float(train, seed, progress)
+    progress.stage("train it again from another seed: how far apart are two float networks?")
+    other = _train_float(train, seed + 1, progress)
+    work = _Bench(reference, other, train, test, progress)
+    progress.stage("quantize after training: 4-bit weights, 8-bit membranes")
     ptq_plan = Plan.uniform(weight_bits=4, membrane_bits=8, membrane_signed=False)
-    ptq = _row("W4/U8 PTQ", reference, ptq_plan, train, test, example, epochs=0, quiet=quiet)
-    console.print("3/4  quantize in training: 2-bit weights, 4-bit membranes")
+    ptq = _row(work, "W4/U8 PTQ", "w4u8", ptq_plan, epochs=0)
+    progress.stage("quantize in training: 2-bit weights, 4-bit membranes")
     qat_plan = Plan.uniform(
         weight_bits=2, weight_quantizer="lsq", membrane_bits=4, membrane_signed=False, membrane_rounding="half_up"
     )
-    qat = _row("W2/U4 QAT", reference, qat_plan, train, test, example, epochs=QAT_EPOCHS, quiet=quiet)
-    console.print("4/4  done: both networks are integers, equal to the simulation spike by spike")
-    return DemoResult(
-        rows=(ptq, qat),
-        seed_floor=_seed_floor(reference, other, test),
-        seconds=time.perf_counter() - started,
-        seed=seed,
-    )
+    qat = _row(work, "W2/U4 QAT", "w2u4", qat_plan, epochs=QAT_EPOCHS)
+    return DemoResult(rows=(ptq, qat), reference=reference, seconds=time.perf_counter() - started, seed=seed)
 
 
-def _train_float(train: ArrayBatches, seed: int, quiet: bool) -> nn.Module:
+@dataclass(frozen=True)
+class _Bench:
+    """What both quantized networks start from and are compared with."""
+
+    reference: nn.Module
+    other: nn.Module
+    train: ArrayBatches
+    test: ArrayBatches
+    progress: Progress
+
+
+def _train_float(train: ArrayBatches, seed: int, progress: Progress) -> nn.Module:
     torch.manual_seed(seed)
     model = digits_net()
-    fit(model, train, epochs=FLOAT_EPOCHS, lr=4e-3, quiet=quiet)
+    _fit(model, train, progress, f"float32, seed {seed}", epochs=FLOAT_EPOCHS, lr=4e-3)
     return model
 
 
-def _seed_floor(reference: nn.Module, other: nn.Module, test: ArrayBatches) -> float:
-    a, b = (observe(model, test, operations=False).firing for model in (reference, other))
-    return network_emd({path: emd(a[path].rates(), b[path].rates()) for path in a})
+def _fit(model: nn.Module, train: ArrayBatches, progress: Progress, name: str, *, epochs: int, lr: float) -> None:
+    def on_epoch(epoch: Epoch) -> None:
+        progress.epoch(name, epoch)
+
+    done = fit(model, _Watched(train, progress), epochs=epochs, lr=lr, quiet=True, on_epoch=on_epoch)
+    if done.interrupted:
+        raise KeyboardInterrupt
 
 
-def _row(
-    name: str,
-    reference: nn.Module,
-    plan: Plan,
-    train: ArrayBatches,
-    test: ArrayBatches,
-    example: Tensor,
-    *,
-    epochs: int,
-    quiet: bool,
-) -> DemoRow:
-    model = copy.deepcopy(reference)
-    quantize_(model, plan, example[:32], quiet=True)
-    calibrate(model, train, max_batches=4)
+def _row(work: _Bench, name: str, stem: str, plan: Plan, *, epochs: int) -> DemoRow:
+    example = torch.cat([x for x, _ in work.test])
+    model = copy.deepcopy(work.reference)
+    report = quantize_(model, plan, example[:32], quiet=True)
+    calibrate(model, work.train, max_batches=CALIBRATION_BATCHES)
     if epochs:
         torch.manual_seed(0)
-        fit(model, train, epochs=epochs, lr=2e-3, quiet=quiet)
+        _fit(model, work.train, work.progress, name, epochs=epochs, lr=2e-3)
     freeze(model)
-    comparison = compare(reference, model, test)
+    comparison = compare(work.reference, model, work.test, other_seed=work.other)
     net = lower(model, example[:32], metadata={"name": name, "plan": plan.to_dict(), "data": "scikit-learn digits"})
-    return DemoRow(name=name, plan=plan, net=net, comparison=comparison, verified=verify(model, net, example))
-
-
-def make_folder(out: Path) -> None:
-    """Make the folder for the results; called before the work, too, so that none of it is lost.
-
-    Raises:
-        ArtifactError: it cannot be made, or cannot be written.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise ArtifactError(f"cannot make or write the folder {out}: {error}; choose another --out") from error
-
-
-def write_demo(result: DemoResult, out: Path) -> list[Path]:
-    """Write networks, plans and figures; every file whole or not at all."""
-    make_folder(out)
-    written = []
-    for row, stem in zip(result.rows, ("w4u8", "w2u4"), strict=True):
-        row.net.save(out / f"{stem}.spq")
-        row.plan.save(out / f"{stem}.toml")
-        written += [out / f"{stem}.spq", out / f"{stem}.toml"]
-    write_text(out / "demo.json", json.dumps(result.to_dict(), indent=2) + "\n")
-    return [*written, out / "demo.json"]
+    return DemoRow(
+        name=name,
+        stem=stem,
+        plan=plan,
+        report=report,
+        net=net,
+        comparison=comparison,
+        verified=verify(model, net, example),
+    )
