@@ -153,9 +153,9 @@ def _operation_flow(node: GraphNode, sources: list[Flow]) -> Flow:
 
 @dataclass(frozen=True)
 class Pooling:
-    """A pooling in numbers."""
+    """A pooling in numbers; ``repeat`` gives every value `kernel` times, as adaptive pooling of one pixel does."""
 
-    kind: Literal["sum", "max"]
+    kind: Literal["sum", "max", "repeat"]
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[int, ...]
@@ -169,7 +169,7 @@ class Pooling:
 def _pool_flow(node: GraphNode, first: Flow, pooling: Pooling) -> Flow:
     if first.domain == "analog":
         raise Unsupported(f"{node.site}: pooling of the analog input; pool the data, or put it behind the first layer")
-    if pooling.kind == "max":
+    if pooling.kind != "sum":
         return first
     return Flow(first.domain, first.unit / pooling.window, first.bound * pooling.window)
 
@@ -183,6 +183,8 @@ def pool_options(node: GraphNode, module: nn.Module, graph: Graph) -> Pooling:
     axes = len(node.shape) - 1
     if isinstance(module, (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)):
         size = graph.node(node.inputs[0].source).shape[1:]
+        if set(size) == {1}:
+            return Pooling("repeat", node.shape[1:], node.shape[1:], (0,) * axes)
         if any(n % k for n, k in zip(size, node.shape[1:], strict=True)):
             raise Unsupported(
                 f"{node.path}: adaptive pooling of {size} to {node.shape[1:]} has windows of different size"

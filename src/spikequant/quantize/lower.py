@@ -121,10 +121,29 @@ def _lower_node(work: _Lowering, node: GraphNode) -> None:
         work.nodes.append(_join(work, node))
     else:
         pooling = functional_pool(node) if module is None else pool_options(node, module, work.graph)
+        if pooling.kind == "repeat":
+            _repeat(work, node)
+            return
         work.nodes.append(
             PoolNode(name=node.name, shape=node.shape, inputs=work.edges(node), kind=pooling.kind,
                      kernel=pooling.kernel, stride=pooling.stride, padding=pooling.padding)
         )  # fmt: skip
+
+
+def _repeat(work: _Lowering, node: GraphNode) -> None:
+    """One pixel becomes many: concatenations of the same value, one per spatial axis."""
+    edge, shape = work.edges(node)[0], [node.shape[0], *([1] * (len(node.shape) - 1))]
+    axes = [axis for axis in range(1, len(node.shape)) if node.shape[axis] > 1]
+    for axis in axes:
+        shape[axis] = node.shape[axis]
+        name = node.name if axis == axes[-1] else f"{node.name}.{axis}"
+        copies = (edge,) * node.shape[axis]
+        work.nodes.append(
+            JoinNode(name=name, shape=tuple(shape), inputs=copies, kind="concat", gains=(1,) * len(copies), axis=axis)
+        )
+        edge = Edge(name)
+    if not axes:
+        work.aliases[node.name] = edge
 
 
 def _input(work: _Lowering, node: GraphNode) -> InputNode:
