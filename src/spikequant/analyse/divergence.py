@@ -38,23 +38,30 @@ class DivergenceSearch:
     def update(self, reference: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
         """Add one batch; per layer ``[T, N, *features]``, the same shapes in both."""
         samples = next(iter(reference.values())).shape[1]
-        diverged = torch.zeros(samples, dtype=torch.bool)
+        same = torch.ones(samples, dtype=torch.bool)
         for rank, (layer, expected) in enumerate(reference.items()):
             got = other[layer].to(expected)
-            if torch.equal(expected, got):
-                continue
-            gap = (expected - got).flatten(2) if expected.dim() > 2 else (expected - got)[..., None]
-            places = torch.linalg.vector_norm(gap, ord=float("inf"), dim=2) != 0
-            diverged |= places.any(0).cpu()
-            self._note(rank, layer, expected, got, int(places.any(1).to(torch.uint8).argmax()))
-        self._diverged.append(diverged)
+            if not torch.equal(expected, got):
+                self._search(rank, layer, expected, got, same)
+        self._diverged.append(~same)
         self._samples += samples
 
-    def _note(self, rank: int, layer: str, expected: Tensor, got: Tensor, step: int) -> None:
-        if self.first is not None and (step, rank) >= (self.first.step, self._rank):
-            return
-        a, b = (train[step].reshape(train.shape[1], -1) for train in (expected, got))
-        sample, neuron = (int(k) for k in (a != b).nonzero()[0])
+    def _search(self, rank: int, layer: str, expected: Tensor, got: Tensor, same: Tensor) -> None:
+        """Step by step; samples known to differ are left out once no earlier difference can come."""
+        for step, (a, b) in enumerate(zip(expected.flatten(2), got.flatten(2), strict=True)):
+            may_be_first = self.first is None or (step, rank) < (self.first.step, self._rank)
+            rows = torch.arange(len(same)) if may_be_first else same.nonzero().flatten()
+            if len(rows) == 0:
+                return
+            whole = len(rows) == len(same)
+            gap = a - b if whole else a[rows.to(a.device)] - b[rows.to(b.device)]
+            differs = rows[(torch.linalg.vector_norm(gap, ord=float("inf"), dim=1) != 0).cpu()]
+            same[differs] = False
+            if may_be_first and len(differs):
+                self._note(rank, layer, a, b, step, int(differs[0]))
+
+    def _note(self, rank: int, layer: str, a: Tensor, b: Tensor, step: int, sample: int) -> None:
+        neuron = int((a[sample] != b[sample]).nonzero()[0])
         values = float(a[sample, neuron]), float(b[sample, neuron])
         self.first = Divergence(step, layer, self._samples + sample, neuron, expected=values[0], got=values[1])
         self._rank = rank

@@ -203,7 +203,7 @@ class Probe:
 
     def _count(self, path: str, pieces: list[Tensor]) -> Tensor:
         train = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        found, size = self.found, train.abs()
+        found, size = self.found, train if float(train.amin()) >= 0 else train.abs()
         counts = size.sum(0)
         found.shapes[path] = tuple(train.shape[2:])
         found.steps = max(found.steps, train.shape[0]) if found.graph is None else found.graph.steps
