@@ -5,6 +5,16 @@ it is done on hardware that cannot skip zeros.  It is an accumulate (AC) if all 
 of the layer at that step are in {-1, 0, 1}, a multiply-accumulate (MAC) otherwise.  Biases,
 pooling and normalisation are not counted, nor is padding.
 
+Tests compare with NeuroBench 2.3.0 itself.  Five things to know about its numbers:
+
+- They follow the calls of a layer, not the network: a static image whose first layer is called
+  in a loop of T steps costs T times what it costs if the layer is called once.
+- One value outside {-1, 0, 1} makes the whole call a MAC, so that counts depend on which
+  samples share a batch.
+- "Per sample" divides by the first axis of the data, which for time-first data is T.
+- Counts are float32 sums, rounded above 2^24 operations of one call; ours are integers.
+- Layers that are not torch's own, quantized ones among them, are not seen and count nothing.
+
 Source: J. Yik et al., "The NeuroBench framework for benchmarking neuromorphic computing
 algorithms and systems", Nature Communications 16, 2025, metric `SynapticOperations`.
 """
