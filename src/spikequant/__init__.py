@@ -23,6 +23,8 @@ _HOMES = {
     "compare": "analyse",
     "export": "readers.export",
     "shrink": "shrinking",
+    "write_report": "report",
+    "Provenance": "report",
     "IntNet": "law.network",
     "SpikequantError": "law.errors",
     "Unsupported": "law.errors",
@@ -79,6 +81,8 @@ if TYPE_CHECKING:
     from spikequant.quantize import reset as reset
     from spikequant.quantize import verify as verify
     from spikequant.readers.export import export as export
+    from spikequant.report import Provenance as Provenance
+    from spikequant.report import write_report as write_report
     from spikequant.shrinking import shrink as shrink
     from spikequant.training import evaluate as evaluate
     from spikequant.training import fit as fit

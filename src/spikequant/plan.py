@@ -210,8 +210,15 @@ class Plan(_Strict):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as TOML or JSON, by the file's ending."""
         target = Path(path)
-        text = _toml(self.to_dict()) if target.suffix == ".toml" else json.dumps(self.to_dict(), indent=2) + "\n"
-        write_text(target, text)
+        write_text(target, self.to_toml() if target.suffix == ".toml" else json.dumps(self.to_dict(), indent=2) + "\n")
+
+    def to_toml(self) -> str:
+        """The text that `save` writes to a ``.toml`` file.
+
+        >>> print(Plan.uniform(membrane_bits=8).to_toml().splitlines()[3])
+        match = "*"
+        """
+        return _toml(self.to_dict())
 
     def layer(self, name: str) -> LayerPlan:
         """What the plan says of the layer `name`; nothing where no rule matches."""
@@ -262,6 +269,7 @@ def _toml(record: dict[str, Any]) -> str:
     """The few forms of TOML that a plan needs."""
     lines = [f"{key} = {_toml_value(value)}" for key, value in record.items() if key != "rules"]
     for rule in record.get("rules", []):
+        rule = {"match": rule["match"], **rule}  # first, as one reads it
         lines += ["", "[[rules]]", *(f"{key} = {_toml_value(value)}" for key, value in rule.items())]
     return "\n".join(lines) + "\n"
 

@@ -1,0 +1,6 @@
+"""One self-contained HTML page that shows what quantization changed."""
+
+from spikequant.report.page import write_report
+from spikequant.report.provenance import Provenance, versions_here
+
+__all__ = ["Provenance", "versions_here", "write_report"]

@@ -1,0 +1,103 @@
+"use strict";
+// Tabs, the layer picker, sorting, and drawing again when the theme changes. No library but plotly.
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const CHOSEN = DATA.map((panel) => panel.first);
+
+function drawPanel(index) {
+  const panel = DATA[index], root = document.getElementById(panel.key);
+  const layer = panel.layers[CHOSEN[index]];
+  const figures = { ...panel.plots, ...layer.plots };
+  for (const element of root.querySelectorAll("[data-plot]")) {
+    const figure = figures[element.dataset.plot];
+    if (figure) drawFigure(element, figure);
+  }
+}
+
+function showLayer(index, which) {
+  CHOSEN[index] = which;
+  const root = document.getElementById(DATA[index].key), layer = DATA[index].layers[which];
+  for (const element of root.querySelectorAll("[data-text]")) {
+    element.textContent = layer[element.dataset.text] ?? "This layer was not recorded.";
+  }
+  const rasters = root.querySelector("[data-rasters]");
+  if (rasters) rasters.hidden = !layer.raster;
+  root.querySelector("[data-quantiles]").replaceChildren(...layer.quantiles.map(([level, ...rates]) => {
+    const row = document.createElement("tr"), head = document.createElement("th");
+    head.scope = "row";
+    head.textContent = level + " %";
+    row.append(head, ...rates.map((rate) => {
+      const cell = document.createElement("td");
+      cell.className = "n";
+      cell.textContent = rate.toFixed(4);
+      return cell;
+    }));
+    return row;
+  }));
+  drawPanel(index);
+}
+
+function sortBy(table, column) {
+  const heads = [...table.querySelectorAll("th[aria-sort]")];
+  const now = heads[column].getAttribute("aria-sort"), first = heads[column].className === "n" ? "descending" : "ascending";
+  const order = now === "none" ? first : now === "ascending" ? "descending" : "ascending";
+  heads.forEach((head, i) => head.setAttribute("aria-sort", i === column ? order : "none"));
+  const sign = order === "ascending" ? 1 : -1, body = table.tBodies[0];
+  const key = (row) => row.cells[column].dataset.v;
+  const compare = (a, b) => {
+    if (a === undefined || b === undefined) return (a === undefined) - (b === undefined); // not measured: last, always
+    const numbers = a !== "" && b !== "" && !isNaN(a) && !isNaN(b);
+    return sign * (numbers ? a - b : a.localeCompare(b, "en", { numeric: true }));
+  };
+  body.append(...[...body.rows].sort((a, b) => compare(key(a), key(b))));
+}
+
+function openTab(tabs, index) {
+  tabs.forEach((tab, i) => {
+    tab.setAttribute("aria-selected", String(i === index));
+    tab.tabIndex = i === index ? 0 : -1;
+    document.getElementById(DATA[i].key).hidden = i !== index;
+  });
+  drawPanel(index);
+}
+
+function visible() {
+  return DATA.map((_, i) => i).filter((i) => !document.getElementById(DATA[i].key).hidden);
+}
+
+function start() {
+  const tabs = [...document.querySelectorAll("[role=tab]")];
+  tabs.forEach((tab, i) => {
+    tab.addEventListener("click", () => openTab(tabs, i));
+    tab.addEventListener("keydown", (event) => {
+      const to = { ArrowRight: i + 1, ArrowLeft: i - 1, Home: 0, End: tabs.length - 1 }[event.key];
+      if (to === undefined) return;
+      event.preventDefault();
+      const next = (to + tabs.length) % tabs.length;
+      openTab(tabs, next);
+      tabs[next].focus();
+    });
+  });
+  document.querySelectorAll("[data-layer]").forEach((select) => {
+    const index = DATA.findIndex((panel) => panel.key === select.closest(".panel").id);
+    showLayer(index, Number(select.value)); // a browser that goes back keeps an older choice
+    select.addEventListener("change", () => showLayer(index, Number(select.value)));
+  });
+  document.querySelectorAll("table[data-sorts]").forEach((table) => {
+    table.querySelectorAll("th[aria-sort] button").forEach((button, i) => button.addEventListener("click", () => sortBy(table, i)));
+  });
+  if (tabs.length) openTab(tabs, 0);
+  else drawPanel(0);
+  const redraw = () => visible().forEach(drawPanel);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  addEventListener("beforeprint", () => {
+    document.documentElement.classList.add("printing");
+    DATA.forEach((_, i) => drawPanel(i));
+  });
+  addEventListener("afterprint", () => {
+    document.documentElement.classList.remove("printing");
+    redraw();
+  });
+}
+
+start();
