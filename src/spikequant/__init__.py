@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Plan": "plan",
+    "check_reading": "frontends",
     "quantize_": "quantize",
     "calibrate": "quantize",
     "freeze": "quantize",
@@ -36,7 +37,7 @@ _HOMES = {
     "ArtifactError": "law.errors",
     "MismatchError": "law.errors",
 }
-_UNITS = ("capture", "data", "law", "measure", "models", "nn", "quantizers", "readers")
+_UNITS = ("capture", "data", "frontends", "law", "measure", "models", "nn", "quantizers", "readers")
 
 __all__ = ["__version__", *_HOMES, *_UNITS]
 
@@ -56,6 +57,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from spikequant import capture as capture
     from spikequant import data as data
+    from spikequant import frontends as frontends
     from spikequant import law as law
     from spikequant import measure as measure
     from spikequant import models as models
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from spikequant import quantizers as quantizers
     from spikequant import readers as readers
     from spikequant.analyse import compare as compare
+    from spikequant.frontends import check_reading as check_reading
     from spikequant.law.errors import ArtifactError as ArtifactError
     from spikequant.law.errors import CaptureError as CaptureError
     from spikequant.law.errors import DataError as DataError

@@ -177,7 +177,11 @@ class Oracle:
             for node in self.net.nodes:
                 now[node.name] = [self.value(node, t, n, x, now, past, states, result.facts) for n in range(batch)]
             past.insert(0, now)
-            decoded.append(now[self.net.decoder.source])
+            source = self.net.decoder.source
+            if self.net.decoder.name.startswith("membrane") and self.kinds[source] == "NeuronNode":
+                decoded.append([[neuron["v"] for neuron in sample] for sample in states[source]])
+            else:
+                decoded.append(now[source])
             for name in self.params:
                 result.outputs.setdefault(name, []).append(now[name])
                 for state in states[name][0][0]:

@@ -153,7 +153,7 @@ def test_wrong_shapes_and_modes_are_refused():
         LIF(order="middle")
     with pytest.raises(DataError, match=r"a neuron layer in step_mode 'm' takes \[T, N, ...\], got \(4, 3\)"):
         LIF()(torch.zeros(4, 3))
-    with pytest.raises(DataError, match=r"step_mode 'm' was given the shape \(3, 5\)"):
+    with pytest.raises(DataError, match=r"step_mode 'm' takes \[T, N, ...\], got \(3, 5\)"):
         layer("lif")[1](torch.zeros(3, 5))
 
 

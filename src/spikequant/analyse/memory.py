@@ -136,7 +136,7 @@ def _neuron(path: str, module: Neuron | QuantizedNeuron, shape: tuple[int, ...])
     count = math.prod(shape)
     if isinstance(module, Neuron):
         for name in module.value_names:
-            yield MemoryRow(path, _real_role(name), getattr(module, name).numel(), REAL_BITS)
+            yield MemoryRow(path, _real_role(name), module.real_value(name).numel(), REAL_BITS)
         for state in module.spec.state_formats():
             if state != "s":
                 yield MemoryRow(path, STATE_ROLES[state], count, REAL_BITS)

@@ -15,7 +15,7 @@ from spikequant.analyse.counting import Calls, check_countable, counter_of, even
 from spikequant.capture import Graph, LayerwiseRunner, capture
 from spikequant.law.errors import CaptureError, DataError, Unsupported
 from spikequant.measure import FiringStatistics, SynOps
-from spikequant.nn import STATEFUL, SYNAPSES, Synapse
+from spikequant.nn import SYNAPSES, NeuronLayer, Synapse
 from spikequant.nn.reset import reset_states
 from spikequant.training import check_batch, first_output
 
@@ -95,8 +95,8 @@ class Probe:
         self._modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         for path, module in self.model.named_modules():
-            if isinstance(module, STATEFUL) and emits_spikes(module):
-                self._single[path] = _spec(module).spikes_max == 1
+            if isinstance(module, NeuronLayer) and emits_spikes(module):
+                self._single[path] = module.neuron_spec.spikes_max == 1
                 self._handles.append(module.register_forward_hook(self._on_neurons(path)))
             elif self._operations and isinstance(module, (*SYNAPSES, Synapse)):
                 self._handles.append(module.register_forward_pre_hook(self._on_weights(path)))
@@ -181,7 +181,7 @@ class Probe:
     def _on_neurons(self, path: str):  # type: ignore[no-untyped-def]
         def hook(module: Any, _inputs: object, output: Any) -> None:
             if self._active and not self._calls.recording:
-                train = first_output(output).detach().clone()  # a model may add onto its result in place
+                train = first_output(output).detach() / module.spike_unit  # a copy: a model may add onto it in place
                 self._parts.setdefault(path, []).append(train if module.step_mode == "m" else train[None])
 
         return hook
@@ -213,13 +213,9 @@ class Probe:
         return train
 
 
-def emits_spikes(module: nn.Module) -> bool:
+def emits_spikes(module: NeuronLayer) -> bool:
     """Whether a neuron layer emits its spikes (not its membrane, as a readout does)."""
-    return bool(_spec(module).output == "spike")
-
-
-def _spec(module: nn.Module) -> Any:
-    return getattr(module, "real_spec", None) or module.spec
+    return module.neuron_spec.output == "spike"
 
 
 def few_samples(x: Tensor, samples: int) -> Tensor:

@@ -46,7 +46,8 @@ class Builder:
     def graph(self) -> Graph:
         """Every call in turn, then the nodes with all edges resolved."""
         for key, call in self.folded.calls.items():
-            self.vals[key] = self.module(call) if call.event.kind == "module" else operation(self, call)
+            meaning = {"module": self.module, "state": self.stored_state}.get(call.event.kind)
+            self.vals[key] = operation(self, call) if meaning is None else meaning(call)
         layouts = {"static": "static", "time": "time_first", "batch_time": "batch_first", "step": "step"}
         layout = layouts[self.vals[INPUT].layout]
         return Graph(
@@ -188,6 +189,13 @@ class Builder:
             raise self.refuse(call, f"a neuron in step_mode {mode!r} was given the layout {val.layout}")
         features = self.strip(call, wanted, call.shape)
         return Val(self.add_node("module", path, (edge,), features, call, path=path, alive=True), wanted, features)
+
+    def stored_state(self, call: Call) -> Val:
+        """A state that a neuron gives besides its spikes."""
+        val, edge = self.inputs(call)[0]
+        path, _, state = call.key.rpartition(":")
+        node = self.add_node("state", call.key, (edge,), val.features, call, path=path, options={"state": state})
+        return replace(val, node=node)
 
     # -- the result --------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from spikequant.capture.graph import Graph, GraphEdge, GraphNode
 from spikequant.law.errors import CaptureError, DataError
-from spikequant.nn import ENCODERS, STATEFUL
+from spikequant.nn import ENCODERS, STATEFUL, NeuronLayer
 from spikequant.nn.delay import delayed
 
 Values = dict[str, Tensor]
@@ -45,6 +45,8 @@ class LayerwiseRunner:
             raise DataError(f"the graph was captured over {self.graph.steps} steps, the input has {x.shape[0]}")
         values: Values = {"input": x}
         for group in self.groups:
+            if group[0].name in values:  # a state, which its neuron gave
+                continue
             if len(group) == 1 and not _reads_itself(group[0]):
                 values[group[0].name] = self.whole(group[0], values)
             else:
@@ -62,12 +64,10 @@ class LayerwiseRunner:
             return values["input"]
         inputs = [self.aligned(edge, node, values) for edge in node.inputs]
         module = self.model.get_submodule(node.path) if node.kind == "module" else None
-        if isinstance(module, STATEFUL):
+        if isinstance(module, NeuronLayer):
             x = inputs[0]
             x = x if self.has_time(node.inputs[0]) else x.unsqueeze(0).expand(self.graph.steps, *x.shape)
-            with _multi_step(module):
-                output: Tensor = module(x)
-            return output
+            return self.neurons(node, module, x, values)
         if hasattr(module, "step_mode"):  # a layer that merges time and batch by itself
             assert module is not None
             with _multi_step(module):
@@ -80,6 +80,21 @@ class LayerwiseRunner:
         flat = _apply(node, module, merged, lead=1)
         apart: Tensor = flat.unflatten(0, (steps, batch))  # type: ignore[no-untyped-call]
         return apart
+
+    def neurons(self, node: GraphNode, module: NeuronLayer, x: Tensor, values: Values) -> Tensor:
+        """A neuron layer over all steps, and the states of it that something reads."""
+        states = [n for n in self.graph.consumers(node.name) if n.kind == "state"]
+        kept = module.watch
+        with _multi_step(module):
+            if states and kept is None:
+                module.watch = []
+            output: Tensor = module(x)
+        seen = module.watch or []
+        module.watch = kept
+        for state in states:
+            name = state.options["state"]
+            values[state.name] = torch.stack([module.in_real_units({name: s[name]})[name] for s in seen[-len(x) :]])
+        return output
 
     def has_time(self, edge: GraphEdge) -> bool:
         """Whether the value of an edge has a time axis."""
@@ -107,8 +122,18 @@ class LayerwiseRunner:
                 for node in group:
                     inputs = [self.at(edge, t, inside, trains, values) for edge in node.inputs]
                     module = self.model.get_submodule(node.path) if node.kind == "module" else None
-                    trains[node.name].append(_apply(node, module, inputs, lead=1))
+                    value = _apply(node, module, inputs, lead=1)
+                    if node.kind == "state":
+                        layer = self.layer(node)
+                        value = layer.in_real_units(layer.state or {})[node.options["state"]]
+                    trains[node.name].append(value)
         values.update({name: torch.stack(parts) for name, parts in trains.items()})
+
+    def layer(self, node: GraphNode) -> NeuronLayer:
+        """The neuron layer behind a node."""
+        module = self.model.get_submodule(node.path)
+        assert isinstance(module, NeuronLayer)
+        return module
 
     def at(self, edge: GraphEdge, t: int, inside: set[str], trains: dict[str, list[Tensor]], values: Values) -> Tensor:
         """The value of an edge at one step."""
@@ -142,6 +167,8 @@ def _apply(node: GraphNode, module: nn.Module | None, inputs: list[Tensor], *, l
         output: Tensor = module(inputs[0])
         return output
     first = inputs[0]
+    if node.kind == "state":
+        return first
     if node.kind == "reshape":
         return first.reshape(*first.shape[:lead], *node.shape)
     if node.kind == "concat":
@@ -171,11 +198,13 @@ def _pool(x: Tensor, options: dict[str, Any]) -> Tensor:
 
 @contextmanager
 def _multi_step(module: Any) -> Iterator[None]:
+    """All steps in one call, without the conventions of the library that a layer came from."""
     kept, module.step_mode = module.step_mode, "m"
-    try:
-        yield
-    finally:
-        module.step_mode = kept
+    with _plain([module]):
+        try:
+            yield
+        finally:
+            module.step_mode = kept
 
 
 @contextmanager
@@ -184,12 +213,25 @@ def _single_step(modules: Sequence[Any]) -> Iterator[None]:
     for module in modules:
         module.reset()
         module.step_mode = "s"
+    with _plain(modules):
+        try:
+            yield
+        finally:
+            for module, mode in zip(modules, kept, strict=True):
+                module.step_mode = mode
+                module.reset()
+
+
+@contextmanager
+def _plain(modules: Sequence[Any]) -> Iterator[None]:
+    kept = [(m, m.dialect) for m in modules if isinstance(m, NeuronLayer)]
+    for module, _ in kept:
+        module.dialect = None
     try:
         yield
     finally:
-        for module, mode in zip(modules, kept, strict=True):
-            module.step_mode = mode
-            module.reset()
+        for module, dialect in kept:
+            module.dialect = dialect
 
 
 def _reads_itself(node: GraphNode) -> bool:

@@ -99,7 +99,7 @@ def fold(recording: Recording, is_neuron: Callable[[str], bool]) -> Folded:
         first_step = _first_step(key, events, steps)
         call = Call(key, events[0], per_step=len(events) > 1 or (looped and steps == 1))
         call.shape = tuple(recording.values[events[0].outputs[0]].shape)
-        call.yields_steps = len(events) == 1 and len(events[0].outputs) == steps > 1
+        call.yields_steps = events[0].kind == "op" and len(events) == 1 and len(events[0].outputs) == steps > 1
         for k, event in enumerate(events):
             for j, number in enumerate(event.outputs):
                 produced[number] = (key, j if call.yields_steps else k + first_step, len(events))

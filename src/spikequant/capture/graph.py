@@ -10,7 +10,7 @@ from torch import nn
 
 from spikequant.law.errors import CaptureError
 
-NodeKind = Literal["input", "module", "add", "product", "iand", "maximum", "concat", "reshape", "pool"]
+NodeKind = Literal["input", "module", "add", "product", "iand", "maximum", "concat", "reshape", "pool", "state"]
 Reduction = Literal["train", "sum", "mean", "last", "max"]
 
 
@@ -25,6 +25,8 @@ class GraphEdge:
 @dataclass(frozen=True, kw_only=True)
 class GraphNode:
     """One node, with the shape of its value for one sample and step.
+
+    A node of the kind ``state`` is a stored state (``options["state"]``) of the neuron that it reads.
 
     ``per_step`` is False where the value is the same at every step (a static input and
     what is computed from it alone).

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from spikequant.law.errors import CaptureError
+from spikequant.nn import NeuronLayer
 
 LEAVES_TENSORS = {
     "item", "__bool__", "__int__", "__float__", "__index__", "tolist", "numpy", "nonzero", "__len__",
@@ -59,7 +60,7 @@ class Event:
     """One recorded call; `inputs` are value numbers, or raw constants."""
 
     kind: str
-    """``module`` or ``op``"""
+    """``module``, ``op``, ``alias``, or ``state`` (a stored state that a neuron gives besides its spikes)"""
     name: str
     """Module path or function name."""
     site: Site
@@ -103,6 +104,7 @@ class Recorder(TorchFunctionMode):
         self.last_module = ""
         self.paths = {m: path for path, m in model.named_modules()}
         self.scopes: list[str] = []
+        self.own_states: dict[tuple[str, str], Tensor] = {}
 
     def number(self, tensor: Tensor) -> int:
         """Give a tensor a new value number (an in-place operation makes a new value of the same tensor)."""
@@ -158,7 +160,7 @@ class Recorder(TorchFunctionMode):
         else:
             self.scopes.append(self.paths.get(module, ""))
 
-    def leave(self, module: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:
+    def leave(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
         """A module has run."""
         if not self.inside:
             self.scopes.pop()
@@ -167,14 +169,40 @@ class Recorder(TorchFunctionMode):
         if self.inside:
             return
         path = self.atoms[module]
-        inputs = self.known(list(arguments))
+        states: dict[str, Tensor] = {}
+        if isinstance(module, NeuronLayer) and module.dialect is not None:
+            x, given = module.dialect.split(arguments, named)
+            self.check_states(path, given)
+            arguments, states = (x,), module.dialect.states_of(result)
+        inputs = self.known([*arguments, *(named.values() if not states else ())])
         output = result[0] if isinstance(result, tuple) else result
         if isinstance(output, Tensor) and id(output) in self.numbers and not _is_stateful(module):
             self.last_module = path
             self.events.append(Event("alias", path, call_site(), path, inputs, [self.numbers[id(output)]]))
             return
-        self.events.append(Event("module", path, call_site(), self.last_module, inputs, [self.number(output)]))
+        event = Event("module", path, call_site(), self.last_module, inputs, [self.number(output)])
+        self.events.append(event)
         self.last_module = path
+        for name, state in states.items():
+            self.own_states[path, name] = state
+            self.events.append(
+                Event("state", f"{path}:{name}", event.site, path, [Value(event.outputs[0])], [self.number(state)])
+            )
+
+    def check_states(self, path: str, given: dict[str, Any]) -> None:
+        """A state that the caller passes must be the one that the layer gave before, or zeros before the first step."""
+        for name, state in given.items():
+            own = self.own_states.get((path, name))
+            if own is None:
+                fine = state is None or (id(state) not in self.numbers and not bool(torch.any(state != 0)))
+            else:
+                fine = state is None or self.numbers.get(id(state)) == self.numbers[id(own)]
+            if not fine:
+                what = "not zeros" if own is None else "not the one that it gave in the step before"
+                raise CaptureError(
+                    f"{call_site()}: {path}: is given a state {name!r} that is {what}; "
+                    "an integer network starts from rest and keeps its own states"
+                )
 
 
 def _is_stateful(module: nn.Module) -> bool:
@@ -204,7 +232,7 @@ def call_site() -> Site:
 @contextmanager
 def _hooks(recorder: Recorder) -> Iterator[None]:
     pre = nn.modules.module.register_module_forward_pre_hook(recorder.enter)
-    post = nn.modules.module.register_module_forward_hook(recorder.leave)
+    post = nn.modules.module.register_module_forward_hook(recorder.leave, with_kwargs=True)
     try:
         yield
     finally:
@@ -241,8 +269,12 @@ def record(model: nn.Module, example_input: Tensor, atom_types: tuple[type[nn.Mo
 def _used(events: list[Event], outputs: list[int]) -> list[Event]:
     """The events without operations whose result nothing reads, such as the ``x[0]`` of ``x[0].numel()``."""
     read, kept = set(outputs), []
+    all_read = set(_numbers([[e.inputs, list(e.constants.values())] for e in events])) | read
+    states = {e.name for e in events if e.kind == "state" and all_read.intersection(e.outputs)}
     for event in reversed(events):
         if event.kind == "op" and not read.intersection(event.outputs):
+            continue
+        if event.kind == "state" and event.name not in states:
             continue
         read |= set(_numbers([event.inputs, list(event.constants.values())]))
         kept.append(event)

@@ -5,7 +5,9 @@ from torch import nn as _torch_nn
 from spikequant.nn.batch_norm import NORMS, FoldedNorm
 from spikequant.nn.branch import Branch, NeuronChoice, Register
 from spikequant.nn.delay import Delay
+from spikequant.nn.dialect import Dialect, ValueSource, adopt
 from spikequant.nn.encoders import LatencyEncoder, Normalize, PoissonEncoder
+from spikequant.nn.layer import NeuronLayer
 from spikequant.nn.neuron import (
     IF,
     LIF,
@@ -30,7 +32,7 @@ POOLS = (
     _torch_nn.AdaptiveAvgPool2d,
 )
 DROPOUTS = (_torch_nn.Dropout, _torch_nn.Dropout1d, _torch_nn.Dropout2d, _torch_nn.Identity)
-STATEFUL = (Neuron, QuantizedNeuron)
+STATEFUL = (NeuronLayer,)
 ENCODERS = (PoissonEncoder, LatencyEncoder)
 ATOMS = (
     *SYNAPSES,
@@ -60,12 +62,14 @@ __all__ = [
     "Branch",
     "CubaLIF",
     "Delay",
+    "Dialect",
     "FoldedNorm",
     "LatencyEncoder",
     "LeakyIntegrator",
     "MultiSpikeIF",
     "Neuron",
     "NeuronChoice",
+    "NeuronLayer",
     "Normalize",
     "PoissonEncoder",
     "QuantizedNeuron",
@@ -74,4 +78,6 @@ __all__ = [
     "Surrogate",
     "Synapse",
     "TorchOps",
+    "ValueSource",
+    "adopt",
 ]

@@ -35,18 +35,19 @@ class Branch:
     def scale(self) -> Tensor:
         """Real value of one unit of the integer sum after batch norm, ``[C]``, float64."""
         scale = self.synapse.channel_scale().to(torch.float64) * self.pool_unit
-        return scale if self.norm is None else scale * self.norm.fold()[0]
+        scale = scale if self.norm is None else scale * self.norm.fold()[0]
+        return self.neuron.gained(scale)
 
     def bias(self) -> Tensor | None:
         """Real bias that this path brings, ``[C]``, float64."""
         bias = self.synapse.real_bias()
         bias = None if bias is None else bias.to(torch.float64)
         if self.norm is None:
-            return bias
+            return None if bias is None else self.neuron.gained(bias)
         factor, mean, beta = self.norm.fold()
         sign = self.norm.sign().to(torch.float64)
         centre = -mean if bias is None else bias - mean
-        return sign * factor * centre + beta
+        return self.neuron.gained(sign * factor * centre + beta)
 
     def gain(self) -> tuple[Tensor, bool]:
         """Accumulator LSBs in one unit of the sum, ``[C]`` with the sign of gamma; and whether float64 is needed."""

@@ -45,6 +45,8 @@ def integer_params(neuron: QuantizedNeuron, spec: NeuronSpec, lsb: Tensor) -> di
         params.update(_adaptation(neuron, spec.a, lsb))
     if "floor" in neuron.value_names:
         params["floor"] = round_ste(neuron.value("floor") / lsb, "half_even")
+    if "v_bias" in neuron.value_names:
+        params["v_bias"] = round_ste(neuron.value("v_bias") / lsb, "half_even")
     bias = neuron.real_bias()
     if bias is not None:
         params["bias"] = round_ste(bias / lsb, "half_even")

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from spikequant.law import presets
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.law.spec import NeuronSpec
+from spikequant.nn.dialect import ValueSource
+from spikequant.nn.layer import NeuronLayer
 from spikequant.nn.loop import States, run_over_time, zero_states
-from spikequant.nn.surrogate import Surrogate
 from spikequant.nn.torch_ops import TorchOps
 
-REAL_VALUES = ("threshold", "reset_to", "leak", "leak2", "leak_i", "leak_a", "adapt", "floor")
 LAW_NAMES = {"threshold": "theta"}
+NOT_PARAMS = ("gain",)
 
 
 def over_features(value: Tensor, features: int, *, last: bool = False) -> Tensor:
@@ -26,7 +27,7 @@ def over_features(value: Tensor, features: int, *, last: bool = False) -> Tensor
     return value.reshape(-1, *([1] * (features - 1)))
 
 
-class Neuron(nn.Module):
+class Neuron(NeuronLayer):
     """A layer of real neurons; `LIF`, `IF`, ... below build it.
 
     Input and output are ``[T, N, *shape]`` in multi-step mode (``step_mode="m"``), where
@@ -44,62 +45,62 @@ class Neuron(nn.Module):
         values: Mapping[str, float | Sequence[float] | Tensor],
         *,
         learn: Sequence[str] = (),
-        step_mode: str = "m",
-        surrogate: Surrogate | None = None,
-        detach_reset: bool = False,
+        sources: Mapping[str, ValueSource] | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        if step_mode not in ("m", "s"):
-            raise Unsupported(f"step_mode {step_mode!r}; expected 'm' (multi-step, [T, N, ...]) or 's' (single-step)")
-        unknown = sorted((set(values) | set(learn)) - set(REAL_VALUES))
-        if unknown:
-            raise Unsupported(f"neuron: unknown value {unknown[0]!r}; expected some of {', '.join(REAL_VALUES)}")
-        self.spec, self.step_mode = spec, step_mode
-        self.surrogate = surrogate if surrogate is not None else Surrogate()
-        self.detach_reset = detach_reset
-        self.value_names = tuple(name for name in REAL_VALUES if name in values)
-        for name in self.value_names:
-            value = torch.as_tensor(values[name], dtype=torch.get_default_dtype()).clone()
+        names = set(values) | set(learn)
+        super().__init__({n: ValueSource((n,)) for n in names} if sources is None else sources, **options)
+        self.spec = spec
+        for name, given in values.items():
+            value = torch.as_tensor(given, dtype=torch.get_default_dtype()).clone()
             if name in learn:
                 setattr(self, name, nn.Parameter(value))
             else:
                 self.register_buffer(name, value)
-        self.state: States | None = None
-        self.steps_done = 0
-        self.watch: list[States] | None = None
+
+    @property
+    def neuron_spec(self) -> NeuronSpec:
+        """What the neuron is."""
+        return self.spec
 
     def real_params(self, features: int) -> dict[str, Tensor]:
         """The values under the law's names, shaped for `features` feature axes."""
-        params = {LAW_NAMES.get(n, n): over_features(getattr(self, n), features) for n in self.value_names}
+        names = [n for n in self.value_names if n not in NOT_PARAMS]
+        params = {LAW_NAMES.get(n, n): over_features(self.real_value(n), features) for n in names}
         if self.spec.reset == "subtract":
             params["reset"] = params["theta"]
         elif self.spec.reset == "value":
             params["reset"] = params.pop("reset_to")
         return params
 
-    def reset(self) -> None:
-        """Forget the state of single-step mode."""
-        self.state, self.steps_done = None, 0
-
     def ops(self, like: Tensor) -> TorchOps:
-        """The reader of this layer: real numbers."""
-        return TorchOps(surrogate=self.surrogate, lsb=None, detach_reset=self.detach_reset, like=like)
+        """The reader of this layer: real numbers.
 
-    def forward(self, x: Tensor) -> Tensor:
+        The law compares ``theta >= v`` for a neuron that fires on ``v > theta``, so an
+        uneven surrogate is turned around there.
+        """
+        surrogate = self.surrogate.mirrored() if self.spec.compare == ">" else self.surrogate
+        return TorchOps(surrogate=surrogate, lsb=None, detach_reset=self.detach_reset, like=like)
+
+    def advance(self, x: Tensor) -> Tensor:
         """Spikes (or the membrane of a readout) for the input currents."""
-        features = x.dim() - (2 if self.step_mode == "m" else 1)
-        if features < 1:
-            wanted = "[T, N, ...]" if self.step_mode == "m" else "[N, ...]"
-            raise DataError(f"a neuron layer in step_mode {self.step_mode!r} takes {wanted}, got {tuple(x.shape)}")
-        return run_neuron(self, self.ops(x), self.spec, self.real_params(features), x)
+        features = self.check_features(x)
+        if "gain" in self.sources:
+            x = x * over_features(self.real_value("gain"), features)
+        output = run_neuron(self, self.ops(x), self.spec, self.real_params(features), x)
+        return output if self.spike_unit == 1.0 else output * self.spike_unit
+
+    def in_real_units(self, states: States) -> States:
+        """The states themselves: they are real."""
+        return states
+
+    def stored(self, states: States) -> States:
+        """The states themselves."""
+        return dict(states)
 
     def extra_repr(self) -> str:
         """Order and reset, for printing."""
         return f"{' > '.join(self.spec.order)}, reset {self.spec.reset}, step_mode {self.step_mode}"
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies start from rest: a state may hold a graph that cannot be copied."""
-        return {**self.__dict__, "state": None, "steps_done": 0, "watch": None}
 
 
 def run_neuron(

@@ -9,18 +9,21 @@ computes it again.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikequant.law.bounds import StepBounds, prove_step
-from spikequant.law.errors import DataError, NotFrozen, WidthError
+from spikequant.law.bounds import StepBounds
+from spikequant.law.errors import NotFrozen, WidthError
 from spikequant.law.rounding import ROUNDINGS
 from spikequant.law.spec import NeuronSpec
 from spikequant.nn.branch import Branch, NeuronChoice
+from spikequant.nn.dialect import adopt
+from spikequant.nn.group_widths import Integers, prove_group
 from spikequant.nn.integers import integer_params, integer_spec, on_grid, wanted_exponent
+from spikequant.nn.layer import NeuronLayer
 from spikequant.nn.loop import States, add_per_step, torch_noise
 from spikequant.nn.neuron import Neuron, over_features, run_neuron
 from spikequant.nn.synapse import Link
@@ -35,20 +38,9 @@ MOST_FRACTION_BITS = 24
 WIDE_FRACTION_BITS = 8
 DEFAULT_LIMIT = 8.0
 FLOAT_BITS = 24
-DOUBLE_BITS = 53
 
 
-@dataclass
-class Integers:
-    """The integers of a group, as float64 tensors that hold integers (or are learned through)."""
-
-    spec: NeuronSpec
-    params: dict[str, Tensor]
-    lsb: Tensor
-    gains: list[Tensor] = field(default_factory=list)
-
-
-class QuantizedNeuron(nn.Module):
+class QuantizedNeuron(NeuronLayer):
     """A neuron layer over integers; takes the place of a `Neuron` and answers the same calls.
 
     Its input is the sum of its branches in accumulator LSBs.  Its output is spikes, or,
@@ -57,19 +49,20 @@ class QuantizedNeuron(nn.Module):
 
     v_limit: Tensor
     i_limit: Tensor
-    threshold: Tensor
 
     def __init__(self, source: Neuron, choice: NeuronChoice, *, seed: int = 0) -> None:
-        super().__init__()
+        super().__init__(
+            source.sources,
+            step_mode=source.step_mode,
+            surrogate=source.surrogate,
+            detach_reset=source.detach_reset,
+            spike_unit=source.spike_unit,
+        )
         self.real_spec, self.choice, self.seed = source.spec, choice, seed
-        self.value_names, self.step_mode = source.value_names, source.step_mode
-        self.surrogate, self.detach_reset = source.surrogate, source.detach_reset
-        for name in self.value_names:
-            value = getattr(source, name)
-            if isinstance(value, nn.Parameter):
-                setattr(self, name, value)
-            else:
-                self.register_buffer(name, value)
+        for name, parameter in source.named_parameters(recurse=False):
+            setattr(self, name, parameter)
+        for name, buffer in source.named_buffers(recurse=False):
+            self.register_buffer(name, buffer)
         for state in ("v_limit", "i_limit", "x_limit"):
             self.register_buffer(state, torch.ones(()))
         self.peaks = torch.ones(1)
@@ -77,19 +70,28 @@ class QuantizedNeuron(nn.Module):
         self.fraction_bits, self.layer, self.first_sample = 0, 0, 0
         self.needs_double, self.last_axis = False, False
         self.spec: NeuronSpec | None = None
-        self.state: States | None = None
-        self.steps_done = 0
-        self.watch: list[States] | None = None
+        self.units: States = {}
+        if source.dialect is not None and source.foreign_class is not None:
+            adopt(self, source.foreign_class, source.dialect)
+
+    @property
+    def neuron_spec(self) -> NeuronSpec:
+        """What the neuron was over real numbers."""
+        return self.real_spec
 
     # -- real values -------------------------------------------------------------------
 
     def value(self, name: str) -> Tensor:
         """A real value in float64, on the grid of its role if the plan gives it one."""
-        value: Tensor = getattr(self, name)
+        value = self.real_value(name)
         quantizer = {"threshold": self.choice.threshold, "leak": self.choice.leak, "leak_i": self.choice.leak}.get(name)
         if quantizer is not None:
             value = on_grid(quantizer, value)
         return value.to(torch.float64)
+
+    def gained(self, value: Tensor) -> Tensor:
+        """A value of the synapses as the membrane sees it: times the input gain (DESIGN rule 9)."""
+        return value * self.value("gain").to(value) if "gain" in self.sources else value
 
     def scale(self) -> Tensor:
         """Real value of one unit of the first branch's sum, ``[C]``, float64."""
@@ -141,8 +143,11 @@ class QuantizedNeuron(nn.Module):
 
     def default_limit(self) -> float:
         """The threshold, or a round number for a neuron without one."""
-        threshold = float(self.threshold.detach().abs().max()) if "threshold" in self.value_names else 0.0
+        threshold = self._largest_threshold()
         return threshold if threshold > 0 else DEFAULT_LIMIT
+
+    def _largest_threshold(self) -> float:
+        return float(self.real_value("threshold").detach().abs().max()) if "threshold" in self.sources else 0.0
 
     def set_limits(self) -> None:
         """Real reach of the registers before calibration: the threshold, or what the plan says."""
@@ -188,7 +193,7 @@ class QuantizedNeuron(nn.Module):
 
     def _fine_fraction_bits(self, scale: Tensor) -> int:
         """Fraction bits that make one LSB at most 1/256 of the threshold: bias and threshold keep their place."""
-        threshold = float(self.threshold.detach().abs().max()) if "threshold" in self.value_names else 0.0
+        threshold = self._largest_threshold()
         if threshold == 0.0:
             return LEAST_FRACTION_BITS
         return max(0, FINE_BITS + math.ceil(math.log2(float(scale.max()) / threshold)))
@@ -250,33 +255,15 @@ class QuantizedNeuron(nn.Module):
 
     def prove(self, found: Integers, *, reach: bool = False) -> StepBounds:
         """Widths of one step, from bit widths and the L1 bound of the codes; `reach` looks for dead neurons."""
-        params = {k: v.detach().to(torch.int64).numpy(force=True) for k, v in found.params.items()}
-        high = torch.zeros_like(found.lsb)
-        for branch, gain in zip(self.branches, found.gains, strict=True):
-            codes = branch.synapse.codes().detach().flatten(1)
-            pool = 1.0 / branch.pool_unit
-            high = high + codes.abs().sum(1).to(torch.float64) * gain.abs() * branch.synapse.input_bound * pool
-        most = high.to(torch.int64).numpy(force=True)
-        bounds = prove_step(found.spec, params, -most, most, check_reach=reach)
-        if bounds.accumulator_bits > DOUBLE_BITS:
-            raise WidthError(
-                f"an intermediate of this neuron layer needs {bounds.accumulator_bits} bits, the simulation carries "
-                f"{DOUBLE_BITS}; use fewer fraction, leak or state bits"
-            )
+        bounds = prove_group(self, found, reach=reach)
         self.needs_double = bounds.accumulator_bits > FLOAT_BITS
         return bounds
 
     # -- running -----------------------------------------------------------------------
 
-    def reset(self) -> None:
-        """Forget the state of single-step mode."""
-        self.state, self.steps_done = None, 0
-
-    def forward(self, x: Tensor) -> Tensor:
+    def advance(self, x: Tensor) -> Tensor:
         """Spikes, or the real membrane of a readout, for integer input sums."""
-        features = x.dim() - (2 if self.step_mode == "m" else 1)
-        if features < 1:
-            raise DataError(f"a neuron layer in step_mode {self.step_mode!r} was given the shape {tuple(x.shape)}")
+        features = self.check_features(x)
         dtype = torch.float64 if self.needs_double else torch.float32
         found = self.integers()
         lsb = over_features(found.lsb, features, last=self.last_axis).to(dtype)
@@ -291,9 +278,26 @@ class QuantizedNeuron(nn.Module):
         shape = x.shape[1:] if self.step_mode == "m" else x.shape
         noise = torch_noise(self.seed, self.layer, self.first_sample, shape, x.device) if self._is_noisy() else None
         output = run_neuron(self, ops, found.spec, params, x, noise)
+        self.units = {n: params[f"{n}_load"] * lsb for n in ("v", "i") if f"{n}_load" in params}
         if found.spec.output == "state":
-            output = output * (params["v_load"] * lsb)
+            output = output * self.units["v"]
+        elif self.spike_unit != 1.0:
+            output = output * self.spike_unit
         return output.to(torch.float32)
+
+    def in_real_units(self, states: States) -> States:
+        """Stored codes as real numbers."""
+        return {n: (c * self.units[n] if n in self.units else c).to(torch.float32) for n, c in states.items()}
+
+    def stored(self, states: States) -> States:
+        """Real states as codes, rounded half to even."""
+        found, kept = self.integers(), {}
+        for name in (n for n in ("v", "i") if f"{n}_load" in found.params):
+            unit, fmt = found.params[f"{name}_load"] * found.lsb, getattr(found.spec, name).format
+            unit = over_features(unit, states[name].dim() - 1, last=self.last_axis)
+            codes = round_ste(states[name] / unit, "half_even").clamp(fmt.min, fmt.max)
+            kept[name] = codes.to(torch.float64 if self.needs_double else torch.float32)
+        return kept
 
     @torch.no_grad()
     def real_peaks(self, states: list[States]) -> Tensor:
@@ -334,4 +338,4 @@ class QuantizedNeuron(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies start from rest."""
-        return {**self.__dict__, "state": None, "steps_done": 0, "watch": None}
+        return {**super().__getstate__(), "units": {}}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -43,6 +43,10 @@ def _boxcar(u: Tensor, slope: float) -> Tensor:
     return slope * ((slope * u).abs() <= 0.5).to(u.dtype)
 
 
+def _straight_through(u: Tensor, slope: float) -> Tensor:
+    return torch.full_like(u, slope)
+
+
 DERIVATIVES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "atan": _atan,
     "sigmoid": _sigmoid,
@@ -50,6 +54,7 @@ DERIVATIVES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "gaussian": _gaussian,
     "triangle": _triangle,
     "boxcar": _boxcar,
+    "straight_through": _straight_through,
 }
 
 
@@ -59,7 +64,9 @@ class Surrogate:
 
     ``atan``: ``k/2 / (1 + (pi/2 k u)^2)`` (Fang et al. 2021, SpikingJelly); ``sigmoid``:
     ``k sig(ku)(1 - sig(ku))``; ``fast_sigmoid``: ``1 / (1 + k|u|)^2`` (Zenke & Ganguli
-    2018, snnTorch); ``gaussian``; ``triangle``: ``k max(0, 1 - |ku|)``; ``boxcar``.
+    2018, snnTorch); ``gaussian``; ``triangle``: ``k max(0, 1 - |ku|)``; ``boxcar``;
+    ``straight_through``: ``k``.  With `spike`, a spike function of another library, its own
+    backward counts, and the name is only said.
 
     >>> Surrogate("triangle", 1.0).derivative(torch.tensor([0.0, 0.5, 2.0])).tolist()
     [1.0, 0.5, 0.0]
@@ -67,8 +74,12 @@ class Surrogate:
 
     name: str = "atan"
     slope: float = 2.0
+    mirror: bool = False
+    spike: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
+        if self.spike is not None:
+            return
         if self.name not in DERIVATIVES or not self.slope > 0:
             raise Unsupported(
                 f"surrogate {self.name!r} with slope {self.slope}; "
@@ -77,4 +88,20 @@ class Surrogate:
 
     def derivative(self, u: Tensor) -> Tensor:
         """``g(u)``, `u` in real units."""
-        return DERIVATIVES[self.name](u, self.slope)
+        u = -u if self.mirror else u
+        return DERIVATIVES[self.name](u, self.slope) if self.spike is None else slope_of(self.spike, u)
+
+    def mirrored(self) -> Surrogate:
+        """``g(-u)``: the same for an even derivative."""
+        return self if self.spike is None else replace(self, mirror=not self.mirror)
+
+
+def slope_of(spike: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
+    """The derivative that a spike function gives itself in its backward pass."""
+    with torch.enable_grad():
+        at = u if u.requires_grad else u.detach().requires_grad_()
+        fired = spike(at)
+        if not fired.requires_grad:
+            return torch.zeros_like(u)
+        (slope,) = torch.autograd.grad(fired.sum(), at, create_graph=u.requires_grad)
+    return slope

@@ -233,7 +233,7 @@ def _alone(neuron: QuantizedNeuron, currents: list[Tensor], register: Register, 
         count, peaks = 0, []
         for current in currents:
             neuron.watch = [] if register is WIDE else None
-            output = neuron(current)
+            output = neuron.advance(current)
             if neuron.watch:
                 peaks.append(neuron.real_peaks(neuron.watch))
             total = total + output.sum((0, 1))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spikequant.capture import capture
+from spikequant.frontends import read_or_undo
 from spikequant.law.errors import DataError, PlanError, Unsupported
 from spikequant.law.formats import IntFormat
 from spikequant.nn import (
@@ -24,7 +25,7 @@ from spikequant.nn import (
 from spikequant.nn.integers import leak_bits
 from spikequant.plan import InputRole, LayerPlan, Plan
 from spikequant.quantize.choices import check_plan, neuron_choice
-from spikequant.quantize.groups import NORMALIZING, WEIGHTED, Path, Structure, module_of, structure
+from spikequant.quantize.groups import NORMALIZING, WEIGHTED, Path, Structure, gives_membrane, module_of, structure
 from spikequant.quantize.report import QuantizedRow, QuantizeReport
 from spikequant.quantizers import Quantizer, Uniform
 
@@ -71,11 +72,14 @@ def quantize_(model: nn.Module, plan: Plan, example_input: Tensor, *, quiet: boo
         raise Unsupported(
             "this model is quantized already; start again from the real one (for example a deep copy of it)"
         )
-    graph = capture(model, example_input)
-    found = structure(graph, model, example_input)
-    check_plan(plan, graph, model)
-    with _whole_or_not_at_all(model):
-        report = _dress(_Dresser(model, plan, found, [], []), example_input)
+    with read_or_undo(model) as readings:
+        graph = capture(model, example_input)
+        found = structure(graph, model, example_input)
+        check_plan(plan, graph, model)
+        with _whole_or_not_at_all(model):
+            report = _dress(_Dresser(model, plan, found, [], []), example_input)
+    if not report.quantized:
+        readings.undo()
     if not quiet:
         print(report)  # noqa: T201
     return report
@@ -128,13 +132,13 @@ def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: 
     if not any(asked):
         return
     assert isinstance(source, Neuron)
-    per_channel_values = [name for name in source.value_names if getattr(source, name).dim() == 1]
+    per_channel_values = [name for name in source.value_names if source.real_value(name).numel() > 1]
     if per_channel_values and len(graph.node(neuron).shape) > 1 and _is_linear(work, paths):
         raise Unsupported(
             f"{graph.node(neuron).path}: {per_channel_values[0]} has one value per channel, but a linear layer has its "
             f"channels on the last of the axes {graph.node(neuron).shape}; give the neuron one value for all"
         )
-    per_tensor = source.spec.output == "state"
+    per_tensor = gives_membrane(graph.node(neuron), graph, model)
     if per_tensor and any(path.norm is not None for path in paths):
         raise Unsupported(
             f"{graph.node(neuron).path}: batch norm in front of a readout gives every channel a scale of its own, "

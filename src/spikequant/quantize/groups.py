@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,23 @@ from torch import Tensor, nn
 from spikequant.capture import Graph, GraphEdge, GraphNode
 from spikequant.law.errors import CaptureError, Unsupported
 from spikequant.law.network import common_unit
-from spikequant.nn import DROPOUTS, ENCODERS, NORMS, POOLS, STATEFUL, SYNAPSES, FoldedNorm, Normalize, Synapse
+from spikequant.nn import (
+    DROPOUTS,
+    ENCODERS,
+    NORMS,
+    POOLS,
+    STATEFUL,
+    SYNAPSES,
+    FoldedNorm,
+    NeuronLayer,
+    Normalize,
+    Synapse,
+)
+from spikequant.quantize.pooling import Pooling, functional_pool, pool_options
 
 WEIGHTED = (*SYNAPSES, Synapse)
 NORMALIZING = (*NORMS, FoldedNorm)
-Domain = Literal["analog", "spikes", "current"]
+Domain = Literal["analog", "spikes", "current", "membrane"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,14 @@ def is_neuron(node: GraphNode, model: nn.Module) -> bool:
     return isinstance(module_of(node, model), STATEFUL)
 
 
+def gives_membrane(node: GraphNode, graph: Graph, model: nn.Module) -> bool:
+    """Whether the network's output is the membrane of this neuron layer."""
+    module = module_of(node, model)
+    source = graph.node(graph.output.source)
+    read = source.kind == "state" and source.path == node.path
+    return isinstance(module, NeuronLayer) and (module.neuron_spec.output == "state" or read)
+
+
 def _is_readout(node: GraphNode, graph: Graph, model: nn.Module) -> bool:
     return graph.output.source == node.name and isinstance(module_of(node, model), WEIGHTED)
 
@@ -96,19 +116,21 @@ def _flow(node: GraphNode, graph: Graph, model: nn.Module, flows: dict[str, Flow
     sources = [flows.get(e.source, Flow("spikes")) for e in node.inputs]
     first = sources[0]
     module = module_of(node, model)
+    if node.kind == "state":
+        return _state_flow(node, graph)
     if module is None:
         return _operation_flow(node, sources)
     if isinstance(module, WEIGHTED):
         if first.domain == "current":
             raise Unsupported(f"{node.path}: a weighted layer on the currents of another; put a neuron between them")
         return Flow("current", bound=0)
-    if isinstance(module, STATEFUL):
-        spec: Any = getattr(module, "real_spec", None) or module.spec
+    if isinstance(module, NeuronLayer):
+        spec = module.neuron_spec
         if spec.output == "state" and graph.consumers(node.name):
             raise Unsupported(
                 f"{node.path}: a neuron whose membrane leaves it can only be the last layer of the network"
             )
-        return Flow("spikes", bound=spec.spikes_max)
+        return Flow("spikes", Fraction(module.spike_unit), spec.spikes_max)
     if isinstance(module, NORMALIZING):
         return _norm_flow(node, first, graph, model)
     if isinstance(module, ENCODERS):
@@ -120,6 +142,18 @@ def _flow(node: GraphNode, graph: Graph, model: nn.Module, flows: dict[str, Flow
     if isinstance(module, (*DROPOUTS, nn.Flatten)):
         return first
     return _pool_flow(node, first, pool_options(node, module, graph))
+
+
+def _state_flow(node: GraphNode, graph: Graph) -> Flow:
+    if graph.consumers(node.name):
+        readers = ", ".join(n.name for n in graph.consumers(node.name))
+        raise Unsupported(
+            f"{node.path}: its state {node.options['state']!r} is read by {readers} inside the network; "
+            "a state can only be the network's output"
+        )
+    if graph.output.source == node.name and node.options["state"] != "v":
+        raise Unsupported(f"{node.path}: the output is its synaptic current; expected its spikes or its membrane")
+    return Flow("membrane")
 
 
 def _norm_flow(node: GraphNode, first: Flow, graph: Graph, model: nn.Module) -> Flow:
@@ -151,84 +185,12 @@ def _operation_flow(node: GraphNode, sources: list[Flow]) -> Flow:
     return Flow(first.domain, unit, sum(bounds) if node.kind == "add" else max(bounds))
 
 
-@dataclass(frozen=True)
-class Pooling:
-    """A pooling in numbers; ``repeat`` gives every value `kernel` times, as adaptive pooling of one pixel does."""
-
-    kind: Literal["sum", "max", "repeat"]
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-
-    @property
-    def window(self) -> int:
-        """Values in one window."""
-        return math.prod(self.kernel)
-
-
 def _pool_flow(node: GraphNode, first: Flow, pooling: Pooling) -> Flow:
     if first.domain == "analog":
         raise Unsupported(f"{node.site}: pooling of the analog input; pool the data, or put it behind the first layer")
     if pooling.kind != "sum":
         return first
     return Flow(first.domain, first.unit / pooling.window, first.bound * pooling.window)
-
-
-def _tuple(value: Any, axes: int) -> tuple[int, ...]:
-    return tuple(int(v) for v in value) if isinstance(value, (tuple, list)) else (int(value),) * axes
-
-
-def pool_options(node: GraphNode, module: nn.Module, graph: Graph) -> Pooling:
-    """The pooling of a module; raises on what is not a plain sum or maximum."""
-    axes = len(node.shape) - 1
-    if isinstance(module, (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)):
-        size = graph.node(node.inputs[0].source).shape[1:]
-        if set(size) == {1}:
-            return Pooling("repeat", node.shape[1:], node.shape[1:], (0,) * axes)
-        if any(n % k for n, k in zip(size, node.shape[1:], strict=True)):
-            raise Unsupported(
-                f"{node.path}: adaptive pooling of {size} to {node.shape[1:]} has windows of different size"
-            )
-        kernel = tuple(n // k for n, k in zip(size, node.shape[1:], strict=True))
-        return Pooling("sum", kernel, kernel, (0,) * axes)
-    if not isinstance(module, (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d)):
-        raise Unsupported(f"{node.path}: {type(module).__name__} has no integer form; expected a known layer")
-    kernel = _tuple(module.kernel_size, axes)
-    stride, padding = _tuple(module.stride, axes), _tuple(module.padding, axes)
-    _check_pool(
-        node.path, module.ceil_mode, getattr(module, "dilation", 1), getattr(module, "count_include_pad", True), axes
-    )
-    _check_divisor(node.path, getattr(module, "divisor_override", None))
-    return Pooling("max" if isinstance(module, (nn.MaxPool1d, nn.MaxPool2d)) else "sum", kernel, stride, padding)
-
-
-def functional_pool(node: GraphNode) -> Pooling:
-    """The pooling of ``F.max_pool2d`` or ``F.avg_pool2d``."""
-    axes, options = len(node.shape) - 1, node.options
-    kernel = _tuple(options["kernel_size"], axes)
-    stride = options.get("stride")
-    stride = kernel if stride is None or stride == [] else _tuple(stride, axes)
-    average = options["name"] == "average"
-    dilation = 1 if average else options.get("dilation", 1)  # the fourth argument of avg_pool is ceil_mode
-    ceil_mode = bool(options.get("dilation", False)) if average else options.get("ceil_mode", False)
-    _check_pool(node.site, ceil_mode, dilation, options.get("count_include_pad", True), axes)
-    _check_divisor(node.site, options.get("divisor_override"))
-    return Pooling("sum" if average else "max", kernel, stride, _tuple(options.get("padding", 0), axes))
-
-
-def _check_pool(where: str, ceil_mode: bool, dilation: Any, include_pad: bool, axes: int) -> None:
-    if ceil_mode or set(_tuple(dilation, axes)) != {1} or not include_pad:
-        raise Unsupported(
-            f"{where}: pooling with ceil_mode={ceil_mode}, dilation={dilation}, count_include_pad={include_pad}; "
-            "expected full windows of equal weight"
-        )
-
-
-def _check_divisor(where: str, divisor: int | None) -> None:
-    if divisor is not None:
-        raise Unsupported(
-            f"{where}: pooling with divisor_override={divisor}; fold the factor into the next layer's weights"
-        )
 
 
 def _paths(

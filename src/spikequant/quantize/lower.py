@@ -36,11 +36,10 @@ from spikequant.quantize.groups import (
     NORMALIZING,
     Path,
     Structure,
-    functional_pool,
     module_of,
-    pool_options,
     structure,
 )
+from spikequant.quantize.pooling import functional_pool, pool_options
 
 READOUT_BITS = 48
 JOIN_KINDS = {"add": "add", "product": "product", "iand": "iand", "maximum": "max", "concat": "concat"}
@@ -113,7 +112,11 @@ def _lower_node(work: _Lowering, node: GraphNode) -> None:
         _lower_synapse(work, node, module)
     elif isinstance(module, QuantizedNeuron):
         work.nodes.append(_neuron(work, node, module))
-    elif isinstance(module, (*DROPOUTS, *NORMALIZING, Normalize)) or (is_current and node.kind == "add"):
+    elif (
+        node.kind == "state"
+        or isinstance(module, (*DROPOUTS, *NORMALIZING, Normalize))
+        or (is_current and node.kind == "add")
+    ):
         work.aliases[node.name] = Edge(node.inputs[0].source, node.inputs[0].delay)
     elif node.kind == "reshape" or isinstance(module, nn.Flatten):
         work.nodes.append(ReshapeNode(name=node.name, shape=node.shape, inputs=work.edges(node)))
@@ -144,6 +147,11 @@ def _repeat(work: _Lowering, node: GraphNode) -> None:
         edge = Edge(name)
     if not axes:
         work.aliases[node.name] = edge
+
+
+def _passes(node: GraphNode, is_current: bool) -> bool:
+    """Whether a node has no integers of its own: a sum of currents (the neuron adds), a state of a neuron."""
+    return node.kind == "state" or (is_current and node.kind == "add")
 
 
 def _input(work: _Lowering, node: GraphNode) -> InputNode:
@@ -276,7 +284,9 @@ def _decoder(work: _Lowering) -> Decoder:
             "train": "membrane_train",
         }
         return Decoder(name=names[output.reduction], source=f"{node.name}.readout", scale=factor * _readout_lsb(module))
-    if isinstance(module, QuantizedNeuron) and module.frozen_integers().spec.output == "state":
+    if node.kind == "state":
+        module = work.model.get_submodule(node.path)
+    if isinstance(module, QuantizedNeuron) and (node.kind == "state" or module.real_spec.output == "state"):
         names = {
             "sum": "membrane_sum",
             "mean": "membrane_sum",
@@ -287,7 +297,7 @@ def _decoder(work: _Lowering) -> Decoder:
         found = module.frozen_integers()
         return Decoder(
             name=names[output.reduction],
-            source=node.name,
+            source=node.path,
             scale=factor * float((found.params["v_load"] * found.lsb).reshape(-1)[0]),
         )
     names = {"sum": "spike_count", "mean": "spike_count", "train": "spike_train"}

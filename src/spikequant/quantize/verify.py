@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,6 +111,16 @@ def network_input(model: nn.Module, net: IntNet, inputs: Tensor, graph: Graph) -
     return golden.encode(net, x.numpy(force=True))
 
 
+def _spike_hook(seen: list[Tensor]) -> Callable[[QuantizedNeuron, Any, Any], None]:
+    """Keep what left a layer, in whole spikes."""
+
+    def hook(layer: QuantizedNeuron, _inputs: Any, answer: Any) -> None:
+        left = answer[0] if isinstance(answer, tuple) else answer
+        seen.append(left / layer.spike_unit if layer.real_spec.output == "spike" else left.clone())
+
+    return hook
+
+
 @contextmanager
 def _watched(model: nn.Module) -> Iterator[tuple[dict[str, list[Any]], dict[str, list[Tensor]]]]:
     """Collect outputs by hook, states and readout sums by the modules' own lists."""
@@ -121,7 +131,7 @@ def _watched(model: nn.Module) -> Iterator[tuple[dict[str, list[Any]], dict[str,
         if isinstance(module, QuantizedNeuron):
             module.watch = []
             outputs[path] = []
-            handles.append(module.register_forward_hook(lambda _m, _i, out, p=path: outputs[p].append(out.clone())))
+            handles.append(module.register_forward_hook(_spike_hook(outputs[path])))
         elif isinstance(module, Synapse) and module.link is None:
             module.watch = sums.setdefault(path, [])
     try:

@@ -100,13 +100,14 @@ def run(net: IntNet, codes: IntArray, *, first_sample: int = 0, trace: bool = Tr
     codes = check_codes(net, np.asarray(codes, dtype=np.int64))
     steps = net.steps if net.input.static else codes.shape[0]
     batch = codes.shape[0] if net.input.static else codes.shape[1]
-    machine = _Runner(net, batch, first_sample)
+    machine, source = _Runner(net, batch, first_sample), net.node(net.decoder.source)
     train: list[IntArray] = []
     outputs: dict[str, list[IntArray]] = {}
     states: dict[str, dict[str, list[IntArray]]] = {}
     for t in range(steps):
         values = machine.step(t, codes if net.input.static else codes[t])
-        train.append(values[net.decoder.source])
+        reads_membrane = net.decoder.name.startswith("membrane") and isinstance(source, NeuronNode)
+        train.append(machine.states[source.name]["v"] if reads_membrane else values[source.name])
         if trace:
             for node in net.neurons:
                 outputs.setdefault(node.name, []).append(values[node.name])

@@ -1,0 +1,19 @@
+"""Front-ends: neurons of other libraries become neurons of the law; one file per library, none imported before use."""
+
+from spikequant.frontends.check import check_reading
+from spikequant.frontends.library import Library, Reading
+from spikequant.frontends.registry import Readings, Replacement, library_of, read_, read_or_undo
+from spikequant.frontends.report import LayerReading, ReadingReport
+
+__all__ = [
+    "LayerReading",
+    "Library",
+    "Reading",
+    "ReadingReport",
+    "Readings",
+    "Replacement",
+    "check_reading",
+    "library_of",
+    "read_",
+    "read_or_undo",
+]

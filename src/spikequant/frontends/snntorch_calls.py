@@ -1,0 +1,126 @@
+"""How snnTorch calls its neurons: states passed by hand or hidden, returned or not, reset by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from spikequant.law.errors import Unsupported
+from spikequant.nn import Dialect, NeuronLayer
+
+ARGUMENTS = {"v": "mem", "i": "syn"}
+
+
+def _membrane(state: str) -> property:
+    """The attribute ``mem`` or ``syn``: what the layer stores, in real units; setting it starts from there."""
+
+    def get(layer: NeuronLayer) -> Tensor:
+        if layer.state is None:
+            return torch.zeros(0)
+        if state not in layer.answer:
+            layer.answer = layer.in_real_units(layer.state)
+        return layer.answer[state]
+
+    def put(layer: NeuronLayer, value: Tensor) -> None:
+        _take(layer, {state: value}, value)
+
+    return property(get, put)
+
+
+def _reset_mem(layer: NeuronLayer) -> Any:
+    """Put the layer to rest; its states as zeros."""
+    assert isinstance(layer.dialect, SnnCall)
+    zeros = [torch.zeros_like(getattr(layer, ARGUMENTS[state])) for state in layer.dialect.states]
+    layer.reset()
+    return zeros[0] if len(zeros) == 1 else tuple(zeros)
+
+
+@dataclass(frozen=True)
+class SnnCall(Dialect):
+    """``spk, mem = lif(x, mem)``, ``spk, syn, mem = lif(x, syn, mem)``, or ``spk = lif(x)`` with hidden states."""
+
+    states: tuple[str, ...]
+    """By the law's names, in the order of the arguments: ``("v",)`` or ``("i", "v")``."""
+    init_hidden: bool
+    gives_states: bool
+
+    members: ClassVar[dict[str, Any]] = {
+        "mem": _membrane("v"),
+        "syn": _membrane("i"),
+        "reset_mem": _reset_mem,
+        "init_leaky": _reset_mem,
+        "init_synaptic": _reset_mem,
+        "init_lapicque": _reset_mem,
+    }
+
+    def split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Input and given states; a state that was left out is None."""
+        names = ("input_", *(ARGUMENTS[state] for state in self.states))
+        given = dict(zip(names, args, strict=False)) | kwargs
+        return given["input_"], {state: given.get(ARGUMENTS[state]) for state in self.states}
+
+    def states_of(self, answer: Any) -> dict[str, Tensor]:
+        """What follows the spikes in an answer."""
+        return dict(zip(self.states, answer[1:], strict=True)) if isinstance(answer, tuple) else {}
+
+    def enroll(self, layer: NeuronLayer) -> None:
+        """SnnTorch resets the neurons of its own list."""
+        layer.instances.append(layer)  # type: ignore[operator, union-attr]
+
+    def call(self, layer: NeuronLayer, *args: Any, **kwargs: Any) -> Any:
+        """One step."""
+        x, given = self.split(args, kwargs)
+        if self.init_hidden and any(state is not None for state in given.values()):
+            raise TypeError("states should not be passed as arguments while `init_hidden=True`")
+        _take(layer, given, x)
+        spikes = layer.advance(x)
+        if not self.gives_states:
+            layer.answer = {}
+            return spikes
+        assert layer.state is not None
+        layer.answer = layer.in_real_units({state: layer.state[state] for state in self.states})
+        return (spikes, *(layer.answer[state] for state in self.states))
+
+
+def _take(layer: NeuronLayer, given: dict[str, Tensor | None], x: Tensor) -> None:
+    """Set the layer to the states that the caller passes; its own last ones go on exactly as stored."""
+    if layer.state is None:
+        _check_axes(layer, x)
+    elif layer.state["v"].shape != x.shape:
+        layer.reset()  # snnTorch starts anew on another shape
+    passed: dict[str, Tensor] = {
+        name: state for name, state in given.items() if state is not None and state.shape == x.shape
+    }
+    if any(state is not None for state in given.values()) and not passed:
+        layer.reset()
+    own, now = layer.answer, layer.state
+    if now is not None and own and now["v"].requires_grad and not any(s.requires_grad for s in own.values()):
+        layer.map_state(torch.Tensor.detach)  # the caller detached what the layer gave
+    if not passed or all(state is own.get(name) for name, state in passed.items()):
+        return
+    if not any(bool(torch.any(state != 0)) for state in passed.values()) and len(passed) == len(given):
+        layer.reset()
+    elif all(name in own and torch.equal(state, own[name]) for name, state in passed.items()):
+        layer.map_state(torch.Tensor.detach if not passed["v"].requires_grad else torch.Tensor.clone)
+    else:
+        states = dict(layer.in_real_units(now)) if now is not None else {}
+        for name in layer.neuron_spec.state_formats():
+            if name in ARGUMENTS and name not in states:
+                states[name] = torch.zeros_like(x, dtype=torch.float32)
+        states.update(passed)
+        layer.start_from(states)
+
+
+def _check_axes(layer: NeuronLayer, x: Tensor) -> None:
+    """SnnTorch spreads a plain vector over the last axis, which in a feature map is the width."""
+    for name, source in layer.sources.items():
+        for attribute in source.attributes:
+            value = getattr(layer, attribute)
+            if x.dim() > 2 and value.dim() == 1 and value.numel() > 1:
+                raise Unsupported(
+                    f"{attribute} ({name}) has the shape {tuple(value.shape)}, which runs along the last of the axes "
+                    f"{tuple(x.shape[1:])}; give every channel one number, [C, 1, 1], or all of them one"
+                )
