@@ -170,7 +170,10 @@ def test_silent_and_changed_layers_are_warned_of():
     net = chain(threshold=50.0)
     quantized(net)
     report = sq.calibrate(net, [X])
-    assert report.warnings[0] == "lif1 is silent on the calibration data; it was silent before, too"
+    assert report.warnings[0] == (
+        "lif1 is silent on the calibration data; so it is with a wide membrane: the cause lies in its weights, "
+        "its threshold or what it is given, and spikequant.analyse.diagnose finds it"
+    )
     assert "lif1: " in str(report)
     assert "lif1 is silent" in str(report)
 
@@ -196,3 +199,21 @@ def test_calibrated_networks_lower_and_verify():
     assert report.spikes > 20
     with pytest.raises(sq.Unsupported, match="quantized already"):
         frozen(net, W4U8, X)
+
+
+def test_the_bits_that_a_warning_names_were_tried():
+    """A membrane of 2 bits that truncates; the warning's width brings the rate back, one bit less does not."""
+
+    def calibrated(bits):
+        net = awake_(nn.Sequential(nn.Linear(INPUTS, 20), LIF(leak=0.9375)), drive=0.02)
+        sq.quantize_(
+            net, sq.Plan.uniform(weight_bits=8, membrane_bits=bits, membrane_rounding="toward_zero"), X, quiet=True
+        )
+        return sq.calibrate(net, [X])
+
+    narrow = calibrated(2).layers[0]
+    assert abs(narrow.rate - narrow.wide_rate) > 0.1 * narrow.wide_rate
+    assert narrow.enough_bits is not None
+    assert f"membrane.bits = {narrow.enough_bits} brings it to" in calibrated(2).warnings[0]
+    assert calibrated(narrow.enough_bits).warnings == ()
+    assert calibrated(narrow.enough_bits - 1).warnings != ()

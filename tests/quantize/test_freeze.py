@@ -170,8 +170,8 @@ def test_a_layer_that_can_never_fire():
     net = chain(leak=0.5, threshold=500.0)
     sq.quantize_(net, W4U8, X, quiet=True)
     text = (
-        "lif1: no neuron of this layer can reach its threshold with any input; its weights may be all zero at this width - "
-        "give it more bits, another clipping, or train it"
+        r"lif1: no neuron of this layer can reach its threshold with any input; its weights add at most \d+\.\d+ in a "
+        r"step, its membrane register holds at most \d+, and the threshold is 500: raise the limit of the membrane"
     )
     with pytest.raises(sq.WidthError, match=text):
         sq.freeze(net)
@@ -218,3 +218,13 @@ def test_integrating_readouts_freeze():
     before = net(X)
     sq.freeze(net)
     assert torch.equal(net(X), before)
+
+
+def test_a_layer_whose_codes_are_all_zero_says_so():
+    net = chain(leak=0.5)
+    with torch.no_grad():
+        net.fc1.weight.zero_()
+        net.fc1.bias.zero_()
+    sq.quantize_(net, W4U8, X, quiet=True)
+    with pytest.raises(sq.WidthError, match="with any input; all of its weight codes are zero: give it more weight"):
+        sq.freeze(net)

@@ -4,16 +4,20 @@ from spikequant.analyse.compare import compare, paired_difference
 from spikequant.analyse.memory import memory_rows
 from spikequant.analyse.probe import Observation, observe
 from spikequant.analyse.records import AnnBaseline, Comparison, LayerBehaviour, LayerOperations, Raster, Side
+from spikequant.analyse.silence import Finding, Remedy, diagnose
 
 __all__ = [
     "AnnBaseline",
     "Comparison",
+    "Finding",
     "LayerBehaviour",
     "LayerOperations",
     "Observation",
     "Raster",
+    "Remedy",
     "Side",
     "compare",
+    "diagnose",
     "memory_rows",
     "observe",
     "paired_difference",

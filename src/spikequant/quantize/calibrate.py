@@ -26,12 +26,17 @@ from spikequant.quantize.scales import flows_into, refine_scale
 CANDIDATES = ("toward_zero", "floor", "half_up", "half_even", "stochastic")
 REACHES = (1.0, 2.0)
 SETTLE_SAMPLES = 256
+MOST_BITS = 16
 WIDE = Register(bits=24, rounding="half_even", asked=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibratedLayer:
-    """What was chosen for one neuron layer, and the firing rates behind it."""
+    """What was chosen for one neuron layer, and the firing rates behind it.
+
+    ``enough_bits``: where the rate is more than a tenth off, the fewest membrane bits that
+    bring it back; they were tried on the same data.
+    """
 
     path: str
     rounding: str
@@ -40,6 +45,14 @@ class CalibratedLayer:
     wide_rate: float
     error: float
     spikes: bool = True
+    enough_bits: int | None = None
+
+    @property
+    def remedy(self) -> str:
+        """How many membrane bits would do."""
+        if self.enough_bits is None:
+            return f"no membrane of up to {MOST_BITS} bits brings it to {self.wide_rate:.4f}"
+        return f"membrane.bits = {self.enough_bits} brings it to {self.wide_rate:.4f} (tried)"
 
     def __str__(self) -> str:
         if not self.spikes:
@@ -62,14 +75,15 @@ class CalibrationReport:
         """Layers to look at."""
         found = []
         for layer in (layer for layer in self.layers if layer.spikes):
-            if layer.rate == 0.0:
-                cause = "it was silent before, too" if layer.wide_rate == 0 else "more membrane bits would wake it"
-                found.append(f"{layer.path} is silent on the calibration data; {cause}")
-            elif abs(layer.rate - layer.wide_rate) > 0.1 * layer.wide_rate:
+            if layer.rate == 0.0 and layer.wide_rate == 0.0:
                 found.append(
-                    f"{layer.path} fires at {layer.rate:.4f} instead of {layer.wide_rate:.4f}: "
-                    "give its membrane more bits"
+                    f"{layer.path} is silent on the calibration data; so it is with a wide membrane: the cause lies in "
+                    "its weights, its threshold or what it is given, and spikequant.analyse.diagnose finds it"
                 )
+            elif layer.rate == 0.0:
+                found.append(f"{layer.path} is silent on the calibration data; {layer.remedy}")
+            elif _is_off(layer.rate, layer.wide_rate):
+                found.append(f"{layer.path} fires at {layer.rate:.4f} instead of {layer.wide_rate:.4f}; {layer.remedy}")
         return tuple(found)
 
     def __str__(self) -> str:
@@ -176,9 +190,31 @@ def _settle(model: nn.Module, path: str, neuron: QuantizedNeuron, inputs: list[T
     wide = _alone(neuron, currents, WIDE, 0.0)
     if neuron.real_spec.output == "state":
         return _settle_readout(path, neuron, wide)
-    threshold = neuron.default_limit()
+    limits = _limits(neuron, asked, neuron.default_limit(), wide)
+    error, rounding, limit, rate = _best(neuron, currents, asked, limits, wide)
+    enough = None
+    if _is_off(rate, float(wide.mean())):
+        more = (dataclasses.replace(asked, bits=bits) for bits in range(asked.bits + 1, MOST_BITS + 1))
+        rates = ((r.bits, _best(neuron, currents, r, limits, wide)[3]) for r in more)
+        enough = next((bits for bits, found in rates if not _is_off(found, float(wide.mean()))), None)
+    _apply(neuron, dataclasses.replace(asked, rounding=rounding), limit)
+    return CalibratedLayer(
+        path=path,
+        rounding=rounding,
+        limit=limit,
+        rate=rate,
+        wide_rate=float(wide.mean()),
+        error=error,
+        enough_bits=enough,
+    )
+
+
+def _best(
+    neuron: QuantizedNeuron, currents: list[Tensor], asked: Register, limits: tuple[float, ...], wide: Tensor
+) -> tuple[float, str, float, float]:
+    """``(error, rounding, reach, rate)`` of the candidate whose rates are nearest to the wide ones."""
     best: tuple[float, str, float, float] | None = None
-    for limit in _limits(neuron, asked, threshold, wide):
+    for limit in limits:
         for rounding in CANDIDATES if asked.choose_rounding else (asked.rounding,):
             register = dataclasses.replace(asked, rounding=rounding)
             rates = _alone(neuron, currents, register, limit)
@@ -186,11 +222,12 @@ def _settle(model: nn.Module, path: str, neuron: QuantizedNeuron, inputs: list[T
             if best is None or error < best[0]:
                 best = (error, rounding, limit, float(rates.mean()))
     assert best is not None
-    error, rounding, limit, rate = best
-    _apply(neuron, dataclasses.replace(asked, rounding=rounding), limit)
-    return CalibratedLayer(
-        path=path, rounding=rounding, limit=limit, rate=rate, wide_rate=float(wide.mean()), error=error
-    )
+    return best
+
+
+def _is_off(rate: float, wide: float) -> bool:
+    """Whether a rate is more than a tenth away from that of a wide membrane."""
+    return abs(rate - wide) > 0.1 * wide
 
 
 def _limits(neuron: QuantizedNeuron, asked: Register, threshold: float, wide: Tensor) -> tuple[float, ...]:

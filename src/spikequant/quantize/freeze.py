@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from spikequant.law.errors import NotFrozen, Unsupported, WidthError
@@ -77,8 +78,24 @@ def _freeze_neuron(path: str, neuron: QuantizedNeuron) -> FrozenLayer:
     channels = neuron.scale().numel()
     dead = len(bounds.unreachable)
     if dead and dead >= max(channels, 1):
-        raise WidthError(
-            f"{path}: no neuron of this layer can reach its threshold with any input; "
-            "its weights may be all zero at this width - give it more bits, another clipping, or train it"
-        )
+        raise WidthError(f"{path}: no neuron of this layer can reach its threshold with any input; {_why(neuron)}")
     return FrozenLayer(path=path, accumulator_bits=bounds.accumulator_bits, unreachable=dead, neurons=channels)
+
+
+@torch.no_grad()
+def _why(neuron: QuantizedNeuron) -> str:
+    """The largest input of a step and the reach of the membrane, beside the threshold."""
+    found = neuron.integers()
+    codes = [branch.synapse.codes().flatten(1) for branch in neuron.branches]
+    if not any(bool(c.any()) for c in codes):
+        return "all of its weight codes are zero: give it more weight bits, another clipping, or train it"
+    most = sum(
+        c.abs().sum(1).to(torch.float64) * b.synapse.input_bound / b.pool_unit * b.scale()
+        for c, b in zip(codes, neuron.branches, strict=True)
+    )
+    assert isinstance(most, torch.Tensor) and found.spec.v is not None
+    reach = float((found.params["v_load"] * found.lsb).max()) * found.spec.v.format.max
+    return (
+        f"its weights add at most {float(most.max()):.3g} in a step, its membrane register holds at most {reach:.3g}, "
+        f"and the threshold is {neuron.default_limit():.3g}: raise the limit of the membrane or lower the threshold"
+    )
