@@ -21,9 +21,16 @@ WIDE = {"bits": 14, "rounding": "half_even"}
 FINE = {"bits": 10}
 
 
+class Counted(nn.Sequential):
+    """Counts the spikes of its last layer."""
+
+    def forward(self, x):
+        return super().forward(x).sum(0)
+
+
 def net(neuron=None, *, drive=0.2, bias=0.0, hidden=4):
     """Every hidden neuron gets `drive` for each of four inputs; the second layer passes spikes on."""
-    made = nn.Sequential()
+    made = Counted()
     made.add_module("fc1", nn.Linear(INPUTS, hidden))
     made.add_module("lif1", neuron if neuron is not None else IF())
     made.add_module("fc2", nn.Linear(hidden, CLASSES))
@@ -259,7 +266,7 @@ def test_bad_data_and_other_networks():
     with pytest.raises(sq.DataError, match="NaN"):
         diagnose(real, model, [(X * float("nan"), rows[0][1])])
     with pytest.raises(sq.DataError, match="the reference has no neuron layer 'lif1'"):
-        diagnose(nn.Sequential(nn.Linear(INPUTS, 2), IF()), model, rows)
+        diagnose(Counted(nn.Linear(INPUTS, 2), IF()), model, rows)
 
 
 class Looped(nn.Module):

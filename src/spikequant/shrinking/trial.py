@@ -67,8 +67,8 @@ class Bench:
     def size_bytes(self, attempt: Attempt) -> float:
         """Flash and RAM of an attempt before anything of it is calibrated or trained."""
         model, _ = self.dressed(attempt)
-        rows = memory_rows(model, self.before.shapes)
-        return (flash_bits(rows) + ram_bits(rows)) / 8
+        flash, ram = _bytes(model, self.before)
+        return flash + ram
 
     def dressed(self, attempt: Attempt) -> tuple[nn.Module, QuantizeReport]:
         """A quantized copy of the float network."""
@@ -164,7 +164,7 @@ def _measured(bench: Bench, attempt: Attempt, model: nn.Module, found: Observati
     difference, interval = paired_difference(bench.before.right, found.right)
     distances = {p: emd(bench.before.firing[p].rates(), f.rates()) for p, f in found.firing.items()}
     silent = [p for p, f in found.firing.items() if not f.rates().any() and bench.before.firing[p].rates().any()]
-    rows = memory_rows(model, found.shapes)
+    flash, ram = _bytes(model, found)
     return _trial(
         attempt,
         accuracy=float(found.right.mean()),
@@ -172,11 +172,17 @@ def _measured(bench: Bench, attempt: Attempt, model: nn.Module, found: Observati
         interval=interval,
         emd=network_emd(distances) if distances else float("nan"),
         layer_emd=distances,
-        flash_bytes=flash_bits(rows) / 8,
-        ram_bytes=ram_bits(rows) / 8,
+        flash_bytes=flash,
+        ram_bytes=ram,
         seconds=seconds,
         silent=tuple(silent),
     )
+
+
+def _bytes(model: nn.Module, seen: Observation) -> tuple[float, float]:
+    """Flash and RAM, as `compare` counts them."""
+    rows = memory_rows(model, seen.shapes, graph=seen.graph, input_bits=seen.input_bits, steps=seen.steps)
+    return flash_bits(rows) / 8, ram_bits(rows) / 8
 
 
 def _trial(attempt: Attempt, **figures: Any) -> Trial:
