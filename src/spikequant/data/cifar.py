@@ -28,6 +28,7 @@ SHEET_SHA256 = {
     "labels.npz": "8ce4333581867aa62aa14a90ea97c20822b6de74856cc05100a90ddd44a3c58e",
     "test_1900.webp": "c8623e4a3e80f69ac704ce73d648b4292f579adfbb6cc427e1b9989c4c1d56e3",
 }
+SHEET_TEST_IMAGES = 1_900
 _SHEET_LABELS = {"train": ("uint8", 1), "test": ("uint8", 1), "test_index": ("uint16", 1), "names": ("str", 1)}
 
 
@@ -59,6 +60,7 @@ class _Cifar:
     python: _Published
     binary: _Published
     sheets: Form | None = None
+    images: tuple[int, int] = (50_000, 10_000)
 
     @property
     def places(self) -> Places:
@@ -172,7 +174,8 @@ def _load(cifar: _Cifar, folder: Path | str | None) -> ImageData:
         if missing:
             raise DataError(f"{found / version.archive}: lacks {', '.join(missing)}; fetch it again")
         train, test = (_join(parsed[name] for name in part) for part in (version.train, version.test))
-    for part, split, count in (("train", train, 50_000), ("test", test, 10_000 if form is not cifar.sheets else 1_900)):
+    counts = (cifar.images[0], SHEET_TEST_IMAGES) if form is cifar.sheets else cifar.images
+    for part, split, count in zip(("train", "test"), (train, test), counts, strict=True):
         if len(split) != count:
             raise DataError(f"{found}: {cifar.name} has {len(split)} {part} images here, expected {count}")
     return ImageData(cifar.name, train=train, test=test, classes=cifar.classes)

@@ -152,7 +152,7 @@ class DataSet:
         return self.layout.index("N")
 
     def split(self, name: str = "train") -> Split:
-        """The split of this name; ``"train+validation"`` joins splits of one source.
+        """The split of this name; ``"train+validation"`` joins two, in the order of their source.
 
         Raises:
             DataError: no such split.
@@ -162,6 +162,8 @@ class DataSet:
         if unknown or len(set(parts)) < len(parts):
             raise DataError(f"{self.name}: no split {name!r}; it has {', '.join(self.splits)}, and joins such as a+b")
         chosen = [self.splits[part] for part in parts]
+        if len(chosen) == 1:
+            return chosen[0]
         if any(split.source is not chosen[0].source for split in chosen):
             raise DataError(f"{self.name}: {name!r} lie in different files and cannot be joined; use them one by one")
         return Split(chosen[0].source, np.sort(np.concatenate([split.indices for split in chosen])))
