@@ -21,6 +21,8 @@ _HOMES = {
     "reset": "quantize",
     "fit": "training",
     "evaluate": "training",
+    "Comparison": "analyse",
+    "ann_baseline": "analyse",
     "compare": "analyse",
     "export": "readers.export",
     "shrink": "shrinking",
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from spikequant import nn as nn
     from spikequant import quantizers as quantizers
     from spikequant import readers as readers
+    from spikequant.analyse import Comparison as Comparison
+    from spikequant.analyse import ann_baseline as ann_baseline
     from spikequant.analyse import compare as compare
     from spikequant.frontends import check_reading as check_reading
     from spikequant.law.errors import ArtifactError as ArtifactError

@@ -1,5 +1,6 @@
 """Analysis: comparison of a network before and after quantization."""
 
+from spikequant.analyse.ann import ann_baseline
 from spikequant.analyse.compare import compare, paired_difference
 from spikequant.analyse.memory import memory_rows
 from spikequant.analyse.probe import Observation, observe
@@ -16,6 +17,7 @@ __all__ = [
     "Raster",
     "Remedy",
     "Side",
+    "ann_baseline",
     "compare",
     "diagnose",
     "memory_rows",
