@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from spikequant import __version__
+from spikequant.cli.compare import compare
 from spikequant.cli.demo import demo
+from spikequant.cli.export import export
 from spikequant.cli.program import Command, Program
 from spikequant.cli.quantize import quantize
 from spikequant.cli.train import train
@@ -33,5 +35,5 @@ def root(
         typer.echo(ctx.get_help())
 
 
-for _command in (demo, train, quantize, verify):
+for _command in (demo, train, quantize, compare, verify, export):
     app.command(cls=Command, name=_command.__name__)(_command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spikequant.cli.figures import near_chance, silent_layers, what_was_quantized
@@ -13,29 +14,51 @@ from spikequant.cli.screen import Screen
 from spikequant.cli.starting_point import StartingPoint
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from spikequant.plan import Plan
+    from spikequant.quantize import QuantizeReport
 
 VERIFY_SAMPLES = 32
 CALIBRATION_BATCHES = 8
 
 
-def quantize_by_plan(
-    start: StartingPoint, plan: Plan, folder: RunFolder, screen: Screen, *, name: str, epochs: int, lr: float
-) -> Outcome:
-    """Quantize, calibrate, train on if `epochs` says so, freeze, compare on the test data, lower, verify.
+@dataclass(frozen=True)
+class Dressed:
+    """A copy of the real network in its quantized layers, nothing calibrated yet."""
+
+    model: nn.Module
+    plan: Plan
+    report: QuantizeReport
+
+
+def dressed(start: StartingPoint, plan: Plan) -> Dressed:
+    """Quantize a copy by `plan`; what cannot be honoured is found here, before a run folder is touched.
 
     Raises:
         PlanError, Unsupported, CaptureError: the plan or the network cannot be honoured.
+    """
+    from spikequant.quantize import quantize_
+
+    model = copy.deepcopy(start.model)
+    return Dressed(model, plan, quantize_(model, plan, start.data.first(VERIFY_SAMPLES), quiet=True))
+
+
+def quantize_by_plan(
+    start: StartingPoint, work: Dressed, folder: RunFolder, screen: Screen, *, name: str, epochs: int, lr: float
+) -> Outcome:
+    """Calibrate, train on if `epochs` says so, freeze, compare on the test data, lower, verify.
+
+    Raises:
         Interrupted: Ctrl-C while training on.
     """
     from spikequant.analyse import compare
     from spikequant.cli.training_loop import train_in_folder
-    from spikequant.quantize import calibrate, freeze, lower, quantize_, verify
+    from spikequant.quantize import calibrate, freeze, lower, verify
 
     data = start.data
     example = data.first(VERIFY_SAMPLES)
-    model = copy.deepcopy(start.model)
-    report = quantize_(model, plan, example, quiet=True)
+    model, plan, report = work.model, work.plan, work.report
     with bar(screen.progress, "calibrate", None):
         calibration = calibrate(model, data.train, max_batches=CALIBRATION_BATCHES)
     if epochs:

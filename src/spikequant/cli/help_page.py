@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 WIDEST, NARROW = 100, 72
+LONGEST_BESIDE = 26
 PLAIN_GROUP = "Options"
 Row = tuple[str, str]
 
@@ -68,17 +69,18 @@ def _prose(text: str, width: int) -> str:
 
 
 def _block(title: str, rows: Iterable[Row], width: int) -> str:
+    """A group of options: what each means stands beside it where there is room, else beneath it."""
     rows = list(rows)
-    column = max(len(form) for form, _ in rows) + 4
+    column = 4 + max((len(form) for form, _ in rows if len(form) <= LONGEST_BESIDE), default=0)
     lines = [f"{title}:"]
     for form, meaning in rows:
-        if width < NARROW or column > 36:
+        indent = 6 if width < NARROW else column
+        wrapped = textwrap.wrap(meaning, width - indent, break_on_hyphens=False) or [""]
+        if width < NARROW or len(form) > LONGEST_BESIDE:
             lines.append(f"  {form}")
-            lines += textwrap.wrap(meaning, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
         else:
-            wrapped = textwrap.wrap(meaning, width - column, break_on_hyphens=False) or [""]
-            lines.append(f"  {form:<{column - 2}}{wrapped[0]}".rstrip())
-            lines += [" " * column + line for line in wrapped[1:]]
+            lines.append(f"  {form:<{column - 2}}{wrapped.pop(0)}".rstrip())
+        lines += [" " * indent + line for line in wrapped]
     return "\n".join(lines)
 
 

@@ -35,7 +35,8 @@ MEANINGS = {
 class Outcome:
     """What a quantization gave; `words` say what was done, `warnings` what to look at.
 
-    `table` shows how it was found; `facts` are added to the JSON document.
+    `table` shows how it was found; `facts` are added to the JSON document; `interrupted`:
+    Ctrl-C ended the search, and this is the best until then.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     table: Table | None = None
+    interrupted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -93,7 +95,7 @@ def write_outcome(outcome: Outcome, folder: RunFolder) -> dict[str, Any]:
         "files": [*written, run_folder.CONFIG],
     }
     folder.write_json(run_folder.RESULT, record)
-    folder.end("finished", written)
+    folder.end("interrupted" if outcome.interrupted else "finished", written)
     return record
 
 

@@ -43,12 +43,13 @@ class Program(TyperGroup):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Run and exit."""
         _never_fail_to_print()
-        remember_words(sys.argv[1:] if args is None else args)
+        words = tuple(sys.argv[1:] if args is None else args)
+        remember_words(words)
         extra["standalone_mode"] = False
         try:
             code = super().main(args, *rest, **extra)
         except USAGE_ERROR as error:
-            _complain(_usage_sentence(error))
+            _complain(_usage_sentence(error, words))
             code = BAD_INPUT
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -75,16 +76,28 @@ class Program(TyperGroup):
             raise typer.Exit(INTERRUPTED) from error
 
 
-def _usage_sentence(error: Any) -> str:
+def _usage_sentence(error: Any, words: Sequence[str]) -> str:
     """What was wrong with the words on the command line, the form they should have, and where to read on."""
     ctx = error.ctx
-    path = ctx.command_path if ctx is not None else "spikequant"
+    asked = [word for word in words[:1] if not word.startswith("-")]
+    path = ctx.command_path if ctx is not None else " ".join(["spikequant", *asked])
     sentence = " ".join(str(error.format_message()).split())
-    sentence = sentence[:1].lower() + sentence[1:].rstrip(".")
+    sentence = sentence[:1].lower() + sentence[1:].rstrip(".") + _given(error, words, sentence)
     lines = [f"{path}: {sentence}."]
     if ctx is not None:
         lines.append(usage_line(ctx.command, ctx))
     return "\n".join([*lines, f"Help:  {path} --help"])
+
+
+def _given(error: Any, words: Sequence[str], sentence: str) -> str:
+    """The value that the option had, if the sentence does not say it."""
+    names = getattr(getattr(error, "param", None), "opts", ())
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        given = value if equals else after
+        if name in names and name.startswith("-") and given and f"'{given}'" not in sentence:
+            return f", got '{given}'"
+    return ""
 
 
 def _complain(text: str) -> None:

@@ -14,6 +14,7 @@ from spikequant.cli.datasets import DataChoice
 from spikequant.cli.options import PLAN, TRAINING
 from spikequant.cli.outcome import Outcome, tell_outcome, write_outcome
 from spikequant.cli.plan_options import PlanFields, chosen_plan
+from spikequant.cli.program import Interrupted
 from spikequant.cli.provenance import command_line, versions
 from spikequant.cli.run_folder import RunConfig, RunFolder
 from spikequant.cli.screen import Screen
@@ -128,24 +129,40 @@ def quantize(
         outcome, record = _quantize(asked, folder, screen)
     tell_outcome(outcome, folder, record["files"], screen)
     screen.document(record)
+    if outcome.interrupted:
+        raise Interrupted(_how_to_go_on())
 
 
 def _quantize(asked: Quantization, folder: RunFolder, screen: Screen) -> tuple[Outcome, dict[str, Any]]:
-    from spikequant.cli.fixed_plan import quantize_by_plan
+    import torch
+
+    from spikequant.cli.fixed_plan import dressed, quantize_by_plan
     from spikequant.cli.smallest import quantize_within
+    from spikequant.plan import Plan
 
     start = starting_point(asked.origin, screen, batch_size=asked.batch_size, seed=asked.seed)
+    torch.manual_seed(asked.seed)
+    work = dressed(start, asked.plan or Plan.uniform(weight_bits=8, membrane_bits=8))
     folder.begin(_config(asked, start))
     screen.note(str(start.data))
-    if asked.plan is None:
-        outcome = quantize_within(
-            start, folder, screen,
-            max_drop=asked.max_drop, strict=asked.strict, epochs=asked.epochs, lr=asked.lr, seed=asked.seed,
-        )  # fmt: skip
-    else:
-        name = short_name(asked.plan)
-        outcome = quantize_by_plan(start, asked.plan, folder, screen, name=name, epochs=asked.epochs, lr=asked.lr)
+    try:
+        if asked.plan is None:
+            outcome = quantize_within(
+                start, folder, screen,
+                max_drop=asked.max_drop, strict=asked.strict, epochs=asked.epochs, lr=asked.lr, seed=asked.seed,
+            )  # fmt: skip
+        else:
+            name = short_name(asked.plan)
+            outcome = quantize_by_plan(start, work, folder, screen, name=name, epochs=asked.epochs, lr=asked.lr)
+    except Interrupted:
+        raise
+    except KeyboardInterrupt as stopped:
+        raise Interrupted(_how_to_go_on()) from stopped
     return outcome, write_outcome(outcome, folder)
+
+
+def _how_to_go_on() -> str:
+    return f"interrupted; what is done is kept. Go on with\n  {command_line()} --resume"
 
 
 def _config(asked: Quantization, start: StartingPoint) -> RunConfig:

@@ -92,6 +92,7 @@ class RunFolder:
             yield folder
         except BaseException as error:
             folder.end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            folder._forget_if_empty()
             for new in reversed(made):
                 with contextlib.suppress(OSError):
                     new.rmdir()  # only if nothing was written
@@ -158,6 +159,16 @@ class RunFolder:
     def _write_config(self) -> None:
         assert self.config is not None
         self.write_json(CONFIG, dataclasses.asdict(self.config))
+
+    def _forget_if_empty(self) -> None:
+        """Remove the config of a run that left nothing else."""
+        if self.config is None or self.before is not None:
+            return
+        metrics = self / METRICS
+        if metrics.is_file() and not metrics.stat().st_size:
+            metrics.unlink()
+        if [file.name for file in self.path.iterdir()] == [CONFIG]:
+            (self / CONFIG).unlink()
 
     def _clear(self) -> None:
         """Remove the files of the earlier run, and nothing else."""

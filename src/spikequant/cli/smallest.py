@@ -42,16 +42,22 @@ def quantize_within(
     data = start.data
     example = data.first(VERIFY_SAMPLES)
 
-    def on_step(trial: Trial) -> None:
-        screen.note(f"tried {trial.name}: {trial.verdict}")
+    with bar(screen.progress, "trial 1", None) as shown:
 
-    shrunk = shrink(
-        copy.deepcopy(start.model), data.train, max_drop,
-        validation=data.validation, example_input=example, strict=strict, epochs=epochs, lr=lr, seed=seed,
-        quiet=True, checkpoint_folder=folder / TRIALS, resume=folder.resuming, on_step=on_step,
-    )  # fmt: skip
+        def on_step(trial: Trial) -> None:
+            done.append(trial)
+            screen.note(f"tried {trial.name}: {trial.verdict}")
+            shown.title(f"trial {len(done) + 1}")
+
+        done: list[Trial] = []
+        shrunk = shrink(
+            copy.deepcopy(start.model), data.train, max_drop,
+            validation=data.validation, example_input=example, strict=strict, epochs=epochs, lr=lr, seed=seed,
+            quiet=True, checkpoint_folder=folder / TRIALS, resume=folder.resuming, on_step=on_step,
+        )  # fmt: skip
     with bar(screen.progress, "compare", 2 * len(data.test)) as shown:
         comparison = compare(start.model, shrunk.model, shown.watch(data.test))
+    what = f"Quantized: {what_was_quantized(shrunk.report)}. Below, on the test data, which took no part in the search:"
     chance = near_chance(comparison, data.classes)
     return Outcome(
         name=shrunk.best.name,
@@ -61,11 +67,17 @@ def quantize_within(
         comparison=comparison,
         verified=verify(shrunk.model, shrunk.net, example),
         weights=shrunk.model.state_dict(),
-        words=(*shrunk.words, f"Quantized: {what_was_quantized(shrunk.report)}.", *shrunk.report.notes),
+        words=(*_shell_words(shrunk.words), what, *shrunk.report.notes),
         warnings=(*([chance] if chance else []), *silent_layers(comparison)),
         facts={"search": shrunk.to_dict()},
         table=trial_table(shrunk),
+        interrupted=shrunk.interrupted,
     )
+
+
+def _shell_words(words: tuple[str, ...]) -> list[str]:
+    """Advice of the Python function with the names that it has on the command line."""
+    return [word.replace("strict=True", "--strict").replace("max_trainings=", "trainings ") for word in words]
 
 
 def trial_table(shrunk: Shrunk) -> Table:

@@ -55,6 +55,8 @@ class DemoRow:
         """JSON-able."""
         return {
             "name": self.name,
+            "stem": self.stem,
+            "quantized": self.report.to_dict(),
             "plan": self.plan.to_dict(),
             "sha256": network_hash(self.net),
             "comparison": self.comparison.to_dict(),
