@@ -12,6 +12,7 @@ from spikequant.cli.demo import demo
 from spikequant.cli.export import export
 from spikequant.cli.program import Command, Program
 from spikequant.cli.quantize import quantize
+from spikequant.cli.report import report
 from spikequant.cli.train import train
 from spikequant.cli.verify import verify
 
@@ -35,5 +36,5 @@ def root(
         typer.echo(ctx.get_help())
 
 
-for _command in (demo, train, quantize, compare, verify, export):
+for _command in (demo, train, quantize, compare, verify, report, export):
     app.command(cls=Command, name=_command.__name__)(_command)

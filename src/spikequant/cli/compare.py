@@ -11,6 +11,8 @@ import typer
 from spikequant.cli import options
 from spikequant.cli.figures import figures_table, layer_table, number
 from spikequant.cli.measured import Measured, measured_networks
+from spikequant.cli.pages import unique_names, write_page
+from spikequant.cli.run_folder import made_folder
 from spikequant.cli.screen import Screen
 from spikequant.cli.tables import Table
 from spikequant.law.errors import DataError
@@ -23,19 +25,23 @@ def compare(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Run folders of `spikequant quantize` or `spikequant demo`.")
     ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write one report.html about all of them there.", show_default="no page"),
+    ] = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Put quantized networks side by side: accuracy, firing, memory, operations, bits.
 
     Examples:
-      spikequant compare runs/w4u8 runs/small
+      spikequant compare runs/w4u8 runs/small --out runs/compared
       spikequant compare runs/demo
 
     One run is shown against the real network that it came from, several against that and each
     other. Nothing is computed again: the runs hold their figures. They must come from the same
     real network and the same test data, else the figures could not be compared.
     """
-    found = _named([network for folder in runs for network in measured_networks(folder)])
+    found = unique_names([network for folder in runs for network in measured_networks(folder)])
     _check_same(list(found.values()))
     comparisons = {name: network.comparison for name, network in found.items()}
     screen = Screen(as_json=as_json)
@@ -50,18 +56,12 @@ def compare(
         screen.say()
         for sentence in _dominated(comparisons):
             screen.say(sentence)
-    screen.document({"command": "compare", "networks": [_record(name, network) for name, network in found.items()]})
-
-
-def _named(networks: list[Measured]) -> dict[str, Measured]:
-    """Short names; where two are the same, the folder tells them apart."""
-    names = [network.name for network in networks]
-    folders = [f"{network.folder.name}: {network.name}" for network in networks]
-    full = [f"{network.folder}: {network.name}" for network in networks]
-    for chosen in (names, folders, full):
-        if len(set(chosen)) == len(networks):
-            return dict(zip(chosen, networks, strict=True))
-    raise DataError("the same run is named twice; name each run once")
+    page = None if out is None else write_page(list(found.values()), made_folder(out))
+    if page is not None:
+        screen.say(f"Page: {page}")
+    screen.document(
+        {"command": "compare", "report": page, "networks": [_record(name, network) for name, network in found.items()]}
+    )
 
 
 def _check_same(networks: list[Measured]) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from spikequant.cli import options, run_folder
 from spikequant.cli.figures import equality, figures_table
+from spikequant.cli.outcome import add_page
 from spikequant.cli.progress import Bar, bar
 from spikequant.cli.provenance import command_line, versions
 from spikequant.cli.run_folder import RunConfig, RunFolder
@@ -114,9 +115,12 @@ def _write(result: DemoResult, folder: RunFolder, screen: Screen) -> dict[str, A
             if name in FORMATS:
                 done = export(row.net, folder / f"{row.stem}-{name}", format=name)
                 written += [f"{row.stem}-{name}/{file}" for file in done.files]
-    record = {"command": "demo", "out": folder.path, **result.to_dict(), "files": [*written, run_folder.RESULT]}
+    written.append(run_folder.RESULT)
+    record = {"command": "demo", "out": folder.path, **result.to_dict(), "files": written}
     folder.write_json(run_folder.RESULT, record)
-    folder.end("finished", [*written, run_folder.RESULT])
+    record["files"] = [*add_page(folder, screen), *written]
+    folder.write_json(run_folder.RESULT, record)
+    folder.end("finished", record["files"])
     return record
 
 
@@ -144,7 +148,9 @@ def _files(result: DemoResult, files: list[str]) -> list[tuple[str, str]]:
     stems = ", ".join(row.stem for row in result.rows)
     folders = sorted({name.split("/")[0] for name in files if "/" in name})
     first = result.rows[0].stem
+    page = [(run_folder.REPORT, "open it in a browser")] if run_folder.REPORT in files else []
     return [
+        *page,
         (f"{first}.spq", f"integer network with test vectors ({stems})"),
         (f"{first}.toml", f"its plan ({stems})"),
         (run_folder.RESULT, "all figures"),

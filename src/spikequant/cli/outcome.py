@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spikequant.cli import run_folder
 from spikequant.cli.figures import equality, figures_table, headline, layer_table
+from spikequant.cli.progress import bar
 from spikequant.cli.run_folder import RunFolder
 from spikequant.cli.screen import Screen
 from spikequant.cli.tables import Table
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from spikequant.quantize import QuantizeReport, VerifyReport
 
 MEANINGS = {
+    run_folder.REPORT: "open it in a browser",
     run_folder.NETWORK: "the integer network, with test vectors",
     run_folder.PLAN: "bits and quantizers of every layer",
     run_folder.WEIGHTS: "the weights from which the integers were made",
@@ -74,7 +76,7 @@ class Outcome:
         }
 
 
-def write_outcome(outcome: Outcome, folder: RunFolder) -> dict[str, Any]:
+def write_outcome(outcome: Outcome, folder: RunFolder, screen: Screen) -> dict[str, Any]:
     """Write all files of a quantization; returns the JSON document.  The config, last, says that all are there."""
     from spikequant.cli.weights import save_tensors
 
@@ -82,9 +84,8 @@ def write_outcome(outcome: Outcome, folder: RunFolder) -> dict[str, Any]:
     outcome.net.save(folder / run_folder.NETWORK)
     save_tensors(outcome.weights, folder / run_folder.WEIGHTS, facts={"kind": "quantized"})
     outcome.comparison.save(folder / run_folder.COMPARISON)
-    written = [name for name in MEANINGS if name != run_folder.CONFIG and (folder / name).is_file()]
-    if run_folder.RESULT not in written:
-        written.append(run_folder.RESULT)
+    left_out = (run_folder.REPORT, run_folder.RESULT, run_folder.CONFIG)
+    written = [name for name in MEANINGS if name not in left_out and (folder / name).is_file()] + [run_folder.RESULT]
     assert folder.config is not None
     record = {
         "command": folder.config.command,
@@ -95,8 +96,26 @@ def write_outcome(outcome: Outcome, folder: RunFolder) -> dict[str, Any]:
         "files": [*written, run_folder.CONFIG],
     }
     folder.write_json(run_folder.RESULT, record)
-    folder.end("interrupted" if outcome.interrupted else "finished", written)
+    page = add_page(folder, screen)
+    record["files"] = [*page, *record["files"]]
+    folder.write_json(run_folder.RESULT, record)
+    folder.end("interrupted" if outcome.interrupted else "finished", [*page, *written])
     return record
+
+
+def add_page(folder: RunFolder, screen: Screen) -> list[str]:
+    """Write the page out of what is in the folder; without the extra that it needs, say so and go on."""
+    from spikequant.cli.measured import measured_networks
+    from spikequant.cli.pages import write_page
+    from spikequant.law.errors import Unsupported
+
+    try:
+        with bar(screen.progress, "report", None):
+            write_page(measured_networks(folder.path), folder.path)
+    except Unsupported as error:
+        screen.note(f"note: no {run_folder.REPORT}: {error}")
+        return []
+    return [run_folder.REPORT]
 
 
 def tell_outcome(outcome: Outcome, folder: RunFolder, files: list[str], screen: Screen) -> None:

@@ -158,7 +158,7 @@ def _quantize(asked: Quantization, folder: RunFolder, screen: Screen) -> tuple[O
         raise
     except KeyboardInterrupt as stopped:
         raise Interrupted(_how_to_go_on()) from stopped
-    return outcome, write_outcome(outcome, folder)
+    return outcome, write_outcome(outcome, folder, screen)
 
 
 def _how_to_go_on() -> str:

@@ -196,6 +196,24 @@ def read_config(folder: Path) -> RunConfig:
         raise ArtifactError(f"{file} is not readable ({error}); run the command again with --overwrite") from error
 
 
+def note_file(folder: Path, name: str) -> None:
+    """Write down the hash of a file that was made again after the run."""
+    config = read_config(folder)
+    files = {**config.files, name: hashlib.sha256((folder / name).read_bytes()).hexdigest()}
+    text = json.dumps(json_ready(dataclasses.asdict(dataclasses.replace(config, files=files))), indent=2)
+    write_text(folder / CONFIG, text + "\n")
+
+
+def made_folder(path: Path) -> Path:
+    """`path`, made if absent.
+
+    Raises:
+        ArtifactError: it cannot be made or written.
+    """
+    _make(path)
+    return path
+
+
 def _look(path: Path, command: str, *, resume: bool, overwrite: bool) -> RunConfig | None:
     """The config of an earlier run that goes on or is replaced; refuses what must not be touched."""
     if path.exists() and not path.is_dir():

@@ -1,0 +1,170 @@
+"""`spikequant quantize`, and what works on what it leaves: verify, compare, report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file
+
+import spikequant as sq
+from spikequant.analyse import Comparison
+from spikequant.cli.networks import build_network, network_source
+
+
+@pytest.fixture(scope="module")
+def quantized(trained, tmp_path_factory):
+    """Run folders of `quantize` by name."""
+    from spikequant.cli import main
+
+    root = tmp_path_factory.mktemp("quantized")
+    options = {
+        "w4u8": ["--weight-bits", "4", "--membrane-bits", "8"],
+        "w2u6": ["--weight-bits", "2", "--membrane-bits", "6", "--weight-quantizer", "lsq", "--epochs", "1"],
+    }
+    for name, given in options.items():
+        with pytest.raises(SystemExit) as caught:
+            main(["quantize", str(trained), *given, "--limit", "200", "--out", str(root / name)])
+        assert caught.value.code == 0
+    return root
+
+
+def test_what_a_run_leaves(quantized, trained):
+    folder = quantized / "w4u8"
+    record, config = (json.loads((folder / name).read_text()) for name in ("result.json", "config.json"))
+    assert config["state"] == "finished"
+    assert {*config["files"], "config.json"} == {p.name for p in folder.iterdir()} == set(record["files"])
+    net, plan = sq.IntNet.load(folder / "network.spq"), sq.Plan.load(folder / "plan.toml")
+    assert plan.to_dict() == record["plan"] == net.metadata["plan"]
+    assert plan.layer("fc1").weight.bits == 4
+    assert record["verify"]["differences"] == 0
+    assert record["verify"]["spikes"] > 100
+    comparison = Comparison.load(folder / "comparison.safetensors")
+    assert comparison.to_dict()["quantized"]["accuracy"] == record["comparison"]["quantized"]["accuracy"]
+    assert comparison.samples == 200
+    assert comparison.reference.accuracy > 0.5
+    assert (folder / "report.html").read_text().startswith("<!")
+    assert (quantized / "w2u6" / "metrics.jsonl").read_text().count("\n") == 1
+
+
+def test_the_weights_give_the_same_integers_again(quantized, own):
+    folder = quantized / "w4u8"
+    model = build_network(network_source(f"{own}:build"), seed=9)
+    batches = sq.data.load("digits").batches("test", batch_size=32)
+    example, _ = next(iter(batches))
+    sq.quantize_(model, sq.Plan.load(folder / "plan.toml"), example, quiet=True)
+    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    sq.freeze(model.eval())
+    again, net = sq.lower(model, example), sq.IntNet.load(folder / "network.spq")
+    for a, b in zip(again.nodes, net.nodes, strict=True):
+        assert type(a) is type(b)
+    assert sq.verify(model, net, example).differences == 0
+
+
+def test_verify_a_run_folder_finds_another_file(run, quantized, tmp_path):
+    assert run("verify", quantized / "w4u8").code == 0
+    shutil.copytree(quantized / "w4u8", tmp_path / "run")
+    shutil.copy(quantized / "w2u6" / "network.spq", tmp_path / "run" / "network.spq")
+    done = run("verify", tmp_path / "run")
+    assert done.code == 2
+    assert "is not the file that its run wrote" in done.err
+
+
+def test_compare_two_runs(run, quantized, tmp_path):
+    done = run("compare", quantized / "w4u8", quantized / "w2u6", "--out", tmp_path / "page")
+    assert done.code == 0
+    rows = {line.split("  ")[0]: line for line in done.out.splitlines()}
+    assert done.out.splitlines()[0].split() == ["float32", "W4/U8", "W2/U6"]
+    assert rows["fc1 weight"].split()[-2:] == ["4", "2"]
+    assert rows["lif1 membrane"].split()[-2:] == ["8", "6"]
+    assert "─" not in done.out
+    assert (tmp_path / "page" / "report.html").is_file()
+    facts = json.loads(run("compare", quantized / "w4u8", quantized / "w2u6", "--json").out)
+    assert [row["name"] for row in facts["networks"]] == ["W4/U8", "W2/U6"]
+
+
+def test_compare_one_run_with_its_reference(run, quantized):
+    done = run("compare", quantized / "w4u8")
+    assert done.code == 0
+    assert "layer" in done.out
+    assert "lif2" in done.out
+
+
+def test_compare_refuses_what_cannot_be_compared(run, quantized, trained, own, tmp_path):
+    assert "is named twice" in run("compare", quantized / "w4u8", quantized / "w4u8").err
+    done = run("quantize", trained, "--weight-bits", "4", "--limit", "100", "--out", tmp_path / "other data")
+    assert done.code == 0
+    done = run("compare", quantized / "w4u8", tmp_path / "other data")
+    assert done.code == 2
+    assert "200 samples of digits" in done.err
+    assert "100 samples of digits" in done.err
+
+
+def test_report_makes_the_same_page_again(run, quantized):
+    page = quantized / "w4u8" / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    done = run("report", quantized / "w4u8")
+    assert done.code == 0
+    assert page.read_bytes() == before
+    assert run("verify", quantized / "w4u8").code == 0
+
+
+def test_report_of_a_run_without_figures(run, trained):
+    done = run("report", trained)
+    assert done.code == 2
+    assert "holds no comparison" in done.err
+
+
+def test_a_smallest_network_is_searched_and_goes_on_after_ctrl_c(run, trained, tmp_path, monkeypatch):
+    from spikequant.cli.screen import Screen
+
+    arguments = ["quantize", trained, "--max-drop", "5", "--epochs", "0", "--limit", "100", "--out", tmp_path / "small"]
+    note = Screen.note
+
+    def stop_after_three(self, text):
+        note(self, text)
+        tried.append(text)
+        if sum(text.startswith("tried ") for text in tried) == 3:
+            raise KeyboardInterrupt
+
+    tried = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Screen, "note", stop_after_three)
+        done = run(*arguments)
+    assert done.code == 130
+    assert done.err.rstrip().endswith("--resume")
+    done = run(*arguments, "--resume")
+    assert done.code == 0
+    assert done.err.count("tried ") > 0
+    record = json.loads((tmp_path / "small" / "result.json").read_text())
+    trials = record["search"]["trials"]
+    assert len({trial["name"] for trial in trials}) == len(trials) >= done.err.count("tried ") + 2
+    assert "> " in done.out
+    assert "Below, on the test data" in done.out
+    assert run("verify", tmp_path / "small").code == 0
+
+
+def test_untrained_weights_are_told(run, own, tmp_path):
+    done = run("quantize", f"{own}:build", "--data", "digits", "--weight-bits", "8", "--limit", "100",
+               "--out", tmp_path / "a")  # fmt: skip
+    assert done.code in (0, 2)
+    assert "no --weights" in done.err
+    if done.code == 0:
+        assert "which is guessing; was it trained?" in done.out
+
+
+def test_overwrite_with_a_wrong_plan_keeps_the_old_run(run, quantized, trained, tmp_path):
+    shutil.copytree(quantized / "w4u8", tmp_path / "run")
+    (tmp_path / "dead.toml").write_text('[[rules]]\nmatch = "conv9"\nweight = { bits = 4 }\n')
+    done = run("quantize", trained, "--plan", tmp_path / "dead.toml", "--out", tmp_path / "run", "--overwrite")
+    assert done.code == 2
+    assert (tmp_path / "run" / "network.spq").read_bytes() == (quantized / "w4u8" / "network.spq").read_bytes()
+
+
+def test_export(run, quantized, tmp_path):
+    done = run("export", quantized / "w4u8", "--format", "vectors", "--out", tmp_path / "build", "--json")
+    facts = json.loads(done.out)
+    assert done.code == 0
+    assert {p.name for p in (tmp_path / "build").iterdir()} == set(facts["files"])
