@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -112,8 +113,9 @@ def test_what_nobody_offers_says_so(tmp_path: Path) -> None:
 
 
 def test_openml_rows_become_the_published_files(
-    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    real: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    data_folder = real("mnist/train-images-idx3-ubyte.gz")
     published = load("mnist", folder=data_folder)
     sources = [published.splits[part].source for part in ("train", "test")]
     rows = np.concatenate([source.x.reshape(-1, 784) for source in sources])

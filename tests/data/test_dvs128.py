@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_recordings_are_cut_into_whole_windows(own: Path) -> None:
 
 
 def test_a_window_is_no_longer_than_a_recording(own: Path) -> None:
-    with pytest.raises(DataError, match=r"train/cup.aedat: lasts 0.011 s; expected 0.2 s to 71 minutes"):
+    with pytest.raises(DataError, match=r"train/cup.aedat: lasts 0.011 s; expected at least one window of 0.2 s"):
         load("aedat2", folder=own)
 
 
@@ -65,7 +66,8 @@ def test_a_damaged_recording_is_named(own: Path) -> None:
         load("aedat2", folder=own, window_ms=1)
 
 
-def test_real_objects(data_folder: Path) -> None:
+def test_real_objects(real: Callable[..., Path]) -> None:
+    data_folder = real("dvs128-objects/dvs128_objects_aedat2.tar.xz")
     data = load("dvs128-objects", folder=data_folder)
     train, test = data.splits["train"].source, data.splits["test"].source
     assert data.class_names == ("Caixa", "Caneca", "Estilete", "Lapiseira", "Tesoura")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,8 @@ def test_bad_nmnist(raw: bytes, message: str) -> None:
         parse_nmnist(raw, "f")
 
 
-def test_nmnist_file_equals_the_reader_of_tonic(data_folder: Path) -> None:
+def test_nmnist_file_equals_the_reader_of_tonic(real: Callable[..., Path]) -> None:
+    data_folder = real("event-samples/nmnist_sample.bin", "event-samples/ncaltech101_faces_easy_0001.bin")
     io = pytest.importorskip("tonic.io")
     for name, size in (("nmnist_sample.bin", (34, 34)), ("ncaltech101_faces_easy_0001.bin", (240, 180))):
         path = data_folder / "event-samples" / name

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ def test_digits_split_is_the_published_one() -> None:
     assert digest == "25edaae91957adba9a37093aebfbcdb7c77f0978e9a1e3a51c1b18e023d6f21c"
 
 
-def test_mnist(data_folder: Path) -> None:
+def test_mnist(real: Callable[..., Path]) -> None:
+    data_folder = real("mnist/train-images-idx3-ubyte.gz")
     data = load_mnist(data_folder)
     assert data.train.x.shape == (60_000, 1, 28, 28)
     assert data.test.x.shape == (10_000, 1, 28, 28)
@@ -41,7 +43,8 @@ def test_mnist(data_folder: Path) -> None:
     assert round(float(data.train.x.mean()), 4) == 33.3184  # 0.1307 of 255, as everybody normalises it
 
 
-def test_fashion_mnist_from_the_environment(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fashion_mnist_from_the_environment(real: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    data_folder = real("fashion-mnist/train-images-idx3-ubyte.gz")
     monkeypatch.setenv("SPIKEQUANT_DATA", str(data_folder))
     data = load_fashion_mnist()
     assert data.name == "fashion-mnist"
@@ -49,11 +52,13 @@ def test_fashion_mnist_from_the_environment(data_folder: Path, monkeypatch: pyte
     assert np.bincount(data.test.y).tolist() == [1000] * 10
 
 
-def test_mnist_in_its_own_folder_is_found(data_folder: Path) -> None:
+def test_mnist_in_its_own_folder_is_found(real: Callable[..., Path]) -> None:
+    data_folder = real("mnist/train-images-idx3-ubyte.gz")
     assert len(load_mnist(data_folder / "mnist").test) == 10_000
 
 
-def test_fashion_files_are_not_taken_for_mnist(data_folder: Path) -> None:
+def test_fashion_files_are_not_taken_for_mnist(real: Callable[..., Path]) -> None:
+    data_folder = real("fashion-mnist/train-images-idx3-ubyte.gz")
     with pytest.raises(DataError, match="MD5 is 8d4fb7e6"):
         load_mnist(data_folder / "fashion-mnist")
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +167,8 @@ def test_bad_sparse_frames(tmp_path: Path, changed: dict[str, np.ndarray], messa
 # --- the real files -----------------------------------------------------------------------
 
 
-def test_real_raw_events(data_folder: Path) -> None:
+def test_real_raw_events(real: Callable[..., Path]) -> None:
+    data_folder = real("n-mnist/nmnist_1100_raw.tar.xz", "mnist/train-images-idx3-ubyte.gz")
     data = load("n-mnist-raw", folder=data_folder)
     train, test = data.splits["train"].source, data.splits["test"].source
     assert np.bincount(train.labels).tolist() == [97, 116, 99, 93, 105, 92, 94, 117, 87, 100]
@@ -178,8 +180,11 @@ def test_real_raw_events(data_folder: Path) -> None:
     assert total == 4_518_827, "no event is lost, no event is after 340 ms"
 
 
-def test_real_frames_are_the_filtered_raw_events(data_folder: Path) -> None:
+def test_real_frames_are_the_filtered_raw_events(real: Callable[..., Path]) -> None:
     """Samples that are in both files: filter and bin the raw ones as the README says, compare every event."""
+    data_folder = real(
+        "n-mnist/nmnist_1100_raw.tar.xz", "n-mnist/nmnist_1ms_8class.npz", "mnist/train-images-idx3-ubyte.gz"
+    )
     transforms = pytest.importorskip("tonic.transforms")
     found = data_folder / "n-mnist"
     frames, arrays = read_sparse_frames(found / nmnist.FRAMES_FILE, sha256=nmnist.FRAMES_SHA256)
@@ -203,7 +208,8 @@ def test_real_frames_are_the_filtered_raw_events(data_folder: Path) -> None:
         assert np.array_equal(np.sort(expected), found_cell * 512 + found_tick)
 
 
-def test_real_frames(data_folder: Path) -> None:
+def test_real_frames(real: Callable[..., Path]) -> None:
+    data_folder = real("n-mnist/nmnist_1ms_8class.npz")
     data = load("n-mnist", folder=data_folder, fold=2)
     assert [len(data.splits[part]) for part in ("train", "validation", "test")] == [2400, 800, 800]
     assert np.bincount(data.splits["test"].y).tolist() == [100] * 8

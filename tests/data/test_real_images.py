@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,8 @@ from spikequant.data.cifar import _CIFAR10
 
 
 @pytest.fixture(scope="module")
-def cifar10(data_folder: Path) -> DataSet:
-    if not (data_folder / "cifar10").is_dir():
-        pytest.skip(f"no CIFAR-10 in {data_folder}")
+def cifar10(real: Callable[..., Path]) -> DataSet:
+    data_folder = real("cifar10/test_1900.webp")
     pytest.importorskip("PIL")
     return load("cifar10", folder=data_folder)
 
@@ -48,7 +48,8 @@ def test_the_sheets_are_the_published_binary_batches(cifar10: DataSet) -> None:
         ("fashion-mnist", "ea317ae80a9e1767d76ef58e6b3c83608f1f3645d4db3cac1919bd47d1a99240"),
     ],
 )
-def test_validation_of_the_mnists(data_folder: Path, name: str, digest: str) -> None:
+def test_validation_of_the_mnists(real: Callable[..., Path], name: str, digest: str) -> None:
+    data_folder = real(f"{name}/train-images-idx3-ubyte.gz")
     data = load(name, folder=data_folder)
     assert [len(data.splits[part]) for part in ("train", "validation", "test")] == [55_000, 5_000, 10_000]
     found = hashlib.sha256(data.splits["validation"].indices.astype("<i8").tobytes()).hexdigest()

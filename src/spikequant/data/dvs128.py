@@ -20,6 +20,8 @@ from spikequant.data.places import Form, Places
 from spikequant.law.errors import DataError
 
 SHAPE = (2, SIDE, SIDE)
+Compact = tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint32]]
+"""Cell and microsecond of each event of a recording."""
 OBJECTS_FILE = "dvs128_objects_aedat2.tar.xz"
 OBJECTS_SHA256 = "091c94c00bc257200db45710ab68432dcdc5a2009c40b84ad6c4063d4268b77d"
 _UNPACKED = Form("one recording a class", ("train/*.aedat", "test/*.aedat"))
@@ -59,23 +61,35 @@ class Windows:
         return self.cells[which][part].astype(np.int64), times[part].astype(np.int64) - start
 
 
-def cut_windows(recordings: dict[str, Recording], window_us: int) -> Windows:
+def compact(recording: Recording, where: str) -> Compact:
+    """Cell and microsecond of each event of a recording, in six bytes.
+
+    Raises:
+        DataError: a recording of more than 71 minutes.
+    """
+    events = recording.events
+    t_us = events.t_us - events.t_us[0]
+    if int(t_us[-1]) >= 1 << 32:
+        raise DataError(f"{where}: lasts {t_us[-1] / 1e6:.3f} s; expected at most 71 minutes, cut it in two")
+    cells = (events.p * SIDE + events.y) * SIDE + events.x
+    return cells.astype(np.uint16), t_us.astype(np.uint32)
+
+
+def cut_windows(recordings: dict[str, Compact], window_us: int) -> Windows:
     """All whole windows of the recordings, recording by recording in the order of time.
 
     Raises:
-        DataError: a recording that is shorter than one window, or longer than 71 minutes.
+        DataError: a recording that is shorter than one window.
     """
-    cells, times, which = [], [], []
-    for k, (name, recording) in enumerate(recordings.items()):
-        events = recording.events
-        count = int(events.t_us[-1] - events.t_us[0]) // window_us
-        if count < 1 or int(events.t_us[-1]) >= 1 << 32:
-            raise DataError(f"{name}: lasts {events.t_us[-1] / 1e6:.3f} s; expected {window_us / 1e6} s to 71 minutes")
-        cells.append(((events.p * SIDE + events.y) * SIDE + events.x).astype(np.uint16))
-        times.append((events.t_us - events.t_us[0]).astype(np.uint32))
-        which.append(np.full(count, k))
-    window = np.concatenate([np.arange(len(part)) for part in which])
-    return Windows(tuple(cells), tuple(times), np.concatenate(which).astype(np.int64), window, window_us)
+    counts = {name: int(times[-1]) // window_us for name, (_, times) in recordings.items()}
+    for name, count in counts.items():
+        if count < 1:
+            lasts = int(recordings[name][1][-1]) / 1e6
+            raise DataError(f"{name}: lasts {lasts:.3f} s; expected at least one window of {window_us / 1e6} s")
+    cells, times = zip(*recordings.values(), strict=True)
+    which = np.repeat(np.arange(len(counts)), list(counts.values()))
+    window = np.concatenate([np.arange(count) for count in counts.values()])
+    return Windows(cells, times, which.astype(np.int64), window, window_us)
 
 
 def load_dvs128_objects(
@@ -103,8 +117,8 @@ def load_dvs128_objects(
     found, _ = OBJECTS_PLACES.find(folder)
     path = found / OBJECTS_FILE
     check_file(path, sha256=OBJECTS_SHA256)
-    members = dict(tar_members(path, r"(train|test)/[^/]+[.]aedat", largest=LARGEST_RECORDING))
-    recordings = {name: parse_aedat2(members[name], f"{path}/{name}") for name in sorted(members)}
+    members = tar_members(path, r"(train|test)/[^/]+[.]aedat", largest=LARGEST_RECORDING)
+    recordings = {name: compact(parse_aedat2(raw, f"{path}/{name}"), name) for name, raw in members}
     return _data_set("dvs128-objects", recordings, window_ms, steps, step_ms)
 
 
@@ -125,19 +139,19 @@ def load_aedat2(
             shorter than a window.
     """
     found, _ = OWN_PLACES.find(folder)
-    paths = sorted(path for part in ("train", "test") for path in (found / part).glob("*.aedat"))
-    recordings = {path.relative_to(found).as_posix(): read_aedat2(path) for path in paths}
+    paths = [path for part in ("train", "test") for path in (found / part).glob("*.aedat")]
+    recordings = {path.relative_to(found).as_posix(): compact(read_aedat2(path), str(path)) for path in paths}
     return _data_set("aedat2", recordings, window_ms, steps, step_ms)
 
 
 def _data_set(
-    name: str, recordings: dict[str, Recording], window_ms: float, steps: int | None, step_ms: float | None
+    name: str, recordings: dict[str, Compact], window_ms: float, steps: int | None, step_ms: float | None
 ) -> DataSet:
     window_us = round(window_ms * 1000) if isfinite(window_ms) else 0
     if window_us < 1:
         raise DataError(f"{name}: window_ms={window_ms}; expected the length of a sample, such as 200")
     classes = {
-        part: [re.sub(r".*/|[.]aedat$", "", key) for key in recordings if key.startswith(f"{part}/")]
+        part: [re.sub(r".*/|[.]aedat$", "", key) for key in sorted(recordings) if key.startswith(f"{part}/")]
         for part in ("train", "test")
     }
     if classes["train"] != classes["test"]:
@@ -145,7 +159,7 @@ def _data_set(
         raise DataError(f"{name}: {', '.join(odd)} on one side only; every class needs a train and a test file")
     time = choose_steps(name, window_us, 1, steps, step_ms)
     train, test = (
-        _source({key: value for key, value in recordings.items() if key.startswith(f"{part}/")}, window_us, time)
+        _source({key: recordings[key] for key in sorted(recordings) if key.startswith(f"{part}/")}, window_us, time)
         for part in ("train", "test")
     )
     is_validation = _last_fifth(train.labels)
@@ -166,7 +180,7 @@ def _data_set(
     )
 
 
-def _source(recordings: dict[str, Recording], window_us: int, time: TimeSteps) -> FrameSource:
+def _source(recordings: dict[str, Compact], window_us: int, time: TimeSteps) -> FrameSource:
     windows = cut_windows(recordings, window_us)
     return FrameSource(windows, windows.recording, SHAPE, time)
 

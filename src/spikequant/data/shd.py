@@ -32,14 +32,8 @@ FOLD_PLACES = Places("shd", _FOLDERS, (_PACKED, Form("the published test set", (
 PUBLISHED_PLACES = Places(
     "shd-train-test", _FOLDERS, (Form("the published HDF5 files", ("shd_train.h5", "shd_test.h5")),), _HOW
 )
-CLASS_NAMES = tuple(
-    f"{language} {digit}"
-    for language, digits in (
-        ("German", "null eins zwei drei vier fuenf sechs sieben acht neun"),
-        ("English", "zero one two three four five six seven eight nine"),
-    )
-    for digit in digits.split()
-)
+CLASS_NAMES = tuple(map(str, range(CLASSES)))
+"""The files number their classes; which number is which spoken digit is in ``extra/keys`` of the HDF5 files."""
 
 
 @final
