@@ -101,10 +101,13 @@ def read_neuron(
     dialect: Dialect,
     *,
     keeps: tuple[str, ...],
-    foreign: type[nn.Module],
+    foreign: type[nn.Module] | None,
     **options: Any,
 ) -> Neuron:
-    """A neuron over real numbers that holds the very parameters and buffers of `original`, under their names."""
+    """A neuron over real numbers that holds the very parameters and buffers of `original`, under their names.
+
+    With `foreign` it becomes an instance of that class, too.
+    """
     neuron = Neuron(spec, {}, sources=sources, **options)
     for name in keeps:
         value = getattr(original, name)
@@ -112,5 +115,5 @@ def read_neuron(
             setattr(neuron, name, value)
         else:
             neuron.register_buffer(name, value)
-    adopt(neuron, foreign, dialect)
+    adopt(neuron, nn.Module if foreign is None else foreign, dialect)
     return neuron

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from spikequant.frontends.library import Library, Reading
+from spikequant.frontends.recurrent import RecurrentReading
 from spikequant.law.errors import Unsupported
 from spikequant.nn import NeuronLayer
 
@@ -43,7 +44,7 @@ class Readings:
 
 def library_of(module: nn.Module) -> Library | None:
     """The front-end for a module's class, or for the class that it derives from; None for plain torch."""
-    if isinstance(module, NeuronLayer):
+    if isinstance(module, (NeuronLayer, RecurrentReading)):
         return None
     for kind in type(module).__mro__:
         name = FRONTENDS.get(kind.__module__.partition(".")[0])

@@ -8,6 +8,7 @@ after the new input was added.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,12 +24,12 @@ from spikequant.frontends.library import (
     read_neuron,
     refuse,
 )
-from spikequant.frontends.snntorch_calls import SnnCall
+from spikequant.frontends.snntorch_calls import SnnCall, SnnRecurrent
 from spikequant.frontends.snntorch_surrogate import read_surrogate
 from spikequant.law.errors import Unsupported
 from spikequant.law.presets import MULTIPLY
 from spikequant.law.spec import NeuronSpec, Phase, ResetKind
-from spikequant.nn import ValueSource
+from spikequant.nn import ValueSource, joined
 
 NAME = "snnTorch"
 NO_SPEC = {
@@ -43,6 +44,8 @@ NO_SPEC = {
     "GradedSpikes": "one learned size per spike between layers; fold it into the weights of the next layer",
 }
 RESETS: dict[str, ResetKind] = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}
+AT_END: dict[bool, tuple[Phase, ...]] = {True: ("reset_delayed", "fire"), False: ("fire", "reset")}
+"""By `reset_delay`: the last phases of a step."""
 TWICE = (
     "snnTorch compares the stored membrane again in the next step: where it is still above the threshold after its "
     "reset, the neuron there fires only above twice the threshold; read as a reset in the same step"
@@ -76,12 +79,79 @@ def read_synaptic(path: str, module: nn.Module, kind: type[nn.Module]) -> Readin
     """`Synaptic`: ``syn = alpha syn + x``; ``mem = beta mem + syn``."""
     reset, delayed = _checked(path, module, kind)
     check_value(path, "alpha", attribute(path, module, "alpha", NAME))
-    last: tuple[Phase, ...] = ("reset_delayed", "fire") if delayed else ("fire", "reset")
-    order: tuple[Phase, ...] = ("decay_current", "add_current", "leak", "integrate", *last)
+    order: tuple[Phase, ...] = ("decay_current", "add_current", "leak", "integrate", *AT_END[delayed])
     return _reading(path, module, kind, order, reset, states=("i", "v"))
 
 
-READERS = {"Leaky": read_leaky, "Synaptic": read_synaptic}
+def read_lapicque(path: str, module: nn.Module, kind: type[nn.Module]) -> Reading:
+    """`Lapicque`: ``mem = (1 - dt / (R C)) mem + (dt / C) x``; its `beta` is only what R or C came from."""
+    reset, _ = _checked(path, module, kind)
+    for name in ("R", "C", "time_step"):
+        value = attribute(path, module, name, NAME)
+        if value.requires_grad:
+            why = (
+                "snnTorch computes it once when the neuron is built, so that learn_beta=True learns nothing; use Leaky"
+            )
+            raise refuse(path, name, "a function of the learned beta", why)
+        check_value(path, name, value, least=0.0)
+    if bool((lapicque_leak(module.R, module.C, module.time_step) < 0).any()):  # type: ignore[arg-type]
+        raise refuse(path, "R C", "less than time_step", "the membrane would change its sign; use a smaller time_step")
+    order: tuple[Phase, ...] = ("leak", "integrate", "reset_delayed", "fire")
+    circuit = ("R", "C", "time_step")
+    sources = {"leak": ValueSource(circuit, lapicque_leak), "gain": ValueSource(circuit, lapicque_gain)}
+    return _reading(path, module, kind, order, reset, states=("v",), sources=sources, keeps=circuit)
+
+
+def lapicque_leak(r: Tensor, c: Tensor, dt: Tensor) -> Tensor:
+    """``1 - dt / (R C)``."""
+    return 1 - one_axis(dt) / (one_axis(r) * one_axis(c))
+
+
+def lapicque_gain(r: Tensor, c: Tensor, dt: Tensor) -> Tensor:
+    """``dt / C``, as ``R (1 / (R C)) dt``."""
+    return one_axis(r) * (1 / (one_axis(r) * one_axis(c))) * one_axis(dt)
+
+
+def read_rleaky(path: str, module: nn.Module, kind: type[nn.Module]) -> Reading:
+    """`RLeaky`: a `Leaky` that also sees ``recurrent(spk)`` of the step before; it clears after the sum."""
+    reset, delayed = _checked(path, module, kind)
+    order: tuple[Phase, ...] = ("leak", "integrate", *AT_END[delayed])
+    return _recurrent(path, module, kind, _reading(path, module, None, order, reset, states=("v",)))
+
+
+def read_rsynaptic(path: str, module: nn.Module, kind: type[nn.Module]) -> Reading:
+    """`RSynaptic`: a `Synaptic` whose current also takes ``recurrent(spk)``."""
+    reset, delayed = _checked(path, module, kind)
+    check_value(path, "alpha", attribute(path, module, "alpha", NAME))
+    if not delayed:
+        why = "snnTorch 1.0 raises an error in the forward pass of this class; use reset_delay=True"
+        raise refuse(path, "reset_delay", False, why)
+    order: tuple[Phase, ...] = ("decay_current", "add_current", "leak", "integrate", *AT_END[True])
+    return _recurrent(path, module, kind, _reading(path, module, None, order, reset, states=("i", "v")))
+
+
+def _recurrent(path: str, module: Any, kind: type[nn.Module], reading: Reading) -> Reading:
+    """The neurons and the recurrent weights as two layers in one module."""
+    weights = attribute(path, module, "recurrent", NAME)
+    if not module.all_to_all:
+        why = "one weight back to each neuron is no layer of the law; use all_to_all=True with a diagonal weight"
+        raise refuse(path, "all_to_all", False, why)
+    cell = reading.neuron
+    assert cell is not None
+    whole = SnnRecurrent(cell, weights)
+    whole.__class__ = joined(SnnRecurrent, kind)  # type: ignore[arg-type]
+    whole.__dict__.update(_plain_attributes(module))
+    whole.instances.append(whole)  # type: ignore[operator, union-attr]
+    return Reading(module=whole, caveats=reading.caveats)
+
+
+READERS = {
+    "Leaky": read_leaky,
+    "Synaptic": read_synaptic,
+    "Lapicque": read_lapicque,
+    "RLeaky": read_rleaky,
+    "RSynaptic": read_rsynaptic,
+}
 
 
 def _checked(path: str, module: nn.Module, kind: type[nn.Module]) -> tuple[ResetKind, bool]:
@@ -119,12 +189,15 @@ def _reset(path: str, module: nn.Module) -> ResetKind:
 def _reading(
     path: str,
     module: Any,
-    kind: type[nn.Module],
+    kind: type[nn.Module] | None,
     order: tuple[Phase, ...],
     reset: ResetKind,
     *,
     states: tuple[str, ...],
+    sources: Mapping[str, ValueSource] | None = None,
+    keeps: tuple[str, ...] = (),
 ) -> Reading:
+    """A neuron of the law; without `kind` the cell of a recurrent layer, whose states always go in and out."""
     delayed = bool(getattr(module, "reset_delay", True))
     has_current = "i" in states
     spec = NeuronSpec(
@@ -134,25 +207,31 @@ def _reading(
         reset=reset,
         compare=">",
     )
-    sources = {"threshold": ValueSource(("threshold",), one_axis), "leak": ValueSource(("beta",), clamped)}
+    values = {"threshold": ValueSource(("threshold",), one_axis), "leak": ValueSource(("beta",), clamped)}
     if has_current:
-        sources["leak_i"] = ValueSource(("alpha",), clamped)
+        values["leak_i"] = ValueSource(("alpha",), clamped)
+    hidden = kind is not None and bool(module.init_hidden)
+    names = ("threshold", "graded_spikes_factor", "reset_mechanism_val", "beta", *(["alpha"] if has_current else []))
     neuron = read_neuron(
         module,
         spec,
-        sources,
-        SnnCall(states, bool(module.init_hidden), bool(module.output or not module.init_hidden)),
-        keeps=("threshold", "graded_spikes_factor", "reset_mechanism_val", "beta", *(["alpha"] if has_current else [])),
+        {**values, **(sources or {})},
+        SnnCall(states, hidden, bool(module.output) or not hidden),
+        keeps=(*names, *keeps),
         foreign=kind,
         step_mode="s",
         surrogate=read_surrogate(path, module.spike_grad),
         detach_reset=delayed or reset == "none",
         spike_unit=float(module.graded_spikes_factor),
     )
-    for name in ("init_hidden", "output", "inhibition", "state_quant", "reset_delay", "spike_grad"):
-        neuron.__dict__[name] = getattr(module, name, None)
-    neuron.__dict__["_reset_mechanism"] = module.reset_mechanism
+    neuron.__dict__.update(_plain_attributes(module))
     return Reading(module=neuron, caveats=(TWICE,) if reset == "subtract" and not delayed else ())
+
+
+def _plain_attributes(module: Any) -> dict[str, Any]:
+    """What users read of a neuron besides its tensors."""
+    names = ("init_hidden", "output", "inhibition", "state_quant", "reset_delay", "spike_grad", "_reset_mechanism")
+    return {name: getattr(module, name) for name in names if hasattr(module, name)}
 
 
 def run(module: Any, x: Tensor) -> Tensor:
@@ -162,7 +241,8 @@ def run(module: Any, x: Tensor) -> Tensor:
     spikes = []
     for current in x:
         answer = module(current, *states)
-        states = () if module.init_hidden or not isinstance(answer, tuple) else answer[1:]
+        handed = answer if hasattr(module, "recurrent") else answer[1:]
+        states = () if module.init_hidden else tuple(handed)
         spikes.append(answer[0] if isinstance(answer, tuple) else answer)
     module.reset_mem()
     return torch.stack(spikes)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from spikequant.frontends.recurrent import RecurrentReading
 from spikequant.law.errors import Unsupported
 from spikequant.nn import Dialect, NeuronLayer
 
@@ -68,7 +69,8 @@ class SnnCall(Dialect):
 
     def enroll(self, layer: NeuronLayer) -> None:
         """SnnTorch resets the neurons of its own list."""
-        layer.instances.append(layer)  # type: ignore[operator, union-attr]
+        if hasattr(layer, "instances"):  # not the cell of a recurrent layer
+            layer.instances.append(layer)  # type: ignore[operator, union-attr]
 
     def call(self, layer: NeuronLayer, *args: Any, **kwargs: Any) -> Any:
         """One step."""
@@ -83,6 +85,64 @@ class SnnCall(Dialect):
         assert layer.state is not None
         layer.answer = layer.in_real_units({state: layer.state[state] for state in self.states})
         return (spikes, *(layer.answer[state] for state in self.states))
+
+
+class SnnRecurrent(RecurrentReading):
+    """``spk, mem = lif(x, spk, mem)`` of `RLeaky`, ``spk, syn, mem = lif(x, spk, syn, mem)`` of `RSynaptic`."""
+
+    init_hidden: bool
+    output: bool
+
+    def forward(self, input_: Tensor, spk: Tensor | None = None, *states: Tensor | None, **named: Tensor | None) -> Any:
+        """One step."""
+        dialect = self.cell.dialect
+        assert isinstance(dialect, SnnCall)
+        names = [ARGUMENTS[state] for state in dialect.states]
+        given = {**dict(zip(names, states, strict=False)), **named}
+        if self.init_hidden and any(state is not None for state in (spk, *given.values())):
+            raise TypeError("states should not be passed as arguments while `init_hidden=True`")
+        answer = self.step(input_, self.spikes if spk is None else spk, **given)
+        return answer if self.output or not self.init_hidden else answer[0]
+
+    @property
+    def spk(self) -> Tensor:
+        """What left the layer in the step before."""
+        return torch.zeros(0) if self.spikes is None else self.spikes
+
+    @spk.setter
+    def spk(self, value: Tensor) -> None:
+        self.spikes = value
+
+    @property
+    def mem(self) -> Tensor:
+        """The stored membrane."""
+        return self.cell.mem  # type: ignore[return-value]
+
+    @mem.setter
+    def mem(self, value: Tensor) -> None:
+        self.cell.mem = value
+
+    @property
+    def syn(self) -> Tensor:
+        """The stored current."""
+        return self.cell.syn  # type: ignore[return-value]
+
+    @syn.setter
+    def syn(self, value: Tensor) -> None:
+        self.cell.syn = value
+
+    def reset_mem(self) -> tuple[Tensor, ...]:
+        """Put the layer to rest; spikes and states as zeros."""
+        spikes, zeros = torch.zeros_like(self.spk), self.cell.reset_mem()  # type: ignore[operator]
+        self.put_to_rest()
+        return (spikes, *zeros) if isinstance(zeros, tuple) else (spikes, zeros)
+
+    init_rleaky = init_rsynaptic = reset_mem
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy is in snnTorch's list, too."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.instances.append(self)  # type: ignore[operator, union-attr]
 
 
 def _take(layer: NeuronLayer, given: dict[str, Tensor | None], x: Tensor) -> None:

@@ -5,7 +5,7 @@ from torch import nn as _torch_nn
 from spikequant.nn.batch_norm import NORMS, FoldedNorm
 from spikequant.nn.branch import Branch, NeuronChoice, Register
 from spikequant.nn.delay import Delay
-from spikequant.nn.dialect import Dialect, ValueSource, adopt
+from spikequant.nn.dialect import Dialect, ValueSource, adopt, joined
 from spikequant.nn.encoders import LatencyEncoder, Normalize, PoissonEncoder
 from spikequant.nn.layer import NeuronLayer
 from spikequant.nn.neuron import (
@@ -80,4 +80,5 @@ __all__ = [
     "TorchOps",
     "ValueSource",
     "adopt",
+    "joined",
 ]

@@ -63,8 +63,10 @@ class Dialect:
 
 
 @cache
-def _joined(own: type, foreign: type, dialect: type[Dialect]) -> type:
-    return type(foreign.__name__, (own, foreign), {"__module__": own.__module__, **dialect.members})
+def joined(own: type, foreign: type, dialect: type[Dialect] = Dialect) -> type:
+    """A class that is both, every method of `own` in front, under the name of `foreign`."""
+    name = own.__name__ if foreign is nn.Module else foreign.__name__
+    return type(name, (own, foreign), {"__module__": own.__module__, **dialect.members})
 
 
 def adopt(layer: NeuronLayer, foreign: type[nn.Module], dialect: Dialect) -> None:
@@ -74,5 +76,5 @@ def adopt(layer: NeuronLayer, foreign: type[nn.Module], dialect: Dialect) -> Non
     """
     own = layer.own_class if layer.dialect is not None else type(layer)
     layer.own_class, layer.foreign_class, layer.dialect = own, foreign, dialect
-    layer.__class__ = _joined(own, foreign, type(dialect))  # type: ignore[arg-type]
+    layer.__class__ = joined(own, foreign, type(dialect))  # type: ignore[arg-type]
     dialect.enroll(layer)

@@ -8,5 +8,7 @@ from torch import nn
 def reset_states(model: nn.Module) -> None:
     """Forget the state of every single-step neuron and delay of `model`."""
     for module in model.modules():
-        if hasattr(module, "step_mode") and hasattr(module, "reset"):
+        if hasattr(module, "put_to_rest"):  # a layer that keeps more than its neurons do
+            module.put_to_rest()  # type: ignore[operator]
+        elif hasattr(module, "step_mode") and hasattr(module, "reset"):
             module.reset()  # type: ignore[operator]
