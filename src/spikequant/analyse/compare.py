@@ -164,7 +164,6 @@ def _side(model: nn.Module, seen: Observation) -> Side:
     samples = len(seen.right)
     counts = {path: counter.count().per(samples) for path, counter in seen.operations.items()}
     widths = {row.layer: row.bits for row in rows if row.role == "weight"}
-    places = sum(firing.samples * seen.steps * len(firing.rates()) for firing in seen.firing.values())
     return Side(
         accuracy=float(seen.right.mean()),
         memory=rows,
@@ -176,10 +175,10 @@ def _side(model: nn.Module, seen: Observation) -> Side:
             sum(c.effective_macs for c in counts.values()),
             sum(c.effective_acs for c in counts.values()),
             weight_bits_read=sum(widths[p] * (c.effective_acs + c.effective_macs) for p, c in counts.items()),
-            state_bits_moved=moved_bits(rows, steps=seen.steps),
+            state_bits_moved=moved_bits(rows, steps=seen.sample_steps / samples),
         ),
         connection_sparsity=connection_sparsity(model),
-        activation_sparsity=1.0 - sum(seen.emitted.values()) / places,
+        activation_sparsity=1.0 - seen.emitted / seen.places,
     )
 
 

@@ -30,8 +30,10 @@ class Observation:
         firing: rates of every spiking layer, in the order in which they run.
         operations: synaptic operations of every weighted layer.
         shapes: features of every neuron layer and of what it emits.
-        emitted: spikes that are not 0 (two in one step count once), by layer.
-        steps: time steps of a sample.
+        emitted: how many of them held a spike (two in one step count once).
+        places: neurons times steps times samples, all layers together.
+        steps: time steps of a sample, the most if samples differ.
+        sample_steps: steps of all samples together.
         input_bits: bits of one value of the input: 32 for real data, fewer for spikes and counts.
         graph: the captured graph, None where the model cannot be captured.
         why_no_graph: the reason, in words.
@@ -40,10 +42,12 @@ class Observation:
     firing: dict[str, FiringStatistics] = field(default_factory=dict)
     operations: dict[str, SynOps] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    emitted: dict[str, int] = field(default_factory=dict)
+    emitted: int = 0
+    places: int = 0
     predictions: list[Tensor] = field(default_factory=list)
     targets: list[Tensor] = field(default_factory=list)
     steps: int = 0
+    sample_steps: int = 0
     input_bits: int = 1
     graph: Graph | None = None
     why_no_graph: str = ""
@@ -83,6 +87,7 @@ class Probe:
         self._operations = operations
         self._calls = Calls()
         self._parts: dict[str, list[Tensor]] = {}
+        self._uses: dict[str, int] = {}
         self._single: dict[str, bool] = {}
         self._active = False
         self._forward: Any = None
@@ -150,7 +155,11 @@ class Probe:
         self.found.predictions.append(output.argmax(-1).cpu())
         self.found.targets.append(y.cpu())
         self.found.input_bits = max(self.found.input_bits, bits_of_data(x))
-        return {path: self._count(path, pieces) for path, pieces in parts.items()}
+        trains = {path: self._count(path, pieces) for path, pieces in parts.items()}
+        steps = max((len(train) // self._uses.get(path, 1) for path, train in trains.items()), default=0)
+        self.found.steps = max(self.found.steps, steps)
+        self.found.sample_steps += steps * len(y)
+        return trains
 
     def _check(self, x: Tensor, y: Tensor) -> None:
         if not isinstance(x, Tensor) or not isinstance(y, Tensor):
@@ -173,6 +182,8 @@ class Probe:
             self._active = False
             reset_states(self.model)
         self.found.graph = graph
+        for node in graph.nodes:
+            self._uses[node.path] = self._uses.get(node.path, 0) + 1
         loops = any(getattr(m, "step_mode", "m") == "s" for m in self.model.modules())
         if loops and graph.input_layout != "step" and self._calls.fits(graph):
             runner = LayerwiseRunner(self.model, graph)
@@ -206,10 +217,10 @@ class Probe:
         found, size = self.found, train if float(train.amin()) >= 0 else train.abs()
         counts = size.sum(0)
         found.shapes[path] = tuple(train.shape[2:])
-        found.steps = max(found.steps, train.shape[0]) if found.graph is None else found.graph.steps
         found.firing.setdefault(path, FiringStatistics(path)).add(counts.numpy(force=True), steps=train.shape[0])
         events = counts.sum(dtype=torch.float64) if self._single[path] else size.count_nonzero()
-        found.emitted[path] = found.emitted.get(path, 0) + int(events)
+        found.emitted += int(events)
+        found.places += train.numel()
         return train
 
 

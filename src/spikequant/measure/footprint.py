@@ -109,7 +109,7 @@ def delay_row(source: str, count: int, bits: int, delay: int) -> MemoryRow:
     return MemoryRow(source, "delay_line", count * delay, bits, rows=delay)
 
 
-def moved_bits(rows: Iterable[MemoryRow], *, steps: int) -> int:
+def moved_bits(rows: Iterable[MemoryRow], *, steps: float) -> float:
     """RAM traffic of one sample: each state, spike, delayed value and sum is written and read once per step.
 
     A delay line moves one step of its values, not all it holds; the input is another's to write.
@@ -118,7 +118,7 @@ def moved_bits(rows: Iterable[MemoryRow], *, steps: int) -> int:
     720
     """
     moving = [row for row in rows if row.role in RAM_ROLES and row.role not in ("input", "activation")]
-    return sum(state_traffic_bits(row.count // row.rows, steps=steps, state_bits=row.bits) for row in moving)
+    return steps * sum(state_traffic_bits(row.count // row.rows, steps=1, state_bits=row.bits) for row in moving)
 
 
 def _neuron_rows(net: IntNet, node: NeuronNode) -> Iterator[MemoryRow]:
