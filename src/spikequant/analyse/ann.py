@@ -18,7 +18,7 @@ from spikequant.analyse.records import AnnBaseline, LayerOperations, Side
 from spikequant.capture import capture
 from spikequant.law.errors import CaptureError, DataError, Unsupported
 from spikequant.measure import MemoryRow, SynOps, energy_pj, total_synops
-from spikequant.nn import NORMS, STATEFUL, SYNAPSES, Synapse
+from spikequant.nn import NORMS, SYNAPSES, NeuronLayer, Synapse
 from spikequant.quantizers import LSQ, Quantizer
 from spikequant.training import evaluate, fit
 
@@ -139,8 +139,7 @@ def _weight_quantizers(model: nn.Module, bits: int | None) -> Iterator[tuple[str
 
 
 def _most_spikes(model: nn.Module) -> int:
-    specs: list[Any] = [getattr(m, "real_spec", None) or m.spec for m in model.modules() if isinstance(m, STATEFUL)]
-    return max((spec.spikes_max for spec in specs), default=1)
+    return max((m.neuron_spec.spikes_max for m in model.modules() if isinstance(m, NeuronLayer)), default=1)
 
 
 def _side(network: StaticNetwork, test: Batches, accuracy: float, bits: int) -> Side:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from spikequant.capture import Graph, GraphNode, LayerwiseRunner
 from spikequant.law.errors import Unsupported
 from spikequant.law.formats import IntFormat
-from spikequant.nn import ENCODERS, NORMS, STATEFUL, SYNAPSES, Delay, FoldedNorm, Normalize, Synapse
+from spikequant.nn import ENCODERS, NORMS, SYNAPSES, Delay, FoldedNorm, NeuronLayer, Normalize, Synapse
 from spikequant.nn.torch_ops import encode_ste
 from spikequant.quantizers import LSQ, MSEClipping, Quantizer, Uniform
 
@@ -130,10 +130,13 @@ def static_network(model: nn.Module, graph: Graph, *, activation_bits: int) -> S
         if node.kind != "module":
             continue
         module = model.get_submodule(node.path)
-        is_activation = isinstance(module, STATEFUL) and bool(graph.consumers(node.name)) and _fires(module)
+        fires = isinstance(module, NeuronLayer) and module.neuron_spec.output == "spike"
+        is_activation = fires and any(reader.kind != "state" for reader in graph.consumers(node.name))
         activations += [node.name] if is_activation else []
         body.set_submodule(node.path, _static(module, node, is_activation, activation_bits))
-    nodes = tuple(replace(node, per_step=False) for node in graph.nodes)
+    nodes = tuple(
+        replace(node, per_step=False, kind="reshape" if node.kind == "state" else node.kind) for node in graph.nodes
+    )  # a membrane that is read out becomes the sums that flow into it
     still = replace(graph, nodes=nodes, steps=1, input_layout="static", output=replace(graph.output, reduction="last"))
     return StaticNetwork(body, still, grid=input_grid(model), activations=tuple(activations))
 
@@ -144,11 +147,6 @@ def input_grid(model: nn.Module) -> tuple[Tensor, IntFormat] | None:
         if isinstance(module, Synapse) and module.input_scale is not None and module.input_format is not None:
             return module.input_scale.clone(), module.input_format
     return None
-
-
-def _fires(module: nn.Module) -> bool:
-    spec: Any = getattr(module, "real_spec", None) or module.spec
-    return bool(spec.output == "spike")
 
 
 def _check(model: nn.Module, graph: Graph) -> None:
@@ -170,7 +168,7 @@ def _check(model: nn.Module, graph: Graph) -> None:
 def _static(module: nn.Module, node: GraphNode, is_activation: bool, bits: int) -> nn.Module:
     if is_activation:
         return QuantizedReLU(bits)
-    if isinstance(module, (*STATEFUL, *ENCODERS)):
+    if isinstance(module, (NeuronLayer, *ENCODERS)):
         return nn.Identity()
     if isinstance(module, (Synapse, *SYNAPSES)):
         return _fresh(module)

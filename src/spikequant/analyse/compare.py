@@ -183,7 +183,7 @@ def _side(model: nn.Module, seen: Observation) -> Side:
 
 
 def _notes(results: list[Observation]) -> tuple[str, ...]:
-    notes = []
+    notes = [f"reading of another library: {caveat}" for caveat in results[0].caveats]
     for name, seen in zip(("the reference", "the quantized network"), results[:2], strict=True):
         if seen.graph is None:
             notes.append(

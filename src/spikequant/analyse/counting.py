@@ -53,7 +53,7 @@ class Calls:
     def fits(self, graph: Graph) -> bool:
         """Whether every layer is called once, or once per step: then layer by layer counts the same."""
         for path, calls in self._counts.items():
-            nodes = [node for node in graph.nodes if node.path == path]
+            nodes = [node for node in graph.nodes if node.path == path and node.kind == "module"]
             if not nodes or calls not in (len(nodes), graph.steps * len(nodes)):
                 return False
             if len({node.per_step for node in nodes}) > 1:

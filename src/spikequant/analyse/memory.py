@@ -27,7 +27,7 @@ from spikequant.nn import (
     NORMS,
     SYNAPSES,
     FoldedNorm,
-    Neuron,
+    NeuronLayer,
     Normalize,
     QuantizedNeuron,
     Synapse,
@@ -60,7 +60,7 @@ def memory_rows(
         steps: time steps of a sample.
     """
     rows: list[MemoryRow] = []
-    places = {} if graph is None else {node.path: node for node in graph.nodes if node.path}
+    places = {} if graph is None else {node.path: node for node in graph.nodes if node.kind == "module"}
     for path, module in model.named_modules():
         node = places.get(path)
         if isinstance(module, Synapse):
@@ -69,7 +69,7 @@ def memory_rows(
             rows += _real_synapse(path, module, graph)
         elif isinstance(module, NORMS):
             rows += [MemoryRow(path, role, 2 * module.num_features, REAL_BITS) for role in ("scale", "bias")]
-        elif isinstance(module, (Neuron, QuantizedNeuron)):
+        elif isinstance(module, NeuronLayer):
             rows += _neuron(path, module, shapes.get(path, () if node is None else node.shape))
         elif isinstance(module, Normalize) and not module.folded:
             rows.append(MemoryRow(path, "scale", 2 * module.mean.numel(), REAL_BITS))
@@ -132,16 +132,17 @@ def _synapse(path: str, module: Synapse, graph: Graph | None) -> Iterator[Memory
 
 
 @torch.no_grad()
-def _neuron(path: str, module: Neuron | QuantizedNeuron, shape: tuple[int, ...]) -> Iterator[MemoryRow]:
+def _neuron(path: str, module: NeuronLayer, shape: tuple[int, ...]) -> Iterator[MemoryRow]:
     count = math.prod(shape)
-    if isinstance(module, Neuron):
+    if not isinstance(module, QuantizedNeuron):
+        spec = module.neuron_spec
         for name in module.value_names:
             yield MemoryRow(path, _real_role(name), module.real_value(name).numel(), REAL_BITS)
-        for state in module.spec.state_formats():
+        for state in spec.state_formats():
             if state != "s":
                 yield MemoryRow(path, STATE_ROLES[state], count, REAL_BITS)
-        if module.spec.output == "spike":
-            yield MemoryRow(path, "spike_buffer", count, spike_bits(module.spec))
+        if spec.output == "spike":
+            yield MemoryRow(path, "spike_buffer", count, spike_bits(spec))
         return
     found = module.integers()
     params = {name: value.numpy(force=True).astype("int64") for name, value in found.params.items()}
@@ -152,7 +153,8 @@ def _neuron(path: str, module: Neuron | QuantizedNeuron, shape: tuple[int, ...])
 
 
 def _real_role(name: str) -> str:
-    return "leak" if name.startswith("leak") else "reset" if name == "reset_to" else "threshold"
+    roles = {"reset_to": "reset", "gain": "scale", "v_bias": "bias"}
+    return "leak" if name.startswith("leak") else roles.get(name, "threshold")
 
 
 def _graph_rows(model: nn.Module, graph: Graph, input_bits: int, steps: int) -> Iterator[MemoryRow]:
@@ -171,12 +173,13 @@ def _graph_rows(model: nn.Module, graph: Graph, input_bits: int, steps: int) -> 
         if delay:
             yield delay_row(node.name, math.prod(node.shape), _value_bits(model, graph, node, input_bits), delay)
     output = graph.node(graph.output.source)
-    module = _module(model, output)
+    module = model.get_submodule(output.path) if output.kind == "state" else _module(model, output)
     if isinstance(module, (Synapse, *SYNAPSES)):
         decoder, bits = {"max": "membrane_max"}.get(graph.output.reduction, ""), READOUT_STATE_BITS
-    elif isinstance(module, (Neuron, QuantizedNeuron)) and _spec(module).output == "state":
+    elif isinstance(module, NeuronLayer) and (output.kind == "state" or module.neuron_spec.output == "state"):
         decoder = {"sum": "membrane_sum", "mean": "membrane_sum", "max": "membrane_max"}.get(graph.output.reduction, "")
-        bits = REAL_BITS if isinstance(module, Neuron) else module.integers().spec.v.bits  # type: ignore[union-attr]
+        v = module.integers().spec.v if isinstance(module, QuantizedNeuron) else None
+        bits = REAL_BITS if v is None else v.bits
     else:
         decoder = {"sum": "spike_count", "mean": "spike_count"}.get(graph.output.reduction, "")
         bits = _value_bits(model, graph, output, input_bits)
@@ -189,16 +192,12 @@ def _module(model: nn.Module, node: GraphNode) -> nn.Module | None:
     return model.get_submodule(node.path) if node.kind == "module" else None
 
 
-def _spec(module: Neuron | QuantizedNeuron) -> Any:
-    return module.real_spec if isinstance(module, QuantizedNeuron) else module.spec
-
-
 def _value_bits(model: nn.Module, graph: Graph, node: GraphNode, input_bits: int) -> int:
     """Bits of one delayed value, as `measure.footprint` counts them."""
     module = _module(model, node)
     while node.kind == "reshape" or isinstance(module, (nn.Flatten, nn.MaxPool1d, nn.MaxPool2d, *DROPOUTS)):
         node = graph.node(node.inputs[0].source)
         module = _module(model, node)
-    if isinstance(module, (Neuron, QuantizedNeuron)) and _spec(module).output == "spike":
-        return spike_bits(_spec(module))
+    if isinstance(module, NeuronLayer) and module.neuron_spec.output == "spike":
+        return spike_bits(module.neuron_spec)
     return input_bits if node.kind == "input" or isinstance(module, ENCODERS) else REAL_BITS

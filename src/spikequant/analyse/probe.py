@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from spikequant.analyse.counting import Calls, check_countable, counter_of, events_of
 from spikequant.capture import Graph, LayerwiseRunner, capture
+from spikequant.frontends.registry import Readings, read_
 from spikequant.law.errors import CaptureError, DataError, Unsupported
 from spikequant.measure import FiringStatistics, SynOps
 from spikequant.nn import SYNAPSES, NeuronLayer, Synapse
@@ -37,6 +38,7 @@ class Observation:
         input_bits: bits of one value of the input: 32 for real data, fewer for spikes and counts.
         graph: the captured graph, None where the model cannot be captured.
         why_no_graph: the reason, in words.
+        caveats: where the reading of another library's neurons is known to differ from it.
     """
 
     firing: dict[str, FiringStatistics] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class Observation:
     input_bits: int = 1
     graph: Graph | None = None
     why_no_graph: str = ""
+    caveats: tuple[str, ...] = ()
 
     @property
     def right(self) -> np.ndarray:
@@ -93,19 +96,31 @@ class Probe:
         self._forward: Any = None
         self._handles: list[Any] = []
         self._modes: list[tuple[nn.Module, bool]] = []
+        self._readings: Readings | None = None
 
     def __enter__(self) -> Self:
+        try:
+            self._attach()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _attach(self) -> None:
+        self._modes = [(module, module.training) for module in self.model.modules()]
+        self._readings = read_(self.model)  # neurons of other libraries, until the end
+        self.found.caveats = tuple(
+            f"{one.path}: {text}" for one in self._readings.replaced for text in one.reading.caveats
+        )
+        self.model.eval()
         if self._operations:
             check_countable(self.model)
-        self._modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
         for path, module in self.model.named_modules():
             if isinstance(module, NeuronLayer) and emits_spikes(module):
                 self._single[path] = module.neuron_spec.spikes_max == 1
                 self._handles.append(module.register_forward_hook(self._on_neurons(path)))
             elif self._operations and isinstance(module, (*SYNAPSES, Synapse)):
                 self._handles.append(module.register_forward_pre_hook(self._on_weights(path)))
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -116,6 +131,9 @@ class Probe:
         for module, training in self._modes:
             module.training = training
         reset_states(self.model)
+        if self._readings is not None:
+            self._readings.undo()
+            self._readings = None
 
     def result(self) -> Observation:
         """What was seen.
@@ -182,7 +200,7 @@ class Probe:
             self._active = False
             reset_states(self.model)
         self.found.graph = graph
-        for node in graph.nodes:
+        for node in (node for node in graph.nodes if node.kind == "module"):
             self._uses[node.path] = self._uses.get(node.path, 0) + 1
         loops = any(getattr(m, "step_mode", "m") == "s" for m in self.model.modules())
         if loops and graph.input_layout != "step" and self._calls.fits(graph):

@@ -176,7 +176,7 @@ def _quantized(role: str, quantizer: Quantizer | None) -> Change:
 def off_grid(neuron: QuantizedNeuron, role: str) -> tuple[int, int]:
     """How many thresholds, or biases, their quantizer moves by more than a tenth, and how many there are."""
     if role == "threshold":
-        before, after = neuron.threshold.to(torch.float64), neuron.value("threshold")
+        before, after = neuron.real_value("threshold").to(torch.float64), neuron.value("threshold")
     else:
         kept, neuron.choice = neuron.choice, replace(neuron.choice, bias=None)
         real = neuron.real_bias()

@@ -168,6 +168,6 @@ def _decoder_rows(net: IntNet) -> Iterator[MemoryRow]:
     if decoder.gains is not None:
         yield integer_row("output", "scale", decoder.gains)
     bits = _value_bits(net, source)
-    if isinstance(source, NeuronNode) and source.spec.output == "state" and source.spec.v is not None:
+    if isinstance(source, NeuronNode) and decoder.name.startswith("membrane") and source.spec.v is not None:
         bits = source.spec.v.bits
     yield from readout_rows("output", decoder.name, math.prod(source.shape), bits=bits, steps=net.steps)
