@@ -160,7 +160,6 @@ def symptom(rates: npt.ArrayLike, reference: npt.ArrayLike) -> Symptom | None:
     """What is wrong with the rates of a layer, beside those of the reference.
 
     >>> import numpy as np
-    import numpy.typing as npt
     >>> symptom(np.array([0.0, 0.0]), np.array([0.2, 0.4])), symptom(np.array([0.2, 0.3]), np.array([0.2, 0.4]))
     ('silent', None)
     """
