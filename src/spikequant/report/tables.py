@@ -124,13 +124,12 @@ def memory_table(reference: Side, quantized: Side) -> Table:
         rows += [_memory_row(kind, role, before.get(role, 0) / 8, after.get(role, 0) / 8) for role in present]
         rows.append(_memory_row(kind, "all", *sums))
     columns = (Column(label="Where", numeric=False), Column(label="Role", numeric=False),
-               Column(label="Before"), Column(label="After"), Column(label="Times smaller"))  # fmt: skip
+               Column(label="Before"), Column(label="After"), Column(label="Change"))  # fmt: skip
     return Table(caption="Memory by role, flash and RAM apart", columns=columns, rows=tuple(rows))
 
 
 def _memory_row(kind: str, role: str, before: float, after: float) -> tuple[Cell, ...]:
-    ratio = times(before / after) if before and after else ABSENT
-    texts = (kind, role.replace("_", " "), size(before), size(after), ratio)
+    texts = (kind, role.replace("_", " "), size(before), size(after), _change(before, after, "smaller", "larger"))
     return tuple(Cell(text=text) for text in texts)
 
 
@@ -183,12 +182,12 @@ def operations_table(reference: Side, quantized: Side) -> Table:
             Cell(text=words),
             Cell(text=show(a)),
             Cell(text=show(b)),
-            Cell(text=times(a / b) if b > 0 and a > 0 else ABSENT),
+            Cell(text=_change(a, b, "less", "more")),
         )
         for words, a, b, show in lines
     )
     columns = (Column(label="Per sample", numeric=False), Column(label="Before"), Column(label="After"),
-               Column(label="Times less"))  # fmt: skip
+               Column(label="Change"))  # fmt: skip
     return Table(caption="Operations and energy per sample", columns=columns, rows=rows)
 
 
@@ -257,6 +256,13 @@ def report_table(report: QuantizeReport) -> Table:
         for row in report.rows
     )  # fmt: skip
     return Table(caption="What was quantized, and what was not", columns=columns, rows=rows)
+
+
+def _change(before: float, after: float, less: str, more: str) -> str:
+    if not (before > 0 and after > 0):
+        return ABSENT
+    ratio = max(before / after, after / before)
+    return "the same" if ratio < 1.005 else f"{times(ratio)} times {less if after < before else more}"
 
 
 def _share(value: float) -> Cell:

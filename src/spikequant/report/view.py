@@ -15,7 +15,6 @@ from spikequant.report.raster_plots import raster_pair, spike_limit
 from spikequant.report.wording import (
     always_silent,
     fell_silent,
-    floor_words,
     headline,
     layer_words,
     memory_bytes,
@@ -136,8 +135,15 @@ def _floors(c: Comparison) -> str:
 def _emd_verdict(c: Comparison) -> str:
     if c.emd == 0:
         return "No difference in any layer"
-    words = floor_words(c).removeprefix("and ")
-    return words[0].upper() + words[1:]
+    floors = [f for f in (c.floor, c.seed_floor) if f is not None and not math.isnan(f)]
+    if not floors:
+        return "Nothing to hold it against"
+    if c.emd <= min(floors):
+        return "Within both floors" if len(floors) > 1 else "Within the floor"
+    if c.emd <= max(floors):
+        return "Between the two floors"
+    larger = "the larger floor" if len(floors) > 1 else "the floor"
+    return f"{times(c.emd / max(floors))} times {larger}" if max(floors) > 0 else f"Above {larger}"
 
 
 def _interval_verdict(c: Comparison) -> str:
