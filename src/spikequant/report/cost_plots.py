@@ -17,9 +17,9 @@ SYMBOLS = {"weight": "circle", "membrane": "square", "threshold": "triangle-up-o
            "leak": "triangle-down-open", "scale": "x-open", "reset": "triangle-left-open", "current": "square-open",
            "input": "star-open", "readout": "hexagon-open", "spike_buffer": "line-ns-open"}  # fmt: skip
 ENERGY_LINES = (
-    ("fp_ops", "32-bit float operations"),
+    ("fp_ops", "float operations"),
     ("integer_ops", "integer operations"),
-    ("integer_ops_and_traffic", "integer operations and memory traffic"),
+    ("integer_ops_and_traffic", "integers and traffic"),
 )
 
 

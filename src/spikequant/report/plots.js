@@ -38,5 +38,7 @@ function layoutOf(figure) {
 }
 
 function drawFigure(element, figure) {
-  return Plotly.react(element, themed(figure.data, ""), layoutOf(figure), { displayModeBar: false, responsive: true });
+  const layout = layoutOf(figure);
+  if (element.clientWidth < 520) layout.height += 19 * Math.max(0, figure.data.length - 2); // the legend breaks into lines
+  return Plotly.react(element, themed(figure.data, ""), layout, { displayModeBar: false, responsive: true });
 }
