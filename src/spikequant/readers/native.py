@@ -51,18 +51,18 @@ void @P_native_step(@P_state *const s, const size_t samples, const @P_input *con
     }
 }
 
-void @P_native_run(size_t samples, uint32_t first, size_t steps, const @P_input *x, size_t step, size_t sample,
-                   @P_score *scores, size_t train);
-void @P_native_run(const size_t samples, const uint32_t first, const size_t steps, const @P_input *const x,
-                   const size_t step, const size_t sample, @P_score *const scores, const size_t train)
+void @P_native_run(@P_state *s, size_t samples, uint32_t first, size_t steps, const @P_input *x, size_t step,
+                   size_t sample, @P_score *scores, size_t train);
+void @P_native_run(@P_state *const s, const size_t samples, const uint32_t first, const size_t steps,
+                   const @P_input *const x, const size_t step, const size_t sample, @P_score *const scores,
+                   const size_t train)
 {
-    static @T @P_state s;
     for (size_t n = 0; n < samples; ++n) {
-        @P_init(&s, first + (uint32_t)n);
+        @P_init(s, first + (uint32_t)n);
         for (size_t t = 0; t < steps; ++t) {
-            @P_step(&s, x + t * step + n * sample);
+            @P_step(s, x + t * step + n * sample);
             for (size_t i = 0; i < @O && (train || t + 1u == steps); ++i) {
-                scores[train * t + n * @O + i] = s.scores[i];
+                scores[train * t + n * @O + i] = s->scores[i];
             }
         }
     }
@@ -87,7 +87,7 @@ def glue(program: CProgram) -> str:
     )
     text = GLUE
     inputs = int(np.prod(program.net.input.shape))
-    marks = {"@P": program.prefix, "@L": layout, "@N": f"{inputs}u", "@O": f"{program.outputs}u", "@T": "__thread"}
+    marks = {"@P": program.prefix, "@L": layout, "@N": f"{inputs}u", "@O": f"{program.outputs}u"}
     for mark, value in marks.items():
         text = text.replace(mark, value)
     return text
@@ -164,14 +164,9 @@ class Compiled:
     def reset(self, samples: int = 1, *, first_sample: int = 0) -> None:
         """Forget everything and make room for a batch; sample numbers seed the noise of stochastic rounding."""
         if samples != self.samples:
-            self._memory = np.zeros((samples, self._size // 8 + 1), dtype=np.uint64).view(np.uint8)
             self._memory = np.zeros(samples * self._size + 64, dtype=np.uint8)
         self.samples = samples
-        self._call("init", self._pointer(), ctypes.c_size_t(samples), ctypes.c_uint32(first_sample))
-
-    def _pointer(self) -> ctypes.c_void_p:
-        address = int(self._memory.ctypes.data)
-        return ctypes.c_void_p(address + (-address) % 64)
+        self._call("init", _aligned(self._memory), ctypes.c_size_t(samples), ctypes.c_uint32(first_sample))
 
     def _view(self, offset: int, ctype: CType, shape: tuple[int, ...], last: bool) -> Any:
         address = int(self._memory.ctypes.data)
@@ -202,7 +197,7 @@ class Compiled:
         ]
 
     def _step(self, codes: Any) -> None:
-        self._call("step", self._pointer(), ctypes.c_size_t(self.samples), ctypes.c_void_p(codes.ctypes.data))
+        self._call("step", _aligned(self._memory), ctypes.c_size_t(self.samples), ctypes.c_void_p(codes.ctypes.data))
 
     def scores(self) -> IntArray:
         """Scores after the last step, ``[N, ...]``."""
@@ -234,11 +229,12 @@ class Compiled:
         stride = batch * self.program.outputs if train else 0
 
         def part(start: int, stop: int) -> None:
+            own = np.zeros(self._size + 64, dtype=np.uint8)
             where = ctypes.c_void_p(data.ctypes.data + start * inputs * data.itemsize)
             into = ctypes.c_void_p(scores.ctypes.data + start * self.program.outputs * scores.itemsize)
             sizes = [ctypes.c_size_t(v) for v in (stop - start, steps, 0 if static else batch * inputs, inputs, stride)]
             first = ctypes.c_uint32(first_sample + start)
-            self._call("run", sizes[0], first, sizes[1], where, sizes[2], sizes[3], into, sizes[4])
+            self._call("run", _aligned(own), sizes[0], first, sizes[1], where, sizes[2], sizes[3], into, sizes[4])
 
         edges = np.linspace(0, batch, min(self.threads, batch) + 1).astype(int).tolist()
         with ThreadPoolExecutor(max_workers=self.threads) as pool:
@@ -263,6 +259,12 @@ class Compiled:
             for node, places in seen[0].items()
         }
         return golden.Run(np.stack(trains) if self.net.decoder.name.endswith("_train") else trains[-1], outputs, states)
+
+
+def _aligned(memory: Any) -> ctypes.c_void_p:
+    """The first address in `memory` that is a multiple of 64."""
+    address = int(memory.ctypes.data)
+    return ctypes.c_void_p(address + (-address) % 64)
 
 
 def compile(net: IntNet, *, threads: int = 1) -> Compiled:

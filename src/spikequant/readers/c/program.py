@@ -83,11 +83,10 @@ def build(net: IntNet, prefix: str) -> CProgram:
         Member("started", UINT8, 0, ""),
     ]
     ordered = sorted(members, key=lambda m: -m.ctype.bytes)
-    slots = sorted(layout.slots, key=lambda slot: -max(m.ctype.bytes for m in slot))
     texts = [field_functions(writer.packings, prefix), writer.printer.functions(), MIX if writer.noisy else ""]
     texts = [text.replace("@P", prefix) for text in texts if text]
     functions = "\n".join([*texts, *writer.functions])
-    frozen = tuple(tuple(slot) for slot in slots)
+    frozen = tuple(tuple(slot) for slot in layout.slots)
     tables, packings = tuple(writer.tables), tuple(writer.packings)
     places = {node.name: _places(layout, node) for node in net.neurons}
     return CProgram(

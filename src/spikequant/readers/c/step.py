@@ -33,14 +33,15 @@ class StepPrinter:
             tables: C expression by ``id`` of a table's term.
         """
         self.names: dict[int, str] = {}
-        lines = []
+        lines: list[str] = []
         for term in program.terms:
             if term.constant is not None:
                 self.names[id(term)] = literal(term.constant)
                 continue
             name = f"t{len(self.names)}"
             if term.known is not None:
-                name, text = f"k{len(self.names)}", tables[id(term)]
+                known = f"{term.name}_int" if term.name else f"k{len(self.names)}"
+                name, text = known if known not in self.names.values() else f"k{len(self.names)}", tables[id(term)]
             elif term.word == "input":
                 name, text = local_name(term.name), inputs[term.name]
             else:

@@ -9,7 +9,7 @@ import numpy as np
 from spikequant.law.artifact import network_hash
 from spikequant.law.formats import IntArray
 from spikequant.law.network import NETWORK_VERSION
-from spikequant.readers.c.program import CProgram, gains_table
+from spikequant.readers.c.program import MOST_STEPS, CProgram, gains_table
 from spikequant.readers.c.types import literal
 from spikequant.readers.c.weights import Table
 from spikequant.readers.c.writer import plain_text
@@ -22,7 +22,7 @@ HEADER = """/* {name}: a quantized spiking network as integers, written by spike
 
    Overflow: every sum is proven to fit its type; stored states saturate or wrap as their neuron says.
    Input: {inputs} codes a step, {low} to {high}{input_unit}{static}.
-   Scores: {decoder} of {outputs} outputs{score_unit}. */
+   Scores: {decoder} of {outputs} outputs{score_unit}; sums over time hold {most_steps} steps. */
 #ifndef {guard}
 #define {guard}
 
@@ -115,6 +115,12 @@ const {name}_score *{name}_scores(const {name}_state *const s)
 SELF_TEST = """
 #if {upper}_SELF_TEST
 {tables}
+/* one word more in the hash of all spikes and states */
+static uint32_t {name}_hash(const uint32_t hash, const uint32_t word)
+{{
+    return (hash ^ word) * UINT32_C(16777619);
+}}
+
 int {name}_self_test({name}_state *const s)
 {{
     uint32_t hash = UINT32_C({start});
@@ -147,15 +153,6 @@ def header(program: CProgram) -> str:
     net, source = program.net, program.net.input
     unit = f", each worth {source.scale:.9g}" if source.scale is not None else ""
     worth = f", each worth {net.decoder.scale:.9g}" if net.decoder.scale != 1.0 else ""
-    members = [member.text for member in program.members]
-    for k, slot in enumerate(program.slots):
-        number = program.layout.slots.index(list(slot))
-        inner = "".join(f"        {member.text}\n" for member in slot)
-        members.append(
-            f"union {{\n{inner}    }} slot{number};" if len(slot) > 1 else f"struct {{\n{inner}    }} slot{number};"
-        )
-        del k
-    members = _by_alignment(program, members)
     static = source.static
     return HEADER.format(
         name=program.prefix,
@@ -169,6 +166,7 @@ def header(program: CProgram) -> str:
         high=source.format.max,
         low_literal=literal(source.format.min) if source.format.min >= 0 else f"({literal(source.format.min)})",
         high_literal=literal(source.format.max),
+        most_steps=MOST_STEPS,
         input_unit=unit,
         static=", the same at every step" if static else "",
         decoder=net.decoder.name,
@@ -179,14 +177,19 @@ def header(program: CProgram) -> str:
         state_bytes=program.state_bytes,
         input_type=program.input_type.name,
         score_type=program.score.name,
-        members="".join(f"    {text}\n" for text in members),
+        members="".join(f"    {text}\n" for text in _members(program)),
         step_note="; a static input is read in the first step only" if static else "",
     )
 
 
-def _by_alignment(program: CProgram, texts: list[str]) -> list[str]:
-    sizes = [m.ctype.bytes for m in program.members] + [max(m.ctype.bytes for m in slot) for slot in program.slots]
-    return [text for _, text in sorted(zip(sizes, texts, strict=True), key=lambda pair: -pair[0])]
+def _members(program: CProgram) -> list[str]:
+    """Declarations of the state struct, the widest types first."""
+    texts = [(member.ctype.bytes, member.text) for member in program.members]
+    for k, slot in enumerate(program.slots):
+        inner = "".join(f"        {member.text}\n" for member in slot)
+        kind = "union" if len(slot) > 1 else "struct"
+        texts.append((max(m.ctype.bytes for m in slot), f"{kind} {{\n{inner}    }} slot{k};"))
+    return [text for _, text in sorted(texts, key=lambda pair: -pair[0])]
 
 
 def source(program: CProgram, test: SelfTest | None) -> str:
@@ -231,7 +234,7 @@ def _self_test(program: CProgram, test: SelfTest) -> str:
         size = program.layout.values[node.name].size
         for member, _ in program.neurons[node.name].values():
             hashes += [f"for (size_t i = 0; i < {size}u; ++i) {{"]
-            hashes += [f"    hash = (hash ^ (uint32_t)s->{member}[i]) * UINT32_C(16777619);", "}"]
+            hashes += [f"    hash = {name}_hash(hash, (uint32_t)s->{member}[i]);", "}"]
     rows = f"(n * {test.steps}u + t)" if trains else "n"
     check = [f"for (size_t i = 0; i < {program.outputs}u; ++i) {{"]
     check += [f"    wrong |= s->scores[i] != {name}_test_scores[{rows} * {program.outputs}u + i];", "}"]
