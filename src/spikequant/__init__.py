@@ -24,7 +24,6 @@ _HOMES = {
     "Comparison": "analyse",
     "ann_baseline": "analyse",
     "compare": "analyse",
-    "compile": "readers.native",
     "export": "readers.export",
     "shrink": "shrinking",
     "write_report": "report",
@@ -89,7 +88,6 @@ if TYPE_CHECKING:
     from spikequant.quantize import reset as reset
     from spikequant.quantize import verify as verify
     from spikequant.readers.export import export as export
-    from spikequant.readers.native import compile as compile
     from spikequant.report import Provenance as Provenance
     from spikequant.report import write_report as write_report
     from spikequant.shrinking import shrink as shrink

@@ -139,7 +139,7 @@ def test_reset_forgets_and_a_new_batch_size_asks_for_it():
     assert torch.equal(net(x[0]), first)
     with pytest.raises(
         DataError,
-        match=r"a single-step neuron holds a state of shape \(3, 5\) and was given \(2, 5\); call spikequant.reset",
+        match=r"a neuron layer holds a state of shape \(3, 5\) and was given \(2, 5\); call spikequant.reset",
     ):
         net(x[0, :2])
 

@@ -88,7 +88,9 @@ class LayerwiseRunner:
         with _multi_step(module):
             if states and kept is None:
                 module.watch = []
+            module.reset()
             output: Tensor = module(x)
+            module.reset()
         seen = module.watch or []
         module.watch = kept
         for state in states:

@@ -98,7 +98,6 @@ def load_dvs128_objects(
     window_ms: float = 200,
     steps: int | None = None,
     step_ms: float | None = None,
-    counts: bool = False,
 ) -> DataSet:
     """Five hand-held objects before a DVS128, two sessions, cut into windows.
 
@@ -106,9 +105,8 @@ def load_dvs128_objects(
     validation (neighbouring windows are alike, so they are not drawn at random); the second
     session is the test set.  With 200 ms: 844 and 470 windows.
 
-    Layout ``[T, N, 2, 128, 128]``, channel and x as sent by the camera (see `aedat2`: channel
-    0 is ON), 1 where the pixel sent an event in the step, with `counts` how many; by default
-    10 steps of 20 ms.
+    Layout ``[T, N, 2, 128, 128]``, event counts, channel and x as sent by the camera (see
+    `aedat2`: channel 0 is ON); by default 10 steps of 20 ms.
 
     Source: Biomedical Engineering Laboratory, Federal University of Uberlandia; no licence
     stated.
@@ -121,7 +119,7 @@ def load_dvs128_objects(
     check_file(path, sha256=OBJECTS_SHA256)
     members = tar_members(path, r"(train|test)/[^/]+[.]aedat", largest=LARGEST_RECORDING)
     recordings = {name: compact(parse_aedat2(raw, f"{path}/{name}"), name) for name, raw in members}
-    return _data_set("dvs128-objects", recordings, window_ms, (steps, step_ms, counts))
+    return _data_set("dvs128-objects", recordings, window_ms, steps, step_ms)
 
 
 def load_aedat2(
@@ -130,7 +128,6 @@ def load_aedat2(
     window_ms: float = 200,
     steps: int | None = None,
     step_ms: float | None = None,
-    counts: bool = False,
 ) -> DataSet:
     """DVS128 recordings of your own: ``train/<class>.aedat`` and ``test/<class>.aedat``.
 
@@ -144,11 +141,11 @@ def load_aedat2(
     found, _ = OWN_PLACES.find(folder)
     paths = [path for part in ("train", "test") for path in (found / part).glob("*.aedat")]
     recordings = {path.relative_to(found).as_posix(): compact(read_aedat2(path), str(path)) for path in paths}
-    return _data_set("aedat2", recordings, window_ms, (steps, step_ms, counts))
+    return _data_set("aedat2", recordings, window_ms, steps, step_ms)
 
 
 def _data_set(
-    name: str, recordings: dict[str, Compact], window_ms: float, frames: tuple[int | None, float | None, bool]
+    name: str, recordings: dict[str, Compact], window_ms: float, steps: int | None, step_ms: float | None
 ) -> DataSet:
     window_us = round(window_ms * 1000) if isfinite(window_ms) else 0
     if window_us < 1:
@@ -160,14 +157,9 @@ def _data_set(
     if classes["train"] != classes["test"]:
         odd = sorted(set(classes["train"]) ^ set(classes["test"]))
         raise DataError(f"{name}: {', '.join(odd)} on one side only; every class needs a train and a test file")
-    time = choose_steps(name, window_us, 1, *frames[:2])
+    time = choose_steps(name, window_us, 1, steps, step_ms)
     train, test = (
-        _source(
-            {key: recordings[key] for key in sorted(recordings) if key.startswith(f"{part}/")},
-            window_us,
-            time,
-            frames[2],
-        )
+        _source({key: recordings[key] for key in sorted(recordings) if key.startswith(f"{part}/")}, window_us, time)
         for part in ("train", "test")
     )
     is_validation = _last_fifth(train.labels)
@@ -188,9 +180,9 @@ def _data_set(
     )
 
 
-def _source(recordings: dict[str, Compact], window_us: int, time: TimeSteps, counts: bool) -> FrameSource:
+def _source(recordings: dict[str, Compact], window_us: int, time: TimeSteps) -> FrameSource:
     windows = cut_windows(recordings, window_us)
-    return FrameSource(windows, windows.recording, SHAPE, time, counts)
+    return FrameSource(windows, windows.recording, SHAPE, time)
 
 
 def _last_fifth(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

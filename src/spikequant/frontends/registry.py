@@ -14,7 +14,7 @@ from spikequant.frontends.recurrent import RecurrentReading
 from spikequant.law.errors import Unsupported
 from spikequant.nn import NeuronLayer
 
-FRONTENDS: dict[str, str] = {"snntorch": "snntorch"}
+FRONTENDS: dict[str, str] = {"snntorch": "snntorch", "spikingjelly": "spikingjelly"}
 """Package in which the classes of a library live -> module of this folder that has its `LIBRARY`."""
 
 
@@ -87,7 +87,8 @@ def _read_children(parent: nn.Module, prefix: str, found: Readings, done: dict[n
 @contextmanager
 def read_or_undo(model: nn.Module) -> Iterator[Readings]:
     """Read `model`; everything is put back if the block raises."""
-    if library_of(model) is not None:
+    library = library_of(model)
+    if library is not None and library.read("the model", model) is not None:
         raise Unsupported(f"{type(model).__name__}: the model itself is one layer; put it in a torch.nn.Sequential")
     found = read_(model)
     try:

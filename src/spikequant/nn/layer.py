@@ -24,6 +24,7 @@ class NeuronLayer(nn.Module):
         sources: the values of the law by name, and the tensors of this layer they come from.
         state: stored codes of single-step mode; None at rest.
         spike_unit: real value of one spike.
+        carries: whether multi-step calls, too, go on from the state that the last one left, until `reset`.
         dialect: how the layer is called, where it came from another library.
         watch: a list that collects every new state, or None.
     """
@@ -36,6 +37,7 @@ class NeuronLayer(nn.Module):
         surrogate: Surrogate | None = None,
         detach_reset: bool = False,
         spike_unit: float = 1.0,
+        carries: bool = False,
     ) -> None:
         super().__init__()
         if step_mode not in ("m", "s"):
@@ -46,7 +48,7 @@ class NeuronLayer(nn.Module):
         self.sources = {name: sources[name] for name in REAL_VALUES if name in sources}
         self.step_mode = step_mode
         self.surrogate = surrogate if surrogate is not None else Surrogate()
-        self.detach_reset, self.spike_unit = detach_reset, spike_unit
+        self.detach_reset, self.spike_unit, self.carries = detach_reset, spike_unit, carries
         self.dialect: Dialect | None = None
         self.own_class: type = type(self)
         self.foreign_class: type[nn.Module] | None = None
@@ -82,7 +84,7 @@ class NeuronLayer(nn.Module):
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Forget the state of single-step mode."""
+        """Forget the state."""
         self.state, self.steps_done, self.answer = None, 0, {}
 
     def in_real_units(self, states: States) -> States:

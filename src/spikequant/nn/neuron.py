@@ -87,7 +87,8 @@ class Neuron(NeuronLayer):
         features = self.check_features(x)
         if "gain" in self.sources:
             x = x * over_features(self.real_value("gain"), features)
-        output = run_neuron(self, self.ops(x), self.spec, self.real_params(features), x)
+        params = {name: value.to(x.dtype) for name, value in self.real_params(features).items()}
+        output = run_neuron(self, self.ops(x), self.spec, params, x)
         return output if self.spike_unit == 1.0 else output * self.spike_unit
 
     def in_real_units(self, states: States) -> States:
@@ -111,23 +112,23 @@ def run_neuron(
     x: Tensor,
     noise_at: Callable[[int], Callable[[str], Tensor]] | None = None,
 ) -> Tensor:
-    """Run a neuron module in its step mode, keeping its single-step state."""
+    """Run a neuron module in its step mode, keeping its state where it keeps one."""
     watch = module.watch.append if module.watch is not None else None
-    if module.step_mode == "m":
-        start = zero_states(spec, x[0])
-        outputs, _ = run_over_time(ops, spec, params, x, start, noise_at=noise_at, watch=watch)
-        return outputs
-    states = module.state if module.state is not None else zero_states(spec, x)
-    if states["v"].shape != x.shape:
+    keeps = module.step_mode == "s" or module.carries
+    train = x if module.step_mode == "m" else x[None]
+    first_step = module.steps_done if keeps else 0
+    states = module.state if keeps and module.state is not None else zero_states(spec, train[0])
+    if states["v"].shape != train.shape[1:]:
         raise DataError(
-            f"a single-step neuron holds a state of shape {tuple(states['v'].shape)} and was given {tuple(x.shape)}; "
+            f"a neuron layer holds a state of shape {tuple(states['v'].shape)} and was given {tuple(x.shape)}; "
             "call spikequant.reset(model) between batches"
         )
-    outputs, module.state = run_over_time(
-        ops, spec, params, x[None], states, noise_at=noise_at, first_step=module.steps_done, watch=watch
+    outputs, states = run_over_time(
+        ops, spec, params, train, states, noise_at=noise_at, first_step=first_step, watch=watch
     )
-    module.steps_done += 1
-    return outputs[0]
+    if keeps:
+        module.state, module.steps_done = states, first_step + len(train)
+    return outputs if module.step_mode == "m" else outputs[0]
 
 
 def LIF(

@@ -57,6 +57,7 @@ class QuantizedNeuron(NeuronLayer):
             surrogate=source.surrogate,
             detach_reset=source.detach_reset,
             spike_unit=source.spike_unit,
+            carries=source.carries,
         )
         self.real_spec, self.choice, self.seed = source.spec, choice, seed
         for name, parameter in source.named_parameters(recurse=False):

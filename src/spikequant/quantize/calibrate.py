@@ -270,6 +270,7 @@ def _alone(neuron: QuantizedNeuron, currents: list[Tensor], register: Register, 
         count, peaks = 0, []
         for current in currents:
             neuron.watch = [] if register is WIDE else None
+            neuron.reset()
             output = neuron.advance(current)
             if neuron.watch:
                 peaks.append(neuron.real_peaks(neuron.watch))
