@@ -57,7 +57,9 @@ class Windows:
         """Cell and microsecond, from the start of the window, of each event of a window."""
         which, start = int(self.recording[sample]), int(self.window[sample]) * self.window_us
         times = self.times[which]
-        part = slice(*np.searchsorted(times, [start, start + self.window_us]))
+        # Edges of the type of the times: others would have the whole recording converted for each window.
+        edges = np.array([start, start + self.window_us], np.uint32)
+        part = slice(*np.searchsorted(times, edges))
         return self.cells[which][part].astype(np.int64), times[part].astype(np.int64) - start
 
 
