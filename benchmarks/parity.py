@@ -20,12 +20,17 @@ from tests.parity.harness import BATCH, STEPS, Tally, families, sweep  # noqa: E
 
 HEADER = """# Parity of readings
 
-Random neurons of each library over the legal range of their parameters, T = {steps}, batch {batch}, each run by the library and by our reading (`sq.check_reading`) on the same input, from rest.
-*exact*: every spike equal. *faithful*: the difference is in the table below. Written by `python benchmarks/parity.py` on {date} at commit {commit}; torch {torch}, {versions}.
+Random neurons of each library over the legal range of their parameters, T = {steps}, batch {batch}, each run by the
+library and by our reading (`sq.check_reading`) on the same input, from rest. *exact*: every spike is equal.
+*faithful*: the differences are listed below. Margin: how far from the threshold, in thresholds, a membrane
+was where its spike first differed. Written by `python benchmarks/parity.py` on {date} at commit {commit};
+torch {torch}, {versions}.
 
-| library | neuron | configurations | exact | faithful | refused | firing 1 to 99 % | neuron-steps | spikes | differ by rounding | largest margin (thresholds) | differ otherwise |
-|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 """
+COLUMNS = (
+    "library", "neuron", "configurations", "exact", "faithful", "refused", "firing 1 to 99 %", "neuron-steps", "spikes",
+    "differ by rounding", "largest margin", "differ otherwise",
+)  # fmt: skip
 
 
 def row(tally: Tally) -> str:
@@ -68,6 +73,7 @@ def main() -> None:
         steps=STEPS, batch=BATCH, date=time.strftime("%Y-%m-%d"), commit=commit.stdout.strip(),
         torch=torch.__version__, versions=versions,
     )  # fmt: skip
+    text += "| " + " | ".join(COLUMNS) + " |\n" + "|---|---|" + "--:|" * (len(COLUMNS) - 2) + "\n"
     text += "".join(row(tally) for tally in tallies) + reasons(tallies)
     (ROOT / "benchmarks" / "parity.md").write_text(text, encoding="utf-8")
     print(text)

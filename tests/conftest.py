@@ -16,6 +16,12 @@ if os.environ.get("PYTEST_XDIST_WORKER"):
     torch.set_num_threads(1)  # as many workers as cores: more threads only wait for each other
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_networks_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Compiled networks go to a folder of this run, not to the user's cache."""
+    os.environ["SPIKEQUANT_CACHE"] = str(tmp_path_factory.mktemp("compiled"))
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """Folder with mnist/, fashion-mnist/ and so on; skips the test where there is none."""

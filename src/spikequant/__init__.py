@@ -24,6 +24,7 @@ _HOMES = {
     "Comparison": "analyse",
     "ann_baseline": "analyse",
     "compare": "analyse",
+    "compile": "readers.native",
     "export": "readers.export",
     "shrink": "shrinking",
     "write_report": "report",
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from spikequant.quantize import reset as reset
     from spikequant.quantize import verify as verify
     from spikequant.readers.export import export as export
+    from spikequant.readers.native import compile as compile
     from spikequant.report import Provenance as Provenance
     from spikequant.report import write_report as write_report
     from spikequant.shrinking import shrink as shrink

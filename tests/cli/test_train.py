@@ -55,7 +55,7 @@ def test_the_document(run, own, tmp_path):
     assert facts == json.loads((tmp_path / "a" / "result.json").read_text())
     assert len(facts["epochs"]) == 1
     assert "epoch 1/1: loss" in done.err
-    assert "Next: spikequant quantize" in done.err
+    assert "spikequant quantize" in done.err
 
 
 def test_the_seed_decides(run, own, tmp_path):

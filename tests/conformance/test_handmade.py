@@ -1,4 +1,4 @@
-"""Golden = scalar oracle = `TorchOps` on integer networks built by hand: neurons that no torch layer makes."""
+"""Golden = scalar oracle = `TorchOps` = compiled C on integer networks built by hand: neurons that no torch layer makes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.conformance.handmade import FORMS, ORDERS, net, neuron
+from tests.conformance.native_side import compare
 from tests.law.oracle import Oracle, differences
 
 from spikequant.law.bounds import prove_step
@@ -52,6 +53,19 @@ def test_golden_equals_the_oracle(first):
         "narrow_current",
     }
     assert not every - set(kinds)
+
+
+@pytest.mark.parametrize("first", [0, *(pytest.param(k, marks=pytest.mark.conformance) for k in range(100, 1000, 100))])
+def test_c_equals_golden(first):
+    cases = [
+        (f"seed {seed}", network, [codes]) for seed in range(first, first + 100) for network, codes, _ in [net(seed)]
+    ]
+    tally = compare(cases, first_sample=FIRST_SAMPLE)
+    print(tally)
+    if not tally.networks:
+        pytest.skip("no C compiler was found")
+    assert tally.networks == 100
+    assert tally.spikes > 5000
 
 
 def int_loop(spec, params, x, seed, layer):

@@ -1,4 +1,4 @@
-"""Simulation = golden model = scalar oracle, on random torch networks: every spike, every state, no tolerance.
+"""Simulation = golden model = scalar oracle = compiled C, on random torch networks: every spike, every state, no tolerance.
 
 The counts that the suite prints belong to the claim: equality of silent networks proves nothing.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+from tests.conformance.native_side import CTally, compare, longer
 from tests.conformance.networks import make, quantized
 from tests.law.oracle import Oracle, differences
 
@@ -38,6 +39,7 @@ class Tally:
     live_networks: int = 0
     neurons: int = 0
     neurons_fired: int = 0
+    c: CTally = field(default_factory=CTally)
     facts: Counter = field(default_factory=Counter)
     features: Counter = field(default_factory=Counter)
 
@@ -58,13 +60,13 @@ class Tally:
             f"{self.spikes:,} spikes, {self.states:,} states equal; "
             f"{self.oracle_values:,} values equal to the scalar oracle\n"
             f"alive: {self.live_networks} networks, {self.live_layers} of {self.layers} layers, "
-            f"{self.neurons_fired:,} of {self.neurons:,} neurons fired; {dict(self.facts)}\n{table}"
+            f"{self.neurons_fired:,} of {self.neurons:,} neurons fired; {dict(self.facts)}\n{self.c}\n{table}"
         )
 
 
-def sweep(seeds):
-    """Compare all three on every network of `seeds`."""
-    tally = Tally()
+def sweep(seeds, *, more=0):
+    """Compare all four on every network of `seeds`; C and golden model on `more` inputs besides."""
+    tally, for_c = Tally(), []
     for seed in seeds:
         case = make(seed)
         try:
@@ -89,6 +91,9 @@ def sweep(seeds):
         tally.add_run(net, run)
         tally.facts.update(wanted.facts)
         tally.features.update(case.features)
+        codes = net.vectors.inputs
+        for_c.append((f"seed {seed}", net, [codes, *(longer(net, codes, k) for k in range(more))]))
+    tally.c = compare(for_c)
     return tally
 
 
@@ -112,7 +117,7 @@ def _one_thread():
 
 
 @pytest.mark.parametrize("first", range(0, QUICK, CHUNK))
-def test_simulation_golden_and_oracle_are_equal(first):
+def test_simulation_golden_oracle_and_c_are_equal(first):
     tally = sweep(range(first, first + CHUNK))
     print(tally)
     check_alive(tally)
@@ -121,7 +126,7 @@ def test_simulation_golden_and_oracle_are_equal(first):
 @pytest.mark.conformance
 @pytest.mark.parametrize("first", range(QUICK, QUICK + SLOW, SLOW_CHUNK))
 def test_two_thousand_networks(first):
-    tally = sweep(range(first, first + SLOW_CHUNK))
+    tally = sweep(range(first, first + SLOW_CHUNK), more=4)
     print(tally)
     check_alive(tally)
 

@@ -60,7 +60,9 @@ def test_unknown_name_lists_the_known() -> None:
         sq.data.load("imagenet")
 
 
-@pytest.mark.parametrize(("option", "value"), [("fold", 0), ("steps", 4), ("step_ms", 1.0), ("window_ms", 200.0)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("fold", 0), ("steps", 4), ("step_ms", 1.0), ("window_ms", 200.0), ("counts", True)]
+)
 def test_an_option_without_meaning_is_refused(option: str, value: float) -> None:
     with pytest.raises(DataError, match=f"digits has no {option}, got {option}={value}; it takes folder"):
         sq.data.load("digits", **{option: value})
@@ -154,8 +156,8 @@ def test_an_empty_split() -> None:
         toy([0])
 
 
-@pytest.mark.parametrize("options", [{"batch_size": 0}, {"seed": -1}])
-def test_bad_batches(digits: DataSet, options: dict[str, int]) -> None:
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"seed": -1}, {"scale": 0.0}, {"scale": float("nan")}])
+def test_bad_batches(digits: DataSet, options: dict[str, float]) -> None:
     with pytest.raises(DataError):
         digits.batches("test", **options)
     with pytest.raises(DataError, match="epochs count from 0"):

@@ -28,7 +28,7 @@ def own(tmp_path: Path) -> Path:
 
 
 def test_recordings_are_cut_into_whole_windows(own: Path) -> None:
-    data = load("aedat2", folder=own, window_ms=1, steps=2)
+    data = load("aedat2", folder=own, window_ms=1, steps=2, counts=True)
     assert data.class_names == ("cup", "pen")
     assert [len(data.splits[part]) for part in ("train", "validation", "test")] == [16, 4, 20]
     assert data.splits["train"].indices.tolist() == [*range(8), *range(10, 18)]
@@ -68,7 +68,7 @@ def test_a_damaged_recording_is_named(own: Path) -> None:
 
 def test_real_objects(real: Callable[..., Path]) -> None:
     data_folder = real("dvs128-objects/dvs128_objects_aedat2.tar.xz")
-    data = load("dvs128-objects", folder=data_folder)
+    data = load("dvs128-objects", folder=data_folder, counts=True)
     train, test = data.splits["train"].source, data.splits["test"].source
     assert data.class_names == ("Caixa", "Caneca", "Estilete", "Lapiseira", "Tesoura")
     assert np.bincount(train.labels).tolist() == [163, 167, 167, 182, 165]

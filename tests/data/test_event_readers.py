@@ -137,7 +137,7 @@ class Toy:
 
 
 def test_frames_count_events_by_step_and_cell() -> None:
-    source = FrameSource(Toy(), np.array([0, 1]), (2, 2, 2), TimeSteps(3, 10, 1))
+    source = FrameSource(Toy(), np.array([0, 1]), (2, 2, 2), TimeSteps(3, 10, 1), counts=True)
     frames = source.take(np.array([1, 0, 1]))
     assert (frames.shape, frames.dtype) == ((3, 3, 2, 2, 2), np.float32)
     flat = frames.reshape(3, 3, 8)
@@ -147,6 +147,8 @@ def test_frames_count_events_by_step_and_cell() -> None:
     assert flat[:, 0, 1].tolist() == [1, 0, 1], "the event at tick 30 is after the last step"
     np.testing.assert_array_equal(flat[:, 0], flat[:, 2])
     assert frames.sum() == 4 + 2 * 2
+    spikes = FrameSource(Toy(), np.array([0, 1]), (2, 2, 2), TimeSteps(3, 10, 1)).take(np.array([1, 0, 1]))
+    np.testing.assert_array_equal(spikes, np.minimum(frames, 1))
 
 
 @given(st.integers(1, 400), st.one_of(st.none(), st.integers(1, 300)), st.one_of(st.none(), st.integers(1, 50)))

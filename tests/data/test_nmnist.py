@@ -56,7 +56,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("form", ["files", "zips", "subset"])
 def test_every_form_gives_the_same_samples(published: Path, form: str) -> None:
-    data = load("n-mnist-raw", folder=published / form, steps=2)
+    data = load("n-mnist-raw", folder=published / form, steps=2, counts=True)
     assert [len(data.splits[part]) for part in ("train", "validation", "test")] == [27, 3, 10]
     x, y = next(iter(data.batches("train+validation", batch_size=30)))
     assert list(x.shape) == [2, 30, 2, 34, 34]
@@ -132,7 +132,7 @@ def test_sparse_frames_round_trip_in_five_folds(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(nmnist, "FRAMES_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     tested = []
     for fold in range(5):
-        data = load("nmnist", folder=tmp_path, fold=fold, steps=300, step_ms=1)
+        data = load("nmnist", folder=tmp_path, fold=fold, steps=300, step_ms=1, counts=True)
         parts = [data.splits[part].indices for part in ("train", "validation", "test")]
         assert [len(part) for part in parts] == [48, 16, 16]
         assert sorted(np.concatenate(parts).tolist()) == list(range(80))
@@ -169,7 +169,7 @@ def test_bad_sparse_frames(tmp_path: Path, changed: dict[str, np.ndarray], messa
 
 def test_real_raw_events(real: Callable[..., Path]) -> None:
     data_folder = real("n-mnist/nmnist_1100_raw.tar.xz", "mnist/train-images-idx3-ubyte.gz")
-    data = load("n-mnist-raw", folder=data_folder)
+    data = load("n-mnist-raw", folder=data_folder, counts=True)
     train, test = data.splits["train"].source, data.splits["test"].source
     assert np.bincount(train.labels).tolist() == [97, 116, 99, 93, 105, 92, 94, 117, 87, 100]
     assert np.bincount(test.labels).tolist() == [8, 14, 8, 11, 14, 7, 10, 15, 2, 11]
@@ -210,7 +210,7 @@ def test_real_frames_are_the_filtered_raw_events(real: Callable[..., Path]) -> N
 
 def test_real_frames(real: Callable[..., Path]) -> None:
     data_folder = real("n-mnist/nmnist_1ms_8class.npz")
-    data = load("n-mnist", folder=data_folder, fold=2)
+    data = load("n-mnist", folder=data_folder, fold=2, counts=True)
     assert [len(data.splits[part]) for part in ("train", "validation", "test")] == [2400, 800, 800]
     assert np.bincount(data.splits["test"].y).tolist() == [100] * 8
     digest = hashlib.sha256(data.splits["test"].indices.astype("<i8").tobytes()).hexdigest()
@@ -219,3 +219,5 @@ def test_real_frames(real: Callable[..., Path]) -> None:
     assert (list(x.shape), x.dtype) == ([10, 8, 2, 34, 34], torch.float32)
     offsets = data.splits["test"].source.recordings.offsets
     assert float(x.sum()) == sum(offsets[i + 1] - offsets[i] for i in data.splits["test"].indices[:8])
+    spikes, _ = next(iter(load("n-mnist", folder=data_folder, fold=2).batches("test", batch_size=8)))
+    assert torch.equal(spikes, x.clamp(max=1)), "without counts a pixel spikes or does not"

@@ -15,7 +15,8 @@ from tests.report.made import ann_of, comparison
 import spikequant as sq
 from spikequant.measure import MemoryRow
 from spikequant.report import Provenance, versions_here, write_report
-from spikequant.report.tables import bits_table, layer_table
+from spikequant.report.cost_tables import bits_table, layer_operations_table, operations_table
+from spikequant.report.tables import layer_table
 
 pytest.importorskip("plotly", reason="the extra 'report' is not installed")
 pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
@@ -168,3 +169,16 @@ def test_provenance_is_kept_in_a_file_and_read_back():
     assert Provenance(seed=0).versions == versions_here()
     with pytest.raises(sq.ArtifactError, match=r"unknown fields \['sede'\]"):
         Provenance.from_dict({"sede": 1})
+
+
+def test_operations_are_those_of_the_sides():
+    c = comparison()
+    rows = {row[0].text: [cell.text for cell in row[1:]] for row in operations_table(c.reference, c.quantized).rows}
+    assert rows["Accumulates (effective ACs)"] == ["2,000", "1,800", "1.11 times less"]
+    assert rows["If no zero could be skipped (dense)"] == ["8,000", "8,000", "the same"]
+    assert rows["Zeros among spikes"] == ["80.0\u00a0%", "80.0\u00a0%", ""]
+    by_layer = layer_operations_table(
+        c.reference, dataclasses.replace(c.quantized, operations=c.quantized.operations[:1])
+    )
+    assert [cell.text for cell in by_layer.rows[0]] == ["fc0", "1,000", "900", "10", "10", "4,000", "4,000"]
+    assert [cell.text for cell in by_layer.rows[1]] == ["fc1", "1,000", "\u2013", "10", "\u2013", "4,000", "\u2013"]

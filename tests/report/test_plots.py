@@ -72,17 +72,17 @@ def test_a_raster_marks_what_one_network_has_and_the_other_lacks():
         "in both": [(0, 0)],
         "another count": [(1, 9)],
         "only in reference": [(0, 9)],
-        "missing here": [(0, 5)],
+        "missing, is in quantized": [(0, 5)],
     }
     assert after == {
         "in both": [(0, 0)],
         "another count": [(1, 9)],
         "only in quantized": [(0, 5)],
-        "missing here": [(0, 9)],
+        "missing, is in reference": [(0, 9)],
     }
     assert pair.words == (
-        "Sample 4, 3 of 10 neurons, 2 steps: 1 spikes in both networks, 1 only in the reference, 1 only in the quantized "
-        "network, 1 times another number of spikes in one step. They first differ at step 0."
+        "Sample 4, 3 of 10 neurons, 2 steps. Spikes: 1 in both networks, 1 only in the reference, 1 only in the quantized "
+        "network, 1 in both but not as many. They first differ at step 0."
     )
 
 
@@ -98,7 +98,7 @@ def test_a_raster_without_differences_and_one_without_spikes():
 def test_a_long_raster_is_cut_in_time_and_says_so():
     pair = raster_pair(raster("lif", steps=500), 100)
     assert "Drawn: the first" in pair.words
-    assert sum(len(trace["x"]) for trace in pair.reference["data"] if trace["name"] != "missing here") <= 100
+    assert sum(len(trace["x"]) for trace in pair.reference["data"] if not trace["name"].startswith("missing")) <= 100
 
 
 def test_floors_that_were_not_measured_are_not_drawn():
@@ -110,13 +110,14 @@ def test_floors_that_were_not_measured_are_not_drawn():
 def test_memory_energy_and_bits_are_those_of_the_sides():
     c = comparison()
     flash, ram = (memory_of(c.reference, c.quantized, kind) for kind in ("flash", "ram"))
-    for figure, before, after in ((flash, c.reference.flash_bytes, c.quantized.flash_bytes),
-                                  (ram, c.reference.ram_bytes, c.quantized.ram_bytes)):  # fmt: skip
-        assert [sum(trace["x"]) for trace in figure["data"]] == [before, after]
-    assert energy_of(c.reference, c.quantized)["data"][1]["x"] == pytest.approx(
-        [c.quantized.energy.fp_ops, c.quantized.energy.integer_ops, c.quantized.energy.integer_ops_and_traffic],
-        rel=1e-5,
-    )
+    for figure, before, after, unit in ((flash, c.reference.flash_bytes, c.quantized.flash_bytes, 1024),
+                                  (ram, c.reference.ram_bytes, c.quantized.ram_bytes, 1)):  # fmt: skip
+        assert [sum(trace["x"]) for trace in figure["data"]] == pytest.approx([before / unit, after / unit], rel=1e-5)
+        assert figure["layout"]["xaxis"]["title"]["text"] == {1: "B", 1024: "KiB"}[unit]
+    energies, after = energy_of(c.reference, c.quantized), c.quantized.energy
+    expected = [pj / 1000 for pj in (after.fp_ops, after.integer_ops, after.integer_ops_and_traffic)]
+    assert energies["data"][1]["x"] == pytest.approx(expected, rel=1e-5)
+    assert energies["layout"]["xaxis"]["title"]["text"] == "nJ per sample"
     assert {trace["name"]: trace["x"] for trace in bits_of(c.quantized)["data"]}["membrane"] == [8, 8]
 
 
@@ -124,3 +125,9 @@ def test_names_cannot_be_markup_in_a_plot():
     figure = emd_by_layer(comparison(("<b>lif</b>", "<a href='x'>2</a>")))
     assert figure["layout"]["yaxis"]["ticktext"] == ["&lt;b&gt;lif&lt;/b&gt;", "&lt;a href='x'&gt;2&lt;/a&gt;"]
     assert escaped("a&amp;b") == "a&amp;amp;b"
+
+
+def test_a_raster_of_many_neurons_shows_evenly_spaced_ones():
+    pair = raster_pair(raster("lif", shown=200, total=512), 10_000)
+    assert pair.words.startswith("Sample 0, 64 of 512 neurons")
+    assert max(max(trace["y"]) for trace in pair.reference["data"]) < 64

@@ -95,7 +95,7 @@ def test_many_networks_in_one_sentence():
     assert text.startswith(
         "Two quantized networks against one reference of 98.06 %: a has 98.33 % (+0.28 ± 0.94 points)"
     )
-    assert "with silent layers; the floor of the EMD is 0.0070." in text
+    assert "with silent layers; the floor of the EMD between two halves of the data is 0.0070." in text
 
 
 def test_alarms_tell_fallen_silent_from_always_silent():

@@ -70,21 +70,21 @@ class _Watcher:
         self.number += 1
         self.screen.note(f"{self.number}/4  {words}")
 
-    def tick(self) -> None:
-        """One batch."""
-        self.shown.tick()
+    def tick(self, count: int = 1) -> None:
+        """So much more is done."""
+        self.shown.tick(count)
 
     def epoch(self, network: str, epoch: Epoch) -> None:
         """The bar says what is trained."""
-        self.shown.title(f"{network}, epoch {epoch.epoch}, {epoch.accuracy:.1%}")
+        self.shown.title(f"{network}, epoch {epoch.epoch}")
 
 
 @contextlib.contextmanager
 def _watching(screen: Screen) -> Iterator[_Watcher]:
     with bar(screen.progress, "loading", None) as shown:
-        from spikequant.recipes.demo import training_batches
+        from spikequant.recipes.demo import work
 
-        shown.total(training_batches())
+        shown.total(work())
         yield _Watcher(screen, shown)
 
 
@@ -134,14 +134,14 @@ def _tell(result: DemoResult, files: list[str], out: Path, screen: Screen) -> No
         screen.say(f"{row.name}. {equality(row.verified)}")
     screen.say()
     screen.say(f"Done in {result.seconds:.0f} s. Files in {out}:", style="bold green")
-    for name, meaning in _files(result, files):
-        screen.say(f"  {name.ljust(18)}  {meaning}")
+    screen.pairs(dict(_files(result, files)))
     screen.say()
     screen.say("Try next:", style="bold")
     where = shlex.quote(str(out))
-    screen.say(f"  spikequant verify {where}")
-    screen.say("  spikequant train digits_net --data digits --epochs 10 --out runs/digits")
-    screen.say("  spikequant quantize runs/digits --max-drop 0.5 --out runs/small")
+    screen.command(f"  spikequant verify {where}")
+    screen.command(f"  spikequant compare {where}")
+    screen.command("  spikequant train digits_net --data digits --epochs 10 --out runs/digits")
+    screen.command("  spikequant quantize runs/digits --max-drop 0.5 --out runs/small")
 
 
 def _files(result: DemoResult, files: list[str]) -> list[tuple[str, str]]:

@@ -39,7 +39,7 @@ def headline(comparison: Comparison) -> str:
     smaller = (real.flash_bytes + real.ram_bytes) / (small.flash_bytes + small.ram_bytes)
     return (
         f"{small.accuracy:.2%} of {comparison.samples:,} test samples right instead of {real.accuracy:.2%} "
-        f"({comparison.difference:+.2f} ± {comparison.interval:.2f} points), {smaller:.1f} times smaller."
+        f"({comparison.difference:+.2f} ± {comparison.interval:.2f} points, 95 %), {smaller:.1f} times smaller."
     )
 
 
@@ -107,9 +107,9 @@ def number(value: float) -> str:
 def _real_cells(comparison: Comparison) -> dict[str, str]:
     return {
         "accuracy": f"{comparison.reference.accuracy:.2%}",
-        "change, points (95 %)": "",
-        "EMD of firing rates": "",
-        "  floor, two halves": number(comparison.floor),
+        "change, points": "",
+        "EMD of rates": "",
+        "  floor, halves": number(comparison.floor),
         **_seed_floor(comparison),
         "dead neurons": f"{comparison.reference_dead:.1%}",
         **_costs(comparison.reference),
@@ -119,9 +119,9 @@ def _real_cells(comparison: Comparison) -> dict[str, str]:
 def _cells(comparison: Comparison) -> dict[str, str]:
     return {
         "accuracy": f"{comparison.quantized.accuracy:.2%}",
-        "change, points (95 %)": f"{comparison.difference:+.2f} ± {comparison.interval:.2f}",
-        "EMD of firing rates": number(comparison.emd),
-        "  floor, two halves": "",
+        "change, points": f"{comparison.difference:+.2f} ± {comparison.interval:.2f}",
+        "EMD of rates": number(comparison.emd),
+        "  floor, halves": "",
         **dict.fromkeys(_seed_floor(comparison), ""),
         "dead neurons": f"{comparison.dead:.1%}",
         **_costs(comparison.quantized),
@@ -129,12 +129,12 @@ def _cells(comparison: Comparison) -> dict[str, str]:
 
 
 def _seed_floor(comparison: Comparison) -> dict[str, str]:
-    return {} if comparison.seed_floor is None else {"  floor, two seeds": number(comparison.seed_floor)}
+    return {} if comparison.seed_floor is None else {"  floor, seeds": number(comparison.seed_floor)}
 
 
 def _costs(side: Side) -> dict[str, str]:
     return {
         "flash": kib(side.flash_bytes),
         "RAM": kib(side.ram_bytes),
-        "SynOps per sample": f"{side.effective_acs + side.effective_macs:,.0f}",
+        "SynOps": f"{side.effective_acs + side.effective_macs:,.0f}",
     }

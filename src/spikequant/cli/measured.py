@@ -43,29 +43,26 @@ def measured_networks(folder: Path) -> list[Measured]:
     from spikequant.plan import Plan
 
     config = read_config(folder)
-    stems = {path.name.removesuffix(ENDING): path for path in sorted(folder.glob(f"*{ENDING}"))}
-    if (folder / run_folder.COMPARISON).is_file():
-        stems = {Path(run_folder.PLAN).stem: folder / run_folder.COMPARISON}
-    if not stems:
+    several = bool(list(folder.glob(f"*{ENDING}")))
+    if not several and not (folder / run_folder.COMPARISON).is_file():
         raise ArtifactError(
             f"{folder} is a run of `{config.command}` ({config.state}) and holds no comparison; "
             f"quantize it first: spikequant quantize {folder} --weight-bits 4 --membrane-bits 8"
         )
     result = _result(folder)
-    records = {row.get("stem", Path(run_folder.PLAN).stem): row for row in result.get("rows", [result])}
+    rows = result["rows"] if several else [result]
     return [
         Measured(
-            name=str(records[stem]["name"]),
+            name=str(row["name"]),
             folder=folder,
             config=config,
-            comparison=Comparison.load(path),
-            plan=Plan.load(folder / f"{stem}.toml"),
-            report=_report(records[stem]["quantized"]),
-            warnings=tuple(records[stem].get("warnings", ())),
-            sha256=str(records[stem]["sha256"]),
+            comparison=Comparison.load(folder / (f"{row['stem']}{ENDING}" if several else run_folder.COMPARISON)),
+            plan=Plan.load(folder / (f"{row['stem']}.toml" if several else run_folder.PLAN)),
+            report=_report(row["quantized"]),
+            warnings=tuple(row.get("warnings", ())),
+            sha256=str(row["sha256"]),
         )
-        for stem, path in stems.items()
-        if stem in records
+        for row in rows
     ]
 
 
@@ -75,7 +72,7 @@ def _result(folder: Path) -> dict[str, Any]:
         record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{file} cannot be read ({error}); run the command again with --overwrite") from error
-    if not isinstance(record, dict):
+    if not isinstance(record, dict) or not {"rows", "quantized"} & set(record):
         raise ArtifactError(f"{file} holds no record; run the command again with --overwrite")
     return record
 

@@ -136,4 +136,6 @@ def tell_outcome(outcome: Outcome, folder: RunFolder, files: list[str], screen: 
         screen.say(warning, style="yellow")
     screen.say()
     screen.files(folder.path, {name: MEANINGS[name] for name in MEANINGS if name in files})
-    screen.say(f"Next: spikequant verify {shlex.quote(str(folder / run_folder.NETWORK))}")
+    screen.say("Next:")
+    screen.command(f"  spikequant verify {shlex.quote(str(folder.path))}")
+    screen.command(f"  spikequant export {shlex.quote(str(folder.path))} --format vectors --out build")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn, TextIO
 
@@ -16,6 +17,8 @@ from spikequant.cli.provenance import remember_words
 from spikequant.law.errors import MismatchError, SpikequantError
 
 CHECK_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+TRACEBACK = "SPIKEQUANT_TRACEBACK"
+"""Environment variable: show the traceback of an error that no command foresaw."""
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[
     0
 ]  # typer may carry its own click, so click's name is not imported
@@ -71,9 +74,16 @@ class Program(TyperGroup):
                 raise
             _complain(f"spikequant: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
             raise typer.Exit(BAD_INPUT) from error
+        except (typer.Exit, typer.Abort, USAGE_ERROR):
+            raise
         except KeyboardInterrupt as error:
             _complain(f"spikequant: {error if isinstance(error, Interrupted) else 'interrupted'}")
             raise typer.Exit(INTERRUPTED) from error
+        except Exception as error:
+            if os.environ.get(TRACEBACK):
+                raise
+            _complain(_unexpected(error))
+            raise typer.Exit(BAD_INPUT) from error
 
 
 def _usage_sentence(error: Any, words: Sequence[str]) -> str:
@@ -98,6 +108,16 @@ def _given(error: Any, words: Sequence[str], sentence: str) -> str:
         if name in names and name.startswith("-") and given and f"'{given}'" not in sentence:
             return f", got '{given}'"
     return ""
+
+
+def _unexpected(error: Exception) -> str:
+    """An error that no command foresaw: what and where, and how to see the rest."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{frame.filename}, line {frame.lineno}, in {frame.name}"
+    text = str(error).strip() or "without a message"
+    return (
+        f"spikequant: unexpected {type(error).__name__}: {text}\n  {where}\n  {TRACEBACK}=1 shows the whole path to it"
+    )
 
 
 def _complain(text: str) -> None:

@@ -47,9 +47,9 @@ class Bar:
         """Batches that move the bar by one each."""
         return WatchedBatches(batches, self.tick)
 
-    def tick(self) -> None:
-        """One more is done."""
-        self._progress.advance(self._task)
+    def tick(self, count: int = 1) -> None:
+        """So many more are done."""
+        self._progress.advance(self._task, count)
 
     def total(self, count: int) -> None:
         """How many there are in all, once it is known."""

@@ -43,10 +43,22 @@ class Screen:
     def files(self, folder: Path, meanings: Mapping[str, str]) -> None:
         """What was written, one line a file."""
         self.say(f"Files in {folder}", style="bold")
-        rows = tuple((f"  {name}", meaning) for name, meaning in meanings.items())
-        width = max(len(name) for name, _ in rows)
-        for name, meaning in rows:
-            self.say(f"{name.ljust(width)}  {meaning}")
+        self.pairs(meanings)
+
+    def pairs(self, meanings: Mapping[str, str]) -> None:
+        """Names with what they mean: beside each other, or beneath where the terminal is narrow."""
+        column = max(len(name) for name in meanings)
+        width = 4 + column + max(len(meaning) for meaning in meanings.values())
+        for name, meaning in meanings.items():
+            if self.results.is_terminal and width > self.results.width:
+                self.say(f"  {name}")
+                self.command(f"    {meaning}")
+            else:
+                self.say(f"  {name.ljust(column)}  {meaning}")
+
+    def command(self, text: str) -> None:
+        """Something to copy: the terminal may wrap it, no line end is put into it."""
+        self.results.print(Text(text), soft_wrap=True)
 
     def document(self, record: Mapping[str, Any]) -> None:
         """The JSON document, where one was asked for."""

@@ -16,6 +16,8 @@ from spikequant.law.errors import ArtifactError, DataError
 if TYPE_CHECKING:
     from torch import nn
 
+READING_SAMPLES = 8
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -46,14 +48,18 @@ def starting_point(origin: Origin, screen: Screen, *, batch_size: int, seed: int
     Raises:
         DataError, ArtifactError: whatever does not exist or does not fit; the sentence says what to do.
     """
-    from spikequant.cli.trial_batch import check_with_batch, spiking_neurons
+    from spikequant.cli.foreign_neurons import read_foreign_neurons, spiking_layers
+    from spikequant.cli.trial_batch import check_with_batch
     from spikequant.cli.weights import load_weights
 
     source, origin = _filled(origin, screen)
     data = open_data(origin.data, batch_size=batch_size, seed=seed)
     model = build_network(source, seed=seed)
-    if not spiking_neurons(model):
-        raise DataError(f"{source.text} has no spiking neuron; its neurons must come from spikequant.nn (LIF, IF, ...)")
+    if not spiking_layers(model):
+        raise DataError(
+            f"{source.text} has no spiking neuron that is known; expected neurons of spikequant.nn (LIF, IF, ...) "
+            "or of a library that it reads"
+        )
     weights = origin.weights
     if weights is None:
         screen.note(f"note: no --weights; taking the network with the weights that {source.text} gives it")
@@ -61,6 +67,7 @@ def starting_point(origin: Origin, screen: Screen, *, batch_size: int, seed: int
         weights = weights / WEIGHTS if weights.is_dir() else weights
         load_weights(model, weights)
     check_with_batch(model, data.train, classes=data.classes, source=source)
+    read_foreign_neurons(model, data.first(READING_SAMPLES), screen)
     return StartingPoint(model, source, weights, data)
 
 

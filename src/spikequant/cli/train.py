@@ -90,16 +90,19 @@ def train(
     screen.say(f"Trained: {record['accuracy']:.2%} of {test:,} test samples right.", style="bold green")
     screen.files(out, FILES)
     again = shlex.quote(str(out))
-    screen.say(f"Next: spikequant quantize {again} --weight-bits 4 --membrane-bits 8 --out runs/w4u8")
+    screen.say("Next, with bits of your choice or as few as half a point of accuracy allows:")
+    screen.command(f"  spikequant quantize {again} --weight-bits 4 --membrane-bits 8 --out runs/w4u8")
+    screen.command(f"  spikequant quantize {again} --max-drop 0.5 --out runs/small")
     screen.document(record)
 
 
 def _train(asked: Training, folder: RunFolder, screen: Screen) -> dict[str, Any]:
     from spikequant.cli.datasets import open_data
+    from spikequant.cli.foreign_neurons import spiking_layers
     from spikequant.cli.networks import build_network, network_source
     from spikequant.cli.provenance import command_line, versions
     from spikequant.cli.training_loop import train_in_folder
-    from spikequant.cli.trial_batch import check_with_batch, spiking_neurons
+    from spikequant.cli.trial_batch import check_with_batch
     from spikequant.cli.weights import load_weights
 
     options.check_rate(asked.lr)
@@ -109,8 +112,8 @@ def _train(asked: Training, folder: RunFolder, screen: Screen) -> dict[str, Any]
     if asked.weights is not None:
         load_weights(model, asked.weights)
     check_with_batch(model, data.train, classes=data.classes, source=source)
-    if not spiking_neurons(model):
-        screen.note(f"note: {asked.network} has no spiking neuron (spikequant.nn); it trains, but cannot be quantized")
+    if not spiking_layers(model):
+        screen.note(f"note: {asked.network} has no spiking neuron; it can be trained, but not quantized")
     config = RunConfig(
         command="train",
         command_line=command_line(),

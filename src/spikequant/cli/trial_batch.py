@@ -56,10 +56,3 @@ def _check_scores(scores: object, samples: int, classes: int, name: str) -> None
         )
     if not bool(torch.isfinite(scores).all()):
         raise DataError(f"{name}: the scores hold NaN or infinite values already before training; check the weights")
-
-
-def spiking_neurons(model: nn.Module) -> int:
-    """Number of neuron layers that spikequant knows in `model`."""
-    from spikequant.nn import STATEFUL
-
-    return sum(isinstance(module, STATEFUL) for module in model.modules())

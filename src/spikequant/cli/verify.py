@@ -115,7 +115,7 @@ def _check_listed(path: Path) -> None:
 
 def _tell(found: list[Facts], screen: Screen) -> None:
     for facts in found:
-        screen.say(f"{facts['network']}: SHA-256 {facts['sha256']}")
+        screen.command(f"{facts['network']}: SHA-256 {facts['sha256']}")
     header = ("network", "reader", "neuron-steps", "spikes", "scores", "differences")
     rows = tuple(
         (Path(facts["network"]).name, name, *(f"{row[key]:,}" for key in ("neuron_steps", *header[3:])))

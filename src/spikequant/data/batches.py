@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -28,7 +29,8 @@ class ArrayBatches:
 
     Raises:
         DataError: no samples, as many labels as samples not given, NaN or infinity in `x`,
-            labels that are not integers, a batch size below 1, a negative seed.
+            labels that are not integers, a batch size below 1, a negative seed, a scale
+            that is 0 or not finite.
 
     >>> batches = ArrayBatches(np.arange(5, dtype=np.uint8).reshape(5, 1), np.arange(5), batch_size=2, scale=0.5)
     >>> len(batches)
@@ -47,7 +49,7 @@ class ArrayBatches:
         seed: int = 0,
         scale: float = 1.0,
     ) -> None:
-        check_order(batch_size, seed)
+        check_options(batch_size, seed, scale)
         _check(x, y)
         self._x = x
         self._y = y.astype(np.int64)
@@ -88,12 +90,14 @@ def batch_order(samples: int, shuffle: bool, seed: int, epoch: int) -> npt.NDArr
     return np.random.default_rng([seed, epoch]).permutation(samples)
 
 
-def check_order(batch_size: int, seed: int) -> None:
-    """Raise `DataError` on a batch size below 1 or a negative seed."""
+def check_options(batch_size: int, seed: int, scale: float) -> None:
+    """Raise `DataError` on a batch size below 1, a negative seed, or a scale that is 0 or not finite."""
     if batch_size < 1:
         raise DataError(f"a batch holds at least 1 sample, got batch_size={batch_size}")
     if seed < 0:
         raise DataError(f"a seed is 0 or more, got {seed}")
+    if not isfinite(scale) or scale == 0:
+        raise DataError(f"a scale is a finite number other than 0, got {scale}")
 
 
 def _check(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:

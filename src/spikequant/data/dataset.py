@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, final
 import numpy as np
 import numpy.typing as npt
 
-from spikequant.data.batches import batch_order, check_order
+from spikequant.data.batches import batch_order, check_options
 from spikequant.law.errors import DataError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Batches:
     def __init__(
         self, split: Split, *, batch_axis: int, batch_size: int, shuffle: bool, seed: int, scale: float
     ) -> None:
-        check_order(batch_size, seed)
+        check_options(batch_size, seed, scale)
         self._split = split
         self._scale = np.float32(scale)
         self._epoch = 0
@@ -180,7 +180,8 @@ class DataSet:
         """Batches of a split, for every verb that takes `batches`; `scale` replaces the suggested one.
 
         Raises:
-            DataError: no such split, a batch size below 1, a negative seed.
+            DataError: no such split, a batch size below 1, a negative seed, a scale that is 0
+                or not finite.
         """
         return Batches(
             self.split(split),

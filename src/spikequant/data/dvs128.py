@@ -100,6 +100,7 @@ def load_dvs128_objects(
     window_ms: float = 200,
     steps: int | None = None,
     step_ms: float | None = None,
+    counts: bool = False,
 ) -> DataSet:
     """Five hand-held objects before a DVS128, two sessions, cut into windows.
 
@@ -107,8 +108,9 @@ def load_dvs128_objects(
     validation (neighbouring windows are alike, so they are not drawn at random); the second
     session is the test set.  With 200 ms: 844 and 470 windows.
 
-    Layout ``[T, N, 2, 128, 128]``, event counts, channel and x as sent by the camera (see
-    `aedat2`: channel 0 is ON); by default 10 steps of 20 ms.
+    Layout ``[T, N, 2, 128, 128]``, channel and x as sent by the camera (see `aedat2`: channel
+    0 is ON), 1 where the pixel sent an event in the step, with `counts` how many; by default
+    10 steps of 20 ms.
 
     Source: Biomedical Engineering Laboratory, Federal University of Uberlandia; no licence
     stated.
@@ -121,7 +123,7 @@ def load_dvs128_objects(
     check_file(path, sha256=OBJECTS_SHA256)
     members = tar_members(path, r"(train|test)/[^/]+[.]aedat", largest=LARGEST_RECORDING)
     recordings = {name: compact(parse_aedat2(raw, f"{path}/{name}"), name) for name, raw in members}
-    return _data_set("dvs128-objects", recordings, window_ms, steps, step_ms)
+    return _data_set("dvs128-objects", recordings, window_ms, (steps, step_ms, counts))
 
 
 def load_aedat2(
@@ -130,6 +132,7 @@ def load_aedat2(
     window_ms: float = 200,
     steps: int | None = None,
     step_ms: float | None = None,
+    counts: bool = False,
 ) -> DataSet:
     """DVS128 recordings of your own: ``train/<class>.aedat`` and ``test/<class>.aedat``.
 
@@ -143,11 +146,11 @@ def load_aedat2(
     found, _ = OWN_PLACES.find(folder)
     paths = [path for part in ("train", "test") for path in (found / part).glob("*.aedat")]
     recordings = {path.relative_to(found).as_posix(): compact(read_aedat2(path), str(path)) for path in paths}
-    return _data_set("aedat2", recordings, window_ms, steps, step_ms)
+    return _data_set("aedat2", recordings, window_ms, (steps, step_ms, counts))
 
 
 def _data_set(
-    name: str, recordings: dict[str, Compact], window_ms: float, steps: int | None, step_ms: float | None
+    name: str, recordings: dict[str, Compact], window_ms: float, frames: tuple[int | None, float | None, bool]
 ) -> DataSet:
     window_us = round(window_ms * 1000) if isfinite(window_ms) else 0
     if window_us < 1:
@@ -159,9 +162,14 @@ def _data_set(
     if classes["train"] != classes["test"]:
         odd = sorted(set(classes["train"]) ^ set(classes["test"]))
         raise DataError(f"{name}: {', '.join(odd)} on one side only; every class needs a train and a test file")
-    time = choose_steps(name, window_us, 1, steps, step_ms)
+    time = choose_steps(name, window_us, 1, *frames[:2])
     train, test = (
-        _source({key: recordings[key] for key in sorted(recordings) if key.startswith(f"{part}/")}, window_us, time)
+        _source(
+            {key: recordings[key] for key in sorted(recordings) if key.startswith(f"{part}/")},
+            window_us,
+            time,
+            frames[2],
+        )
         for part in ("train", "test")
     )
     is_validation = _last_fifth(train.labels)
@@ -182,9 +190,9 @@ def _data_set(
     )
 
 
-def _source(recordings: dict[str, Compact], window_us: int, time: TimeSteps) -> FrameSource:
+def _source(recordings: dict[str, Compact], window_us: int, time: TimeSteps, counts: bool) -> FrameSource:
     windows = cut_windows(recordings, window_us)
-    return FrameSource(windows, windows.recording, SHAPE, time)
+    return FrameSource(windows, windows.recording, SHAPE, time, counts)
 
 
 def _last_fifth(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

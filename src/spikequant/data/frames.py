@@ -93,9 +93,10 @@ class Recordings(Protocol):
 @final
 @dataclass(frozen=True, eq=False)
 class FrameSource:
-    """Recordings as frames of event counts, ``[T, n, *shape]`` float32.
+    """Recordings as frames ``[T, n, *shape]``, float32.
 
-    ``frame[t, i, cell] = number of events of sample i in that cell with tick // width == t``
+    ``frame[t, i, cell] = 1`` if sample `i` has an event in that cell with ``tick // width == t``;
+    with `counts` the number of such events.
 
     Raises:
         DataError: on `take`, when a recording turns out to be damaged.
@@ -105,6 +106,7 @@ class FrameSource:
     labels: npt.NDArray[np.int64]
     shape: tuple[int, int, int]
     time: TimeSteps
+    counts: bool = False
 
     def take(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """The frames of these samples; memory is that of the result and of one recording."""
@@ -114,7 +116,11 @@ class FrameSource:
             cell, tick = self.recordings.events(int(sample))
             step = tick // self.time.width
             inside = step < self.time.steps
-            np.add.at(frames, (step[inside] * len(indices) + place) * cells + cell[inside], 1)
+            where = (step[inside] * len(indices) + place) * cells + cell[inside]
+            if self.counts:
+                np.add.at(frames, where, 1)
+            else:
+                frames[where] = 1
         return frames.reshape(self.time.steps, len(indices), *self.shape)
 
 

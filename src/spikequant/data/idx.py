@@ -21,8 +21,8 @@ from spikequant.law.errors import DataError
 
 _UINT8 = 8
 _GZIP = b"\x1f\x8b"
-LARGEST_ARRAY = 1 << 30
-"""No idx file of the data sets that are read here holds more than 2^30 values."""
+LARGEST_ARRAY = 1 << 28
+"""No idx file of the data sets that are read here holds more than 2^28 values."""
 
 
 def read_idx(path: Path | str, *, md5: str | None = None, sha256: str | None = None) -> npt.NDArray[np.uint8]:

@@ -82,7 +82,12 @@ def read_sparse_frames(path: Path, *, sha256: str | None = None) -> tuple[Sparse
 
 
 def load_nmnist(
-    folder: Path | str | None = None, *, fold: int = 0, steps: int | None = None, step_ms: float | None = None
+    folder: Path | str | None = None,
+    *,
+    fold: int = 0,
+    steps: int | None = None,
+    step_ms: float | None = None,
+    counts: bool = False,
 ) -> DataSet:
     """N-MNIST, 4,000 samples of the digits 0 to 7, in five folds.
 
@@ -90,8 +95,9 @@ def load_nmnist(
     1 ms.  Fold `fold` is the test set, the next one (cyclically) validation, the other three
     are for training; folds are ``stratified_folds("n-mnist", labels)``, 100 of each digit.
 
-    Layout ``[T, N, 2, 34, 34]``, event counts; by default 10 steps of 34 ms.  Three bytes an
-    event are kept in memory, frames are made batch by batch.
+    Layout ``[T, N, 2, 34, 34]``, 1 where the pixel sent an event in the step, with `counts`
+    how many; by default 10 steps of 34 ms.  Three bytes an event are kept in memory, frames
+    are made batch by batch.
 
     Source: see `nmnist_events`.  Licence CC BY-SA 4.0.
 
@@ -103,7 +109,7 @@ def load_nmnist(
     frames, arrays = read_sparse_frames(found / form.files[0], sha256=FRAMES_SHA256)
     labels = arrays["labels"].astype(np.int64)
     time = choose_steps("n-mnist", WINDOW_US, 1000, steps, step_ms)
-    source = FrameSource(frames, labels, SHAPE, time)
+    source = FrameSource(frames, labels, SHAPE, time, counts)
     return DataSet(
         name="n-mnist",
         splits=fold_splits("n-mnist", source, fold),

@@ -56,7 +56,11 @@ class RawRecordings:
 
 
 def load_nmnist_raw(
-    folder: Path | str | None = None, *, steps: int | None = None, step_ms: float | None = None
+    folder: Path | str | None = None,
+    *,
+    steps: int | None = None,
+    step_ms: float | None = None,
+    counts: bool = False,
 ) -> DataSet:
     """N-MNIST from its published event files, with the published training and test sets.
 
@@ -65,8 +69,9 @@ def load_nmnist_raw(
     which is that of MNIST.  A tenth of the training set is held out as validation by
     ``held_out("n-mnist-raw-validation", labels, N // 10)``.
 
-    Layout ``[T, N, 2, 34, 34]``, event counts, channel 1 brighter; by default 10 steps of
-    34 ms, events after 340 ms are left out.  Files are read when a batch needs them.
+    Layout ``[T, N, 2, 34, 34]``, channel 1 brighter, 1 where the pixel sent an event in the
+    step, with `counts` how many; by default 10 steps of 34 ms, events after 340 ms are left
+    out.  Files are read when a batch needs them.
 
     Raises:
         DataError: files are not there or of another layout; on a batch, a damaged file.
@@ -74,7 +79,7 @@ def load_nmnist_raw(
     found, form = RAW_PLACES.find(folder)
     time = choose_steps("n-mnist-raw", WINDOW_US, 1, steps, step_ms)
     names, read, where = _open(found, form)
-    train, test = (_source(names, read, where, part, time) for part in ("Train", "Test"))
+    train, test = (_source(names, read, where, part, (time, counts)) for part in ("Train", "Test"))
     is_validation = held_out("n-mnist-raw-validation", train.labels, len(train.labels) // 10)
     notes = ("1,000 of 60,000 training and 100 of 10,000 test recordings",) if form is _SUBSET else ()
     return DataSet(
@@ -110,7 +115,7 @@ def _open(found: Path, form: Form) -> tuple[list[str], Read, Path]:
     return list(files), files.__getitem__, found / SUBSET_FILE
 
 
-def _source(names: list[str], read: Read, where: Path, part: str, time: TimeSteps) -> FrameSource:
+def _source(names: list[str], read: Read, where: Path, part: str, frames: tuple[TimeSteps, bool]) -> FrameSource:
     """The recordings of ``Train`` or ``Test``, sorted by their numbers."""
     mine = [name for name in names if name.startswith(f"{part}/")]
     numbered = [(int(match.group(2)), int(match.group(1)), name) for name in mine if (match := _NAME.fullmatch(name))]
@@ -121,7 +126,7 @@ def _source(names: list[str], read: Read, where: Path, part: str, time: TimeStep
         raise DataError(f"{where}: {strange} is not {part}/<digit 0 to 9>/<number>.bin; move it elsewhere")
     numbered.sort()
     labels = np.array([digit for _, digit, _ in numbered], np.int64)
-    return FrameSource(RawRecordings(read, tuple(name for *_, name in numbered), where), labels, SHAPE, time)
+    return FrameSource(RawRecordings(read, tuple(name for *_, name in numbered), where), labels, SHAPE, *frames)
 
 
 @final

@@ -33,6 +33,7 @@ class Request:
     steps: int | None = None
     step_ms: float | None = None
     window_ms: float | None = None
+    counts: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ def _cifar100(request: Request) -> DataSet:
 
 
 def _nmnist(r: Request) -> DataSet:
-    return load_nmnist(r.folder, fold=r.fold or 0, steps=r.steps, step_ms=r.step_ms)
+    return load_nmnist(r.folder, fold=r.fold or 0, steps=r.steps, step_ms=r.step_ms, counts=bool(r.counts))
 
 
 def _nmnist_raw(r: Request) -> DataSet:
-    return load_nmnist_raw(r.folder, steps=r.steps, step_ms=r.step_ms)
+    return load_nmnist_raw(r.folder, steps=r.steps, step_ms=r.step_ms, counts=bool(r.counts))
 
 
 def _shd(r: Request) -> DataSet:
@@ -83,27 +84,28 @@ def _shd_train_test(r: Request) -> DataSet:
 
 def _dvs128_objects(r: Request) -> DataSet:
     window = 200 if r.window_ms is None else r.window_ms
-    return load_dvs128_objects(r.folder, window_ms=window, steps=r.steps, step_ms=r.step_ms)
+    return load_dvs128_objects(r.folder, window_ms=window, steps=r.steps, step_ms=r.step_ms, counts=bool(r.counts))
 
 
 def _aedat2(r: Request) -> DataSet:
     window = 200 if r.window_ms is None else r.window_ms
-    return load_aedat2(r.folder, window_ms=window, steps=r.steps, step_ms=r.step_ms)
+    return load_aedat2(r.folder, window_ms=window, steps=r.steps, step_ms=r.step_ms, counts=bool(r.counts))
 
 
 _TIME = ("steps", "step_ms")
+_FRAMES = (*_TIME, "counts")
 _REGISTRY = {
     "digits": _Entry("scikit-learn's handwritten digits, 8 x 8; comes with the installation", _digits),
     "mnist": _Entry("MNIST handwritten digits, 28 x 28", _mnist),
     "fashion-mnist": _Entry("Fashion-MNIST clothing, 28 x 28", _fashion_mnist),
     "cifar10": _Entry("CIFAR-10 colour images of 10 things, 32 x 32", _cifar10),
     "cifar100": _Entry("CIFAR-100 colour images of 100 things, 32 x 32", _cifar100),
-    "n-mnist": _Entry("N-MNIST, digits 0 to 7 before an event camera, 4,000 in 5 folds", _nmnist, ("fold", *_TIME)),
-    "n-mnist-raw": _Entry("N-MNIST from its published event files, published split", _nmnist_raw, _TIME),
+    "n-mnist": _Entry("N-MNIST, digits 0 to 7 before an event camera, 4,000 in 5 folds", _nmnist, ("fold", *_FRAMES)),
+    "n-mnist-raw": _Entry("N-MNIST from its published event files, published split", _nmnist_raw, _FRAMES),
     "shd": _Entry("Spiking Heidelberg Digits, the 2,264 test samples in 5 folds", _shd, ("fold", *_TIME)),
     "shd-train-test": _Entry("Spiking Heidelberg Digits, published split (HDF5 files)", _shd_train_test, _TIME),
-    "dvs128-objects": _Entry("5 objects before a DVS128, cut into windows", _dvs128_objects, ("window_ms", *_TIME)),
-    "aedat2": _Entry("DVS128 recordings of your own, train/<class>.aedat", _aedat2, ("window_ms", *_TIME)),
+    "dvs128-objects": _Entry("5 objects before a DVS128, cut into windows", _dvs128_objects, ("window_ms", *_FRAMES)),
+    "aedat2": _Entry("DVS128 recordings of your own, train/<class>.aedat", _aedat2, ("window_ms", *_FRAMES)),
 }
 
 
@@ -124,6 +126,7 @@ def load(
     steps: int | None = None,
     step_ms: float | None = None,
     window_ms: float | None = None,
+    counts: bool | None = None,
     download: bool = False,
 ) -> DataSet:
     """The data set of this name, with its documented splits (`docs/data.md`).
@@ -132,7 +135,8 @@ def load(
     sets or the folder of this one; without it ``SPIKEQUANT_DATA`` names it.
 
     Event data take `steps` (time steps T) and `step_ms` (length of a step), recordings that
-    are cut into samples `window_ms`; data sets split in folds take `fold`, the fold to test on.
+    are cut into samples `window_ms`, frames of pixels `counts` (how many events a pixel sent in
+    a step, not only whether); data sets split in folds take `fold`, the fold to test on.
     `download` lets a library fetch missing files into the folder (see `spikequant.data.download`).
 
     Raises:
@@ -147,7 +151,7 @@ def load(
     """
     key = _canonical(name)
     entry = _REGISTRY[key]
-    request = Request(folder=folder, fold=fold, steps=steps, step_ms=step_ms, window_ms=window_ms)
+    request = Request(folder=folder, fold=fold, steps=steps, step_ms=step_ms, window_ms=window_ms, counts=counts)
     for option in (field.name for field in fields(Request)):
         if getattr(request, option) is not None and option not in ("folder", *entry.options):
             takes = ", ".join(("folder", *entry.options))

@@ -200,7 +200,7 @@ def prove_step(
         WidthError: an intermediate needs more than 63 bits.
     """
     ops = RangeOps()
-    _, output = _one_step(ops, spec, params, _full_state(spec), ops.interval(low, high))
+    _, output = _one_step(ops, spec, params, full_state(spec), ops.interval(low, high))
     bits = signed_bits_for(ops.lowest, ops.highest)
     if bits > 63:
         raise WidthError(
@@ -211,7 +211,8 @@ def prove_step(
     return StepBounds(bits, int(np.min(output.low)), int(np.max(output.high)), dead)
 
 
-def _full_state(spec: NeuronSpec) -> dict[str, Interval]:
+def full_state(spec: NeuronSpec) -> dict[str, Interval]:
+    """Everything that the registers of a spec can hold."""
     state = {}
     for name, fmt in spec.state_formats().items():
         if fmt is None:

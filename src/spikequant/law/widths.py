@@ -19,20 +19,29 @@ def prove_network(net: IntNet, *, check_reach: bool = False) -> dict[str, StepBo
     Raises:
         WidthError: a sum or an intermediate of the named node needs more than 63 bits.
     """
-    values: dict[str, Interval] = {}
+    values = network_ranges(net)
     proven: dict[str, StepBounds] = {}
-    for node in net.nodes:
-        if isinstance(node, NeuronNode):
-            values[node.name] = _output(node)
-    for node in _settled(net):
-        sources = [_with_start(values[edge.source], edge.delay) for edge in node.inputs]
-        if isinstance(node, NeuronNode):
-            proven[node.name] = _neuron(node, sources, check_reach)
-        else:
-            inner = net.node(node.inputs[0].source).shape[-1] if node.inputs else 1
-            values[node.name] = _value(node, sources, inner)
-            _check(node, values[node.name])
+    for node in net.neurons:
+        sources = [with_start(values[edge.source], edge.delay) for edge in node.inputs]
+        proven[node.name] = _neuron(node, sources, check_reach)
     return proven
+
+
+def network_ranges(net: IntNet) -> dict[str, Interval]:
+    """What every node's value can be at any step, from the formats alone, by node name.
+
+    Raises:
+        WidthError: a sum of the named node needs more than 63 bits.
+    """
+    values = {node.name: _output(node) for node in net.neurons}
+    for node in _settled(net):
+        if isinstance(node, NeuronNode):
+            continue
+        sources = [with_start(values[edge.source], edge.delay) for edge in node.inputs]
+        inner = net.node(node.inputs[0].source).shape[-1] if node.inputs else 1
+        values[node.name] = _value(node, sources, inner)
+        _check(node, values[node.name])
+    return values
 
 
 def _settled(net: IntNet) -> list[Node]:
@@ -53,7 +62,7 @@ def _settled(net: IntNet) -> list[Node]:
     return settled
 
 
-def _with_start(value: Interval, delay: int) -> Interval:
+def with_start(value: Interval, delay: int) -> Interval:
     """A delayed edge also carries the zeros before the first step."""
     if delay == 0:
         return value

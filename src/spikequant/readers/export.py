@@ -18,6 +18,7 @@ from spikequant.law.network import IntNet
 
 MANIFEST = "manifest.json"
 FORMATS: Mapping[str, str] = {
+    "c99": "a C99 library of two files, with an example, build files and a size report",
     "vectors": "stimulus and expected spikes and states, as text and npz, for people who write hardware",
 }
 """Formats by name; each is a module of `spikequant.readers` with a function ``files(net, **options)``."""
@@ -58,7 +59,7 @@ def export(net: IntNet, folder: str | os.PathLike[str], *, format: str, **option
 
     >>> export(None, "build", format="pdf")
     Traceback (most recent call last):
-    spikequant.law.errors.Unsupported: format = 'pdf'; expected one of vectors
+    spikequant.law.errors.Unsupported: format = 'pdf'; expected one of c99, vectors
     """
     if format not in FORMATS:
         raise Unsupported(f"format = {format!r}; expected one of {', '.join(FORMATS)}")

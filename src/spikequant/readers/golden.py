@@ -146,7 +146,7 @@ class _Runner:
         self.layer = {node.name: k for k, node in enumerate(net.neurons)}
         self.history: list[dict[str, IntArray]] = []
         self.longest = max((e.delay for n in net.nodes for e in n.inputs), default=0)
-        self.constant = _static_nodes(net)
+        self.constant = static_nodes(net)
         self.kept: dict[str, IntArray] = {}
 
     def step(self, t: int, x: IntArray) -> dict[str, IntArray]:
@@ -193,7 +193,7 @@ class _Runner:
         return np.broadcast_to(output, full)
 
 
-def _static_nodes(net: IntNet) -> set[str]:
+def static_nodes(net: IntNet) -> set[str]:
     """Nodes whose value never changes because only a static input reaches them without delay."""
     constant: set[str] = set()
     for node in net.nodes:
@@ -258,4 +258,4 @@ APPLY: Mapping[type, Callable[[Any, list[IntArray]], IntArray]] = {
     MatmulNode: _matmul,
 }
 
-__all__ = ["Run", "check_codes", "decode", "encode", "run"]
+__all__ = ["Run", "check_codes", "decode", "encode", "run", "static_nodes"]

@@ -24,6 +24,8 @@ from spikequant.training import Epoch, fit
 PIXEL = 1 / 16
 FLOAT_EPOCHS, QAT_EPOCHS = 12, 8
 CALIBRATION_BATCHES = 4
+CALIBRATION, MEASUREMENT = 25, 75
+"""About how long they take, in batches of training."""
 
 
 class Progress(Protocol):
@@ -32,8 +34,8 @@ class Progress(Protocol):
     def stage(self, words: str) -> None:
         """The next stage begins."""
 
-    def tick(self) -> None:
-        """One batch was trained on; `training_batches` says how many there are in all."""
+    def tick(self, count: int = 1) -> None:
+        """So much more is done; `work` says how much there is in all."""
 
     def epoch(self, network: str, epoch: Epoch) -> None:
         """An epoch of one of the networks is finished."""
@@ -122,9 +124,9 @@ def digit_batches(seed: int) -> tuple[ArrayBatches, ArrayBatches]:
     return train, ArrayBatches(data.test.x, data.test.y, batch_size=90, scale=PIXEL)
 
 
-def training_batches(seed: int = 0) -> int:
-    """How often `run_demo` ticks."""
-    return (2 * FLOAT_EPOCHS + QAT_EPOCHS) * len(digit_batches(seed)[0])
+def work() -> int:
+    """How much `run_demo` has to do, in batches of training and what takes as long."""
+    return (2 * FLOAT_EPOCHS + QAT_EPOCHS) * len(digit_batches(0)[0]) + 2 * (CALIBRATION + MEASUREMENT)
 
 
 def run_demo(progress: Progress, *, seed: int = 0) -> DemoResult:
@@ -135,15 +137,15 @@ def run_demo(progress: Progress, *, seed: int = 0) -> DemoResult:
     reference = _train_float(train, seed, progress)
     progress.stage("train it again from another seed: how far apart are two float networks?")
     other = _train_float(train, seed + 1, progress)
-    work = _Bench(reference, other, train, test, progress)
+    bench = _Bench(reference, other, train, test, progress)
     progress.stage("quantize after training: 4-bit weights, 8-bit membranes")
     ptq_plan = Plan.uniform(weight_bits=4, membrane_bits=8, membrane_signed=False)
-    ptq = _row(work, "W4/U8 PTQ", "w4u8", ptq_plan, epochs=0)
+    ptq = _row(bench, "W4/U8 PTQ", "w4u8", ptq_plan, epochs=0)
     progress.stage("quantize in training: 2-bit weights, 4-bit membranes")
     qat_plan = Plan.uniform(
         weight_bits=2, weight_quantizer="lsq", membrane_bits=4, membrane_signed=False, membrane_rounding="half_up"
     )
-    qat = _row(work, "W2/U4 QAT", "w2u4", qat_plan, epochs=QAT_EPOCHS)
+    qat = _row(bench, "W2/U4 QAT", "w2u4", qat_plan, epochs=QAT_EPOCHS)
     return DemoResult(rows=(ptq, qat), reference=reference, seconds=time.perf_counter() - started, seed=seed)
 
 
@@ -179,12 +181,15 @@ def _row(work: _Bench, name: str, stem: str, plan: Plan, *, epochs: int) -> Demo
     model = copy.deepcopy(work.reference)
     report = quantize_(model, plan, example[:32], quiet=True)
     calibrate(model, work.train, max_batches=CALIBRATION_BATCHES)
+    work.progress.tick(CALIBRATION)
     if epochs:
         torch.manual_seed(0)
         _fit(model, work.train, work.progress, name, epochs=epochs, lr=2e-3)
     freeze(model)
     comparison = compare(work.reference, model, work.test, other_seed=work.other)
     net = lower(model, example[:32], metadata={"name": name, "plan": plan.to_dict(), "data": "scikit-learn digits"})
+    verified = verify(model, net, example)
+    work.progress.tick(MEASUREMENT)
     return DemoRow(
         name=name,
         stem=stem,
@@ -192,5 +197,5 @@ def _row(work: _Bench, name: str, stem: str, plan: Plan, *, epochs: int) -> Demo
         report=report,
         net=net,
         comparison=comparison,
-        verified=verify(model, net, example),
+        verified=verified,
     )

@@ -8,14 +8,18 @@ from collections.abc import Iterable, Sequence
 from spikequant.analyse import Comparison, Side
 from spikequant.measure import FLASH_ROLES, RAM_ROLES, MemoryRow, memory_by_role
 from spikequant.report.firing_plots import Figure, escaped, numbers
-from spikequant.report.numerals import energy, size
+from spikequant.report.numerals import BYTES, JOULES, energy, size
 
 LONGEST_NAME = 24
 FLOORS = (("floor, two halves", "floor", "@ink", 2), ("floor, two seeds", "seed_floor", "@reference", 3))
+STRONG = {"weight": "@quantized", "membrane": "@reference"}
+SYMBOLS = {"weight": "circle", "membrane": "square", "threshold": "triangle-up-open", "bias": "diamond-open",
+           "leak": "triangle-down-open", "scale": "x-open", "reset": "triangle-left-open", "current": "square-open",
+           "input": "star-open", "readout": "hexagon-open", "spike_buffer": "line-ns-open"}  # fmt: skip
 ENERGY_LINES = (
-    ("fp_ops", "32-bit float operations"),
+    ("fp_ops", "float operations"),
     ("integer_ops", "integer operations"),
-    ("integer_ops_and_traffic", "integer operations and memory traffic"),
+    ("integer_ops_and_traffic", "integers and traffic"),
 )
 
 
@@ -44,7 +48,7 @@ def memory_of(reference: Side, quantized: Side, kind: str) -> Figure:
         _pair(name, [bits.get(role, 0) / 8 for role in shown], [size(bits.get(role, 0) / 8) for role in shown])
         for name, bits in (("reference", before), ("quantized", after))
     ]
-    return _rows(data, [role.replace("_", " ") for role in shown], "bytes", tight=True)
+    return _rows(data, [role.replace("_", " ") for role in shown], _in_units(data, 1024, BYTES), tight=True)
 
 
 def energy_of(reference: Side, quantized: Side) -> Figure:
@@ -54,18 +58,23 @@ def energy_of(reference: Side, quantized: Side) -> Figure:
         for name, side in (("reference", reference), ("quantized", quantized))
         for values in [[getattr(side.energy, field) for field, _ in ENERGY_LINES]]
     ]
-    return _rows(data, [words for _, words in ENERGY_LINES], "pJ per sample", tight=True, longest=40)
+    return _rows(
+        data,
+        [words for _, words in ENERGY_LINES],
+        f"{_in_units(data, 1000, JOULES)} per sample",
+        tight=True,
+        longest=40,
+    )
 
 
 def bits_of(quantized: Side) -> Figure:
     """Bits of every stored number, by module and role."""
     modules = list(dict.fromkeys(row.layer for row in quantized.memory))
-    symbols = {"weight": "circle", "membrane": "square"}
     data = [
         {"type": "scatter", "mode": "markers", "name": role.replace("_", " "), "x": [row.bits for row in rows],
          "y": [modules.index(row.layer) for row in rows], "cliponaxis": False,
-         "marker": {"symbol": symbols.get(role, "diamond-open"), "size": 10 if role in symbols else 7,
-                    "color": {"weight": "@quantized", "membrane": "@reference"}.get(role, "@muted")},
+         "marker": {"symbol": SYMBOLS.get(role, "asterisk-open"), "size": 10 if role in STRONG else 8,
+                    "color": STRONG.get(role, "@muted")},
          "hovertemplate": "%{x} bits"}
         for role, rows in _by_role(quantized.memory).items()
     ]  # fmt: skip
@@ -83,6 +92,16 @@ def _by_role(rows: Iterable[MemoryRow]) -> dict[str, list[MemoryRow]]:
 
 def _measured(values: Sequence[float | None]) -> list[tuple[float, int]]:
     return [(float(v), i) for i, v in enumerate(values) if v is not None and not math.isnan(v)]
+
+
+def _in_units(data: list[Figure], step: int, units: Sequence[str]) -> str:
+    """Divide the bars so that the longest has few digits; the name of the unit."""
+    top, exponent = max((value for bars in data for value in bars["x"]), default=0.0), 0
+    while top >= step and exponent < len(units) - 1:
+        top, exponent = top / step, exponent + 1
+    for bars in data:
+        bars["x"] = numbers([value / step**exponent for value in bars["x"]])
+    return units[exponent]
 
 
 def _pair(name: str, values: Sequence[float], texts: Sequence[str]) -> Figure:

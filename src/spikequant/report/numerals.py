@@ -7,6 +7,8 @@ import math
 NOT_MEASURED = "not measured"
 ABSENT = "\u2013"  # there is nothing to measure
 MINUS = "\u2212"
+BYTES = ("B", "KiB", "MiB", "GiB")
+JOULES = ("pJ", "nJ", "µJ", "mJ")
 GAP = "\u00a0"  # keeps a number and its unit on one line
 
 
@@ -63,7 +65,7 @@ def size(octets: float) -> str:
     >>> [size(n).replace(GAP, " ") for n in (0, 12.5, 2048, 3 * 2**20)]
     ['0 B', '12.5 B', '2.0 KiB', '3.0 MiB']
     """
-    return _scaled(octets, 1024, ("B", "KiB", "MiB", "GiB"))
+    return _scaled(octets, 1024, BYTES)
 
 
 def energy(picojoules: float) -> str:
@@ -72,7 +74,7 @@ def energy(picojoules: float) -> str:
     >>> [energy(e).replace(GAP, " ") for e in (0.5, 1234.0, 2.5e6)]
     ['0.5 pJ', '1.2 nJ', '2.5 µJ']
     """
-    return _scaled(picojoules, 1000, ("pJ", "nJ", "µJ", "mJ"))
+    return _scaled(picojoules, 1000, JOULES)
 
 
 def count(number: float) -> str:

@@ -27,16 +27,18 @@ function axis(own) {
 }
 
 function layoutOf(figure) {
-  const { xaxis, yaxis, ...rest } = figure.layout;
+  const { xaxis, yaxis, ...rest } = figure.layout, height = rest.height || 300;
   return {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: 300, dragmode: false, hovermode: "closest",
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height, dragmode: false, hovermode: "closest",
     font: { family: FONT, size: 12, color: colour("ink") }, margin: { l: 48, r: 16, t: 8, b: 40 },
-    showlegend: true, legend: { orientation: "h", traceorder: "normal", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { size: 12 }, itemclick: false, itemdoubleclick: false },
+    showlegend: true, legend: { orientation: "h", traceorder: "normal", x: 0, xanchor: "left", y: 1 + 5 / (height - 50), yanchor: "bottom", font: { size: 12 }, itemclick: false, itemdoubleclick: false },
     hoverlabel: { bgcolor: colour("paper"), bordercolor: colour("rule"), font: { color: colour("ink"), family: FONT }, namelength: -1 },
     xaxis: axis(xaxis), yaxis: axis(yaxis), ...rest,
   };
 }
 
 function drawFigure(element, figure) {
-  return Plotly.react(element, themed(figure.data, ""), layoutOf(figure), { displayModeBar: false, responsive: true });
+  const layout = layoutOf(figure);
+  if (element.clientWidth < 520) layout.height += 19 * Math.max(0, figure.data.length - 2); // the legend breaks into lines
+  return Plotly.react(element, themed(figure.data, ""), layout, { displayModeBar: false, responsive: true });
 }

@@ -12,6 +12,8 @@ from spikequant.analyse import Raster
 from spikequant.report.firing_plots import Figure
 from spikequant.report.numerals import count
 
+ROWS = 64
+SHAPES = {"reference": "circle", "quantized": "diamond"}
 SPIKE_BUDGET = 60_000  # marks of all layers of one page section together
 SPIKES_LEAST, SPIKES_MOST = 800, 6000
 
@@ -35,12 +37,13 @@ def spike_limit(layers: int) -> int:
 
 
 def raster_pair(raster: Raster, limit: int) -> RasterPair:
-    """Both rasters over the first steps that hold at most `limit` spikes each."""
-    r, q = np.asarray(raster.reference), np.asarray(raster.quantized)
-    steps = _steps_within(r, q, limit)
+    """Both rasters: at most `ROWS` evenly spaced neurons, the first steps that hold at most `limit` spikes each."""
+    rows = np.linspace(0, len(raster.neurons) - 1, min(ROWS, len(raster.neurons))).astype(int)
+    r, q = np.asarray(raster.reference)[:, rows], np.asarray(raster.quantized)[:, rows]
+    neurons, steps = raster.neurons[rows], _steps_within(r, q, limit)
     return RasterPair(
-        reference=_figure(r[:steps], q[:steps], raster.neurons, "reference"),
-        quantized=_figure(q[:steps], r[:steps], raster.neurons, "quantized"),
+        reference=_figure(r[:steps], q[:steps], neurons, "reference"),
+        quantized=_figure(q[:steps], r[:steps], neurons, "quantized"),
         words=_words(raster, r, q, steps),
     )
 
@@ -50,21 +53,22 @@ def _steps_within(r: npt.NDArray[Any], q: npt.NDArray[Any], limit: int) -> int:
     return max(1, int(np.searchsorted(spikes, limit, side="right")))
 
 
-def _figure(own: npt.NDArray[Any], other: npt.NDArray[Any], neurons: Any, side: str) -> Figure:
+def _figure(own: npt.NDArray[Any], other: npt.NDArray[Any], neurons: npt.NDArray[Any], side: str) -> Figure:
+    """Filled marks: this network has the spike.  Open marks, in the other's shape and colour: it lacks the spike."""
     steps, shown = own.shape
-    tick = {"color": "@ink", "symbol": "line-ns-open", "size": 7, "line": {"width": 2}}
+    opposite = "quantized" if side == "reference" else "reference"
+    dash = {"symbol": "line-ew-open", "size": max(4, min(16, 160 // steps))}  # fills a step, leaves neurons apart
+    tick = {"symbol": "line-ns-open", "size": 6}
     kinds = (
-        ("in both", (own != 0) & (own == other), tick),
-        ("another count", (own != 0) & (other != 0) & (own != other),
-         {"color": f"@{side}", "symbol": "square-open", "size": 7}),
-        (f"only in {side}", (own != 0) & (other == 0),
-         {"color": f"@{side}", "symbol": "diamond" if side == "quantized" else "circle", "size": 7}),
-        ("missing here", (own == 0) & (other != 0), {"color": "@missing", "symbol": "circle-open", "size": 7}),
+        ("in both", (own != 0) & (own == other),
+         {"color": "@ink", "line": {"width": 2}, **(dash if 2 * steps < shown else tick)}),
+        ("another count", (own != 0) & (other != 0) & (own != other), _mark(side, "square")),
+        (f"only in {side}", (own != 0) & (other == 0), _mark(side, SHAPES[side])),
+        (f"missing, is in {opposite}", (own == 0) & (other != 0), _mark(opposite, f"{SHAPES[opposite]}-open")),
     )  # fmt: skip
-    ids = np.asarray(neurons)
     marks = [
         {"type": "scatter", "mode": "markers", "name": name, "x": at[0].tolist(), "y": at[1].tolist(),
-         "customdata": ids[at[1]].tolist(), "marker": marker, "cliponaxis": False,
+         "customdata": neurons[at[1]].tolist(), "marker": marker, "cliponaxis": False,
          "hovertemplate": "step %{x}, neuron %{customdata}"}
         for name, where, marker in kinds
         if (at := np.nonzero(where))[0].size
@@ -75,10 +79,14 @@ def _figure(own: npt.NDArray[Any], other: npt.NDArray[Any], neurons: Any, side: 
         "layout": {
             "xaxis": {"title": {"text": "step"}, "range": [-0.6, steps - 0.4], "zeroline": False},
             "yaxis": {"title": {"text": "neuron"}, "range": [shown - 0.4, -0.6], "zeroline": False,
-                      "tickvals": ticks, "ticktext": [str(int(ids[i])) for i in ticks]},
-            "height": int(min(460, 150 + 6 * shown)),
+                      "tickvals": ticks, "ticktext": [str(int(neurons[i])) for i in ticks]},
+            "height": 110 + 6 * max(shown, 16),
         },
     }  # fmt: skip
+
+
+def _mark(side: str, symbol: str) -> dict[str, Any]:
+    return {"color": f"@{side}", "symbol": symbol, "size": 7, "line": {"width": 1.5, "color": f"@{side}"}}
 
 
 def _nothing(steps: int, shown: int) -> dict[str, Any]:
@@ -92,9 +100,9 @@ def _words(raster: Raster, r: npt.NDArray[Any], q: npt.NDArray[Any], drawn: int)
     only_r, only_q = int(((r != 0) & (q == 0)).sum()), int(((q != 0) & (r == 0)).sum())
     counted = int(((r != 0) & (q != 0) & (r != q)).sum())
     which = f"all {count(shown)}" if shown == raster.total else f"{count(shown)} of {count(raster.total)}"
-    text = f"Sample {raster.sample}, {which} neurons, {count(steps)} steps: {count(same)} spikes in both networks, "
+    text = f"Sample {raster.sample}, {which} neurons, {count(steps)} steps. Spikes: {count(same)} in both networks, "
     text += f"{count(only_r)} only in the reference, {count(only_q)} only in the quantized network"
-    text += f", {count(counted)} times another number of spikes in one step" if counted else ""
+    text += f", {count(counted)} in both but not as many" if counted else ""
     differs = np.nonzero((r != q).any(1))[0]
     text += f". They first differ at step {int(differs[0])}." if differs.size else ". They do not differ."
     return text if drawn == steps else f"{text} Drawn: the first {count(drawn)} steps."

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from spikequant.analyse import Comparison, LayerBehaviour, Side
-from spikequant.measure import FLASH_ROLES, RAM_ROLES, MemoryRow, memory_by_role
 from spikequant.quantize import QuantizeReport
-from spikequant.report.cost_plots import ENERGY_LINES
 from spikequant.report.numerals import ABSENT, NOT_MEASURED, count, decimal, energy, percent, points, size, times
-from spikequant.report.wording import fell_silent, memory_bytes
+from spikequant.report.wording import fell_silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,18 +85,18 @@ def _layer_row(layer: LayerBehaviour, place: int, comparison: Comparison) -> tup
     before, after = (_state_bits(side, layer.layer) for side in (comparison.reference, comparison.quantized))
     return (
         Cell(text=layer.layer, value=float(place), alarm=gone),  # sorts by the order of the network
-        _number(layer.neurons, count),
+        number_cell(layer.neurons, count),
         Cell(text=f"{_bits(before)} → {_bits(after)}", value=after),
-        _number(layer.reference_rate, decimal),
-        _number(layer.rate, decimal),
-        _number(layer.emd, decimal),
-        _number(layer.floor, decimal),
-        _number(seeds, decimal),
-        _number(ratio, times, alarm=ratio > 1),
-        _number(layer.matched_l1, decimal),
+        number_cell(layer.reference_rate, decimal),
+        number_cell(layer.rate, decimal),
+        number_cell(layer.emd, decimal),
+        number_cell(layer.floor, decimal),
+        number_cell(seeds, decimal),
+        number_cell(ratio, times, alarm=ratio > 1),
+        number_cell(layer.matched_l1, decimal),
         *(_share(value) for value in (layer.reference_dead, layer.dead)),
         _share(layer.reference_silent),
-        _number(layer.silent, lambda v: percent(v, 1), alarm=gone),
+        number_cell(layer.silent, lambda v: percent(v, 1), alarm=gone),
         *(_share(value) for value in (layer.reference_saturated, layer.saturated)),
     )
 
@@ -110,86 +108,6 @@ def _state_bits(side: Side, layer: str) -> float | None:
 
 def _bits(value: float | None) -> str:
     return ABSENT if value is None else f"{value:.0f}"
-
-
-def memory_table(reference: Side, quantized: Side) -> Table:
-    """Bytes by role, flash and RAM apart, with their sums."""
-    before, after = (memory_by_role(side.memory) for side in (reference, quantized))
-    rows = []
-    for kind, roles, sums in (
-        ("Flash", FLASH_ROLES, (reference.flash_bytes, quantized.flash_bytes)),
-        ("RAM", RAM_ROLES, (reference.ram_bytes, quantized.ram_bytes)),
-    ):
-        present = [role for role in roles if role in before or role in after]
-        rows += [_memory_row(kind, role, before.get(role, 0) / 8, after.get(role, 0) / 8) for role in present]
-        rows.append(_memory_row(kind, "all", *sums))
-    columns = (Column(label="Where", numeric=False), Column(label="Role", numeric=False),
-               Column(label="Before"), Column(label="After"), Column(label="Times smaller"))  # fmt: skip
-    return Table(caption="Memory by role, flash and RAM apart", columns=columns, rows=tuple(rows))
-
-
-def _memory_row(kind: str, role: str, before: float, after: float) -> tuple[Cell, ...]:
-    ratio = times(before / after) if before and after else ABSENT
-    texts = (kind, role.replace("_", " "), size(before), size(after), ratio)
-    return tuple(Cell(text=text) for text in texts)
-
-
-def bits_table(reference: Side, quantized: Side) -> Table:
-    """Every stored number by module and role, before and after."""
-    before, after = (_by_number(side.memory) for side in (reference, quantized))
-    rows = tuple(_bits_row(key, before.get(key, []), after.get(key, [])) for key in dict.fromkeys([*before, *after]))
-    heads = (Column(label="Module", numeric=False), Column(label="Role", numeric=False))
-    groups = ("Numbers", "Bits each", "Bytes")
-    columns = (*heads, *(Column(label=side, group=group) for group in groups for side in ("before", "after")))
-    return Table(caption="Bits of every stored number", columns=columns, rows=rows, sorts=True)
-
-
-def _by_number(rows: Iterable[MemoryRow]) -> dict[tuple[str, str], list[MemoryRow]]:
-    found: dict[tuple[str, str], list[MemoryRow]] = {}
-    for row in rows:
-        found.setdefault((row.layer, row.role), []).append(row)
-    return found
-
-
-def _bits_row(key: tuple[str, str], before: list[MemoryRow], after: list[MemoryRow]) -> tuple[Cell, ...]:
-    module, role = key
-    pair = (before, after)
-    return (
-        Cell(text=module, value=module),
-        Cell(text=role.replace("_", " "), value=role),
-        *(_number(sum(row.count for row in rows) if rows else math.nan, count, ABSENT) for rows in pair),
-        *(_widths(rows) for rows in pair),
-        *(_number(sum(row.total_bits for row in rows) / 8 if rows else math.nan, size, ABSENT) for rows in pair),
-    )
-
-
-def _widths(rows: list[MemoryRow]) -> Cell:
-    """Several numbers of one role, such as threshold and its adaptation, may differ in bits."""
-    widths = sorted({row.bits for row in rows}, reverse=True)
-    return Cell(text=", ".join(map(str, widths)), value=float(widths[0])) if widths else Cell(text=ABSENT)
-
-
-def operations_table(reference: Side, quantized: Side) -> Table:
-    """Operations and energy per sample."""
-    lines: list[tuple[str, float, float, Callable[[float], str]]] = [
-        ("Accumulates (effective ACs)", reference.effective_acs, quantized.effective_acs, count),
-        ("Multiply-accumulates (effective MACs)", reference.effective_macs, quantized.effective_macs, count),
-        ("If no zero could be skipped (dense)", reference.dense, quantized.dense, count),
-        *((f"Energy, {words}", getattr(reference.energy, name), getattr(quantized.energy, name), energy)
-          for name, words in ENERGY_LINES),
-    ]  # fmt: skip
-    rows = tuple(
-        (
-            Cell(text=words),
-            Cell(text=show(a)),
-            Cell(text=show(b)),
-            Cell(text=times(a / b) if b > 0 and a > 0 else ABSENT),
-        )
-        for words, a, b, show in lines
-    )
-    columns = (Column(label="Per sample", numeric=False), Column(label="Before"), Column(label="After"),
-               Column(label="Times less"))  # fmt: skip
-    return Table(caption="Operations and energy per sample", columns=columns, rows=rows)
 
 
 def summary_table(comparisons: Mapping[str, Comparison]) -> Table:
@@ -221,29 +139,6 @@ def _costs(side: Side) -> tuple[str, ...]:
     return size(side.flash_bytes), size(side.ram_bytes), synops, energy(side.energy.integer_ops_and_traffic)
 
 
-def ann_table(comparison: Comparison) -> Table | None:
-    """The spiking network beside the same-bits network without spikes, if there is one."""
-    if comparison.ann is None:
-        return None
-    spiking, ann = comparison.quantized, comparison.ann.side
-    measures: tuple[tuple[str, Callable[[Side], str]], ...] = (
-        ("Accuracy", lambda side: percent(side.accuracy)),
-        ("Memory", lambda side: size(memory_bytes(side))),
-        ("Operations per sample", lambda side: count(side.effective_acs + side.effective_macs)),
-        ("Energy, integer operations and memory traffic", lambda side: energy(side.energy.integer_ops_and_traffic)),
-        ("Zeros among activations", lambda side: percent(side.activation_sparsity, 1)),
-    )
-    lines = [("Accuracy in float32", percent(comparison.reference.accuracy), percent(comparison.ann.float_accuracy))]
-    lines += [(name, show(spiking), show(ann)) for name, show in measures]
-    columns = (
-        Column(label="Figure", numeric=False),
-        Column(label="Spiking, quantized"),
-        Column(label="Without spikes, same weight bits"),
-    )
-    rows = tuple(tuple(Cell(text=text) for text in line) for line in lines)
-    return Table(caption="Beside a network without spikes", columns=columns, rows=rows)
-
-
 def report_table(report: QuantizeReport) -> Table:
     """What `quantize_` did to every module, and why it left something alone."""
     names = ("Module", "Kind", "Role", "Quantizer", "Bits", "Range", "SQNR, dB", "Note")
@@ -260,10 +155,11 @@ def report_table(report: QuantizeReport) -> Table:
 
 
 def _share(value: float) -> Cell:
-    return _number(value, lambda v: percent(v, 1))
+    return number_cell(value, lambda v: percent(v, 1))
 
 
-def _number(value: float, show: Callable[[float], str], absent: str = NOT_MEASURED, *, alarm: bool = False) -> Cell:
+def number_cell(value: float, show: Callable[[float], str], absent: str = NOT_MEASURED, *, alarm: bool = False) -> Cell:
+    """What `show` makes of a number; NaN shows `absent` and sorts last."""
     if math.isnan(value):
         return Cell(text=absent)
     return Cell(text=show(value), value=float(value), alarm=alarm)

@@ -9,13 +9,12 @@ from typing import Any
 from spikequant.analyse import Comparison, LayerBehaviour, Raster
 from spikequant.plan import Plan
 from spikequant.quantize import QuantizeReport
-from spikequant.report import cost_plots, firing_plots, tables
+from spikequant.report import cost_plots, cost_tables, firing_plots, tables
 from spikequant.report.numerals import count, decimal, energy, percent, points, size, times
 from spikequant.report.raster_plots import raster_pair, spike_limit
 from spikequant.report.wording import (
     always_silent,
     fell_silent,
-    floor_words,
     headline,
     layer_words,
     memory_bytes,
@@ -47,6 +46,7 @@ class Panel:
     memory_table: tables.Table
     bits_table: tables.Table
     operations_table: tables.Table
+    layer_operations_table: tables.Table
     ann_table: tables.Table | None
     ann: Any
     report_table: tables.Table | None
@@ -69,10 +69,11 @@ def panel(key: str, name: str, comparison: Comparison, plan: Plan | None, report
         alarms=alarms(c),
         tiles=tiles(c),
         layer_table=tables.layer_table(c),
-        memory_table=tables.memory_table(c.reference, c.quantized),
-        bits_table=tables.bits_table(c.reference, c.quantized),
-        operations_table=tables.operations_table(c.reference, c.quantized),
-        ann_table=tables.ann_table(c),
+        memory_table=cost_tables.memory_table(c.reference, c.quantized),
+        bits_table=cost_tables.bits_table(c.reference, c.quantized),
+        operations_table=cost_tables.operations_table(c.reference, c.quantized),
+        layer_operations_table=cost_tables.layer_operations_table(c.reference, c.quantized),
+        ann_table=cost_tables.ann_table(c),
         ann=c.ann,
         report_table=tables.report_table(report) if report is not None else None,
         report_notes=report.notes if report is not None else (),
@@ -136,8 +137,15 @@ def _floors(c: Comparison) -> str:
 def _emd_verdict(c: Comparison) -> str:
     if c.emd == 0:
         return "No difference in any layer"
-    words = floor_words(c).removeprefix("and ")
-    return words[0].upper() + words[1:]
+    floors = [f for f in (c.floor, c.seed_floor) if f is not None and not math.isnan(f)]
+    if not floors:
+        return "Nothing to hold it against"
+    if c.emd <= min(floors):
+        return "Within both floors" if len(floors) > 1 else "Within the floor"
+    if c.emd <= max(floors):
+        return "Between the two floors"
+    larger = "the larger floor" if len(floors) > 1 else "the floor"
+    return f"{times(c.emd / max(floors))} times {larger}" if max(floors) > 0 else f"Above {larger}"
 
 
 def _interval_verdict(c: Comparison) -> str:

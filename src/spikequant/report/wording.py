@@ -99,7 +99,7 @@ def headline_of_many(comparisons: Mapping[str, Comparison]) -> str:
     plural = "s" if len(comparisons) > 1 else ""
     counted = f"{number} quantized network{plural} against one reference of {percent(reference.accuracy)}"
     floor = next(iter(comparisons.values())).floor
-    return f"{counted}: {'; '.join(parts)}; the floor of the EMD is {decimal(floor)}."
+    return f"{counted}: {'; '.join(parts)}; the floor of the EMD between {HALVES} is {decimal(floor)}."
 
 
 def _memory_short(comparison: Comparison) -> str:

@@ -1,0 +1,286 @@
+"""`compile`: an integer network as machine code of this computer, the C export behind a numpy face.
+
+The C text goes through the system's compiler once; the library is kept in a cache folder under the hash of text,
+compiler and processor (``SPIKEQUANT_CACHE``, else ``$XDG_CACHE_HOME/spikequant``, else ``~/.cache/spikequant``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spikequant.law.errors import DataError, Unsupported
+from spikequant.law.formats import IntArray
+from spikequant.law.network import IntNet
+from spikequant.readers import golden
+from spikequant.readers.c.program import CProgram, build
+from spikequant.readers.c.text import header, source
+from spikequant.readers.c.types import CType
+
+FLAGS = ("-std=c99", "-O3", "-march=native")
+GLUE = """
+#include <stddef.h>
+
+extern const size_t @P_native_layout[];
+const size_t @P_native_layout[] = {@L};
+
+void @P_native_init(@P_state *s, size_t samples, uint32_t first);
+void @P_native_init(@P_state *const s, const size_t samples, const uint32_t first)
+{
+    for (size_t n = 0; n < samples; ++n) {
+        @P_init(s + n, first + (uint32_t)n);
+    }
+}
+
+void @P_native_step(@P_state *s, size_t samples, const @P_input *x);
+void @P_native_step(@P_state *const s, const size_t samples, const @P_input *const x)
+{
+    for (size_t n = 0; n < samples; ++n) {
+        @P_step(s + n, x + n * @N);
+    }
+}
+
+void @P_native_run(@P_state *s, size_t samples, uint32_t first, size_t steps, const @P_input *x, size_t step,
+                   size_t sample, @P_score *scores, size_t train);
+void @P_native_run(@P_state *const s, const size_t samples, const uint32_t first, const size_t steps,
+                   const @P_input *const x, const size_t step, const size_t sample, @P_score *const scores,
+                   const size_t train)
+{
+    for (size_t n = 0; n < samples; ++n) {
+        @P_init(s, first + (uint32_t)n);
+        for (size_t t = 0; t < steps; ++t) {
+            @P_step(s, x + t * step + n * sample);
+            for (size_t i = 0; i < @O && (train || t + 1u == steps); ++i) {
+                scores[train * t + n * @O + i] = s->scores[i];
+            }
+        }
+    }
+}
+"""
+
+
+def find_compiler() -> str | None:
+    """Path of the system's C compiler: ``$CC``, cc, gcc or clang; None without one."""
+    for name in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
+        path = shutil.which(name) if name else None
+        if path is not None:
+            return path
+    return None
+
+
+def glue(program: CProgram) -> str:
+    """What the shared library offers besides the exported functions: many samples in one call, and the layout."""
+    members = ["scores", *(m for places in program.neurons.values() for m, _ in places.values())]
+    layout = ", ".join(
+        [f"sizeof({program.prefix}_state)", *(f"offsetof({program.prefix}_state, {m})" for m in members)]
+    )
+    text = GLUE
+    inputs = int(np.prod(program.net.input.shape))
+    marks = {"@P": program.prefix, "@L": layout, "@N": f"{inputs}u", "@O": f"{program.outputs}u"}
+    for mark, value in marks.items():
+        text = text.replace(mark, value)
+    return text
+
+
+def library(programs: Sequence[CProgram], flags: Sequence[str] = FLAGS) -> ctypes.CDLL:
+    """The compiled programs as one shared library, from the cache if it is there.
+
+    Raises:
+        Unsupported: there is no C compiler, or it failed.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        raise Unsupported(
+            "no C compiler was found (tried $CC, cc, gcc, clang); install one, or use sq.readers.golden.run"
+        )
+    text = "\n".join(header(p) + source(p, None).replace(f'#include "{p.prefix}.h"', "") + glue(p) for p in programs)
+    key = hashlib.sha256("\n".join([compiler, *flags, _machine(), text]).encode()).hexdigest()
+    folder = cache_folder()
+    path = folder / f"{key}.so"
+    if not path.exists():
+        _compile(compiler, flags, text, path)
+    return ctypes.CDLL(str(path))
+
+
+def cache_folder() -> Path:
+    """Where compiled networks are kept; made if absent, for this user only."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get("SPIKEQUANT_CACHE") or Path(home) / "spikequant")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def _machine() -> str:
+    """What ``-march=native`` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        flags = ""
+    return f"{platform.machine()} {platform.processor()} {flags}"
+
+
+def _compile(compiler: str, flags: Sequence[str], text: str, path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build.") as folder:
+        written, made = Path(folder, "network.c"), Path(folder, "network.so")
+        written.write_text(text, encoding="utf-8")
+        command = [compiler, *flags, "-fPIC", "-shared", "-o", str(made), str(written)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise Unsupported(f"{compiler} could not compile the network:\n{done.stderr[:2000]}")
+        os.replace(made, path)
+
+
+class Compiled:
+    """A network as native code, with the state of a batch between calls of `step`.
+
+    ``threads`` share the batch in `run`; `step` is one C call on all samples.
+    """
+
+    def __init__(self, program: CProgram, loaded: ctypes.CDLL, threads: int = 1) -> None:
+        self.program, self.net, self.threads = program, program.net, threads
+        self.loaded = loaded
+        self._names = [(node, name) for node, places in program.neurons.items() for name in places]
+        count = 2 + len(self._names)
+        layout = (ctypes.c_size_t * count).in_dll(loaded, f"{program.prefix}_native_layout")
+        self._size, self._scores_at, *self._offsets = (int(v) for v in layout)
+        self._memory: Any = None
+        self.samples = 0
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        getattr(self.loaded, f"{self.program.prefix}_native_{name}")(*arguments)
+
+    def reset(self, samples: int = 1, *, first_sample: int = 0) -> None:
+        """Forget everything and make room for a batch; sample numbers seed the noise of stochastic rounding."""
+        if samples != self.samples:
+            self._memory = np.zeros(samples * self._size + 64, dtype=np.uint8)
+        self.samples = samples
+        self._call("init", _aligned(self._memory), ctypes.c_size_t(samples), ctypes.c_uint32(first_sample))
+
+    def _view(self, offset: int, ctype: CType, shape: tuple[int, ...], last: bool) -> Any:
+        address = int(self._memory.ctypes.data)
+        inner = (*shape[1:], shape[0]) if last else shape
+        steps = [ctype.bytes * int(np.prod(inner[k + 1 :])) for k in range(len(inner))]
+        view: Any = np.ndarray(
+            (self.samples, *inner), ctype.numpy, self._memory, offset + (-address) % 64, (self._size, *steps)
+        )
+        return np.moveaxis(view, -1, 1) if last else view
+
+    def step(self, x: Any, *, encoded: bool = False) -> IntArray:
+        """One time step on ``[N, ...]``; the scores so far, ``[N, ...]``.
+
+        Args:
+            x: data as the network takes them, or its input codes.
+            encoded: `x` are codes already; they must be in range.
+        """
+        codes = np.asarray(x) if encoded else self._encode(x)
+        if self.samples != len(codes):
+            self.reset(len(codes))
+        self._step(np.ascontiguousarray(codes, dtype=self.program.input_type.numpy))
+        return self.scores()
+
+    def _encode(self, x: Any) -> IntArray:
+        values = np.asarray(x)
+        return golden.encode(self.net, values if self.net.input.static else values[None])[
+            () if self.net.input.static else 0
+        ]
+
+    def _step(self, codes: Any) -> None:
+        self._call("step", _aligned(self._memory), ctypes.c_size_t(self.samples), ctypes.c_void_p(codes.ctypes.data))
+
+    def scores(self) -> IntArray:
+        """Scores after the last step, ``[N, ...]``."""
+        shape = self.net.node(self.net.decoder.source).shape
+        return np.array(self._view(self._scores_at, self.program.score, shape, False), dtype=np.int64)
+
+    def states(self) -> dict[str, dict[str, IntArray]]:
+        """Copies of every stored state and of the spikes (``out``) of every neuron layer after the last step."""
+        found: dict[str, dict[str, IntArray]] = {}
+        for (node, name), offset in zip(self._names, self._offsets, strict=True):
+            value, ctype = self.program.layout.values[node], self.program.neurons[node][name][1]
+            array = np.array(self._view(offset, ctype, value.shape, value.last), dtype=np.int64)
+            found.setdefault(node, {})[name] = array
+        return found
+
+    def run(self, x: Any, *, encoded: bool = False, first_sample: int = 0) -> IntArray:
+        """Scores of whole sequences ``[T, N, ...]`` (static input: ``[N, ...]``); leaves the state of `step` alone.
+
+        Raises:
+            DataError: data that do not fit the input.
+        """
+        codes = golden.check_codes(self.net, np.asarray(x)) if encoded else golden.encode(self.net, x)
+        data = np.ascontiguousarray(codes, dtype=self.program.input_type.numpy)
+        static, inputs = self.net.input.static, int(np.prod(self.net.input.shape))
+        steps, batch = (self.net.steps, data.shape[0]) if static else data.shape[:2]
+        train = self.net.decoder.name.endswith("_train")
+        shape = self.net.node(self.net.decoder.source).shape
+        scores = np.zeros((*((steps,) if train else ()), batch, *shape), dtype=self.program.score.numpy)
+        stride = batch * self.program.outputs if train else 0
+
+        def part(start: int, stop: int) -> None:
+            own = np.zeros(self._size + 64, dtype=np.uint8)
+            where = ctypes.c_void_p(data.ctypes.data + start * inputs * data.itemsize)
+            into = ctypes.c_void_p(scores.ctypes.data + start * self.program.outputs * scores.itemsize)
+            sizes = [ctypes.c_size_t(v) for v in (stop - start, steps, 0 if static else batch * inputs, inputs, stride)]
+            first = ctypes.c_uint32(first_sample + start)
+            self._call("run", _aligned(own), sizes[0], first, sizes[1], where, sizes[2], sizes[3], into, sizes[4])
+
+        edges = np.linspace(0, batch, min(self.threads, batch) + 1).astype(int).tolist()
+        with ThreadPoolExecutor(max_workers=self.threads) as pool:
+            list(pool.map(part, edges[:-1], edges[1:]))
+        return scores.astype(np.int64)
+
+    def trace(self, codes: IntArray, *, first_sample: int = 0) -> golden.Run:
+        """A run on input codes that keeps every spike and state, to be compared with the golden model's."""
+        codes = golden.check_codes(self.net, np.asarray(codes, dtype=np.int64))
+        static = self.net.input.static
+        steps, batch = (self.net.steps, codes.shape[0]) if static else codes.shape[:2]
+        data = np.ascontiguousarray(codes, dtype=self.program.input_type.numpy)
+        self.reset(batch, first_sample=first_sample)
+        seen, trains = [], []
+        for t in range(steps):
+            self._step(data if static else data[t])
+            seen.append(self.states())
+            trains.append(self.scores())
+        outputs = {node: np.stack([s[node]["out"] for s in seen]) for node in seen[0]}
+        states = {
+            node: {name: np.stack([s[node][name] for s in seen]) for name in places if name != "out"}
+            for node, places in seen[0].items()
+        }
+        return golden.Run(np.stack(trains) if self.net.decoder.name.endswith("_train") else trains[-1], outputs, states)
+
+
+def _aligned(memory: Any) -> ctypes.c_void_p:
+    """The first address in `memory` that is a multiple of 64."""
+    address = int(memory.ctypes.data)
+    return ctypes.c_void_p(address + (-address) % 64)
+
+
+def compile(net: IntNet, *, threads: int = 1) -> Compiled:
+    """`net` as native code: ``step`` for streams, ``run`` for whole sequences.
+
+    Args:
+        net: the integer network.
+        threads: how many share the batch in `run`.
+
+    Raises:
+        Unsupported: there is no C compiler.
+    """
+    if threads < 1:
+        raise DataError(f"threads = {threads}; expected at least 1")
+    program = build(net, "snn")
+    return Compiled(program, library([program]), threads)
+
+
+__all__ = ["Compiled", "compile", "find_compiler", "library"]
