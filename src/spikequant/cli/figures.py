@@ -52,7 +52,7 @@ def what_was_quantized(report: QuantizeReport) -> str:
     for row in report.quantized:
         assert row.bits is not None
         found[row.role, row.bits] = found.get((row.role, row.bits), 0) + 1
-    parts = [f"{role} {bits} bits ({n} {'layer' if n == 1 else 'layers'})" for (role, bits), n in found.items()]
+    parts = [f"{role} {count(bits, 'bit')} ({count(n, 'layer')})" for (role, bits), n in found.items()]
     return ", ".join(parts)
 
 
@@ -65,25 +65,24 @@ def equality(verified: VerifyReport) -> str:
     )
 
 
-def silent_layers(comparison: Comparison) -> list[str]:
-    """A sentence for each layer that fired before and does not fire now."""
-    return [
-        f"warning: {layer.layer} fell silent: it fired {layer.reference_rate:.4f} times a step and now never does; "
-        "give its membrane or its weights more bits, another rounding (--membrane-rounding), or train it (--epochs)"
-        for layer in comparison.layers
-        if layer.rate == 0 and layer.reference_rate > 0
-    ]
-
-
-def near_chance(comparison: Comparison, classes: int) -> str | None:
+def near_chance(comparison: Comparison, classes: int) -> list[str]:
     """A warning if the real network itself is hardly better than guessing."""
     accuracy = comparison.reference.accuracy
     if accuracy > 1.5 / classes:
-        return None
-    return (
+        return []
+    return [
         f"warning: the real network is right on {accuracy:.1%} of the test samples, which is guessing; "
         "was it trained? Give its weights with --weights"
-    )
+    ]
+
+
+def count(number: int, thing: str) -> str:
+    """A number with its thing, one or several.
+
+    >>> count(1, "bit"), count(4, "layer")
+    ('1 bit', '4 layers')
+    """
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def kib(size_bytes: float) -> str:

@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spikequant.cli.figures import near_chance, silent_layers, what_was_quantized
+from spikequant.cli.figures import count, near_chance, what_was_quantized
 from spikequant.cli.outcome import Outcome
 from spikequant.cli.progress import bar
 from spikequant.cli.run_folder import RunFolder
@@ -16,6 +16,7 @@ from spikequant.cli.starting_point import StartingPoint
 if TYPE_CHECKING:
     from torch import nn
 
+    from spikequant.analyse import Comparison
     from spikequant.plan import Plan
     from spikequant.quantize import QuantizeReport
 
@@ -44,6 +45,13 @@ def dressed(start: StartingPoint, plan: Plan) -> Dressed:
     return Dressed(model, plan, quantize_(model, plan, start.data.first(VERIFY_SAMPLES), quiet=True))
 
 
+def went_wrong(start: StartingPoint, model: nn.Module, comparison: Comparison) -> list[str]:
+    """A sentence for each layer whose firing went wrong: the cause, and a change that was tried and helps."""
+    from spikequant.analyse import diagnose
+
+    return [f"warning: {finding}" for finding in diagnose(start.model, model, start.data.train, comparison=comparison)]
+
+
 def quantize_by_plan(
     start: StartingPoint, work: Dressed, folder: RunFolder, screen: Screen, *, name: str, epochs: int, lr: float
 ) -> Outcome:
@@ -60,7 +68,7 @@ def quantize_by_plan(
     example = data.first(VERIFY_SAMPLES)
     model, plan, report = work.model, work.plan, work.report
     with bar(screen.progress, "calibrate", None):
-        calibration = calibrate(model, data.train, max_batches=CALIBRATION_BATCHES)
+        calibrate(model, data.train, max_batches=CALIBRATION_BATCHES)
     if epochs:
         facts = {"kind": "quantized", "plan": plan.to_dict()}
         train_in_folder(model, data, folder, screen, epochs=epochs, lr=lr, weight_facts=facts)
@@ -71,10 +79,14 @@ def quantize_by_plan(
     with bar(screen.progress, "lower, verify", None):
         net = lower(model, example, metadata={"name": name, "plan": plan.to_dict(), "data": data.record["name"]})
         verified = verify(model, net, example)
-    how = f"in training ({epochs} epochs)" if epochs else "after training"
-    chance = near_chance(comparison, data.classes)
-    warnings = [*([chance] if chance else []), *silent_layers(comparison)]
-    warnings += [f"warning: {text}" for text in (*calibration.warnings, *frozen.warnings)] if not epochs else []
+    with bar(screen.progress, "diagnose", None):
+        warnings = [*near_chance(comparison, data.classes), *went_wrong(start, model, comparison)]
+    warnings += [f"warning: {text}" for text in frozen.warnings]
+    if not epochs and comparison.difference + comparison.interval < 0:
+        warnings.append(
+            "The loss is more than chance. More bits help, or training on: the same command with --epochs 3."
+        )
+    how = f"in training ({count(epochs, 'epoch')})" if epochs else "after training"
     return Outcome(
         name=name,
         plan=plan,

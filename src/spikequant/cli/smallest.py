@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
-from spikequant.cli.figures import near_chance, silent_layers, what_was_quantized
+from spikequant.cli.figures import near_chance, what_was_quantized
+from spikequant.cli.fixed_plan import VERIFY_SAMPLES, went_wrong
 from spikequant.cli.outcome import Outcome
 from spikequant.cli.progress import bar
 from spikequant.cli.run_folder import TRIALS, RunFolder
@@ -15,8 +16,6 @@ from spikequant.cli.tables import Table
 
 if TYPE_CHECKING:
     from spikequant.shrinking import Shrunk, Trial
-
-VERIFY_SAMPLES = 32
 
 
 def quantize_within(
@@ -58,7 +57,6 @@ def quantize_within(
     with bar(screen.progress, "compare", 2 * len(data.test)) as shown:
         comparison = compare(start.model, shrunk.model, shown.watch(data.test))
     what = f"Quantized: {what_was_quantized(shrunk.report)}. Below, on the test data, which took no part in the search:"
-    chance = near_chance(comparison, data.classes)
     return Outcome(
         name=shrunk.best.name,
         plan=shrunk.plan,
@@ -68,7 +66,7 @@ def quantize_within(
         verified=verify(shrunk.model, shrunk.net, example),
         weights=shrunk.model.state_dict(),
         words=(*_shell_words(shrunk.words), what, *shrunk.report.notes),
-        warnings=(*([chance] if chance else []), *silent_layers(comparison)),
+        warnings=(*near_chance(comparison, data.classes), *went_wrong(start, shrunk.model, comparison)),
         facts={"search": shrunk.to_dict()},
         table=trial_table(shrunk),
         interrupted=shrunk.interrupted,
