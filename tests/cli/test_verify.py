@@ -45,7 +45,7 @@ def test_verify_a_good_network(run, network):
     assert "0 differences" in done.out
     steps = f"{net.steps * 2 * 8:,}"
     header, row = done.out.splitlines()[1:3]
-    assert header.split() == ["network", "reader", "neuron-steps", "spikes", "scores", "differences"]
+    assert header.split() == ["network", "reader", "neuron-steps", "spikes", "states", "differences"]
     assert row.split()[:3] + row.split()[-1:] == ["net.spq", "golden", steps, "0"]
 
 

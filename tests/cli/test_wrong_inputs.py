@@ -217,8 +217,8 @@ def test_networks_that_are_none(run, network, trained, tmp_path, command, how):
 
 
 OTHERS = {
-    "unknown reader": (["verify", "{network}", "--readers", "magic"], ["expected all, or some of golden"]),
-    "no reader": (["verify", "{network}", "--readers", ","], ["expected all"]),
+    "unknown reader": (["verify", "{network}", "--readers", "magic"], ["expected 'all' or some of golden"]),
+    "no reader": (["verify", "{network}", "--readers", ","], ["expected 'all'"]),
     "unknown format": (["export", "{network}", "--format", "pdf"], ["'pdf'", "vectors"]),
     "no format": (["export", "{network}"], ["missing option '--format'"]),
     "export over a file": (["export", "{network}", "--format", "vectors", "--out", "{network}"], ["net.spq"]),

@@ -27,7 +27,8 @@ DATA = {
     "samples": {"train": 1437, "test": 360},
     "input": "scikit-learn's handwritten digits, 8 x 8, T = 8",
 }
-EXPORTS = ("c99", "vectors")
+MEANINGS = {"c99": "the same networks as C", "vectors": "stimulus and expected spikes, for hardware"}
+EXPORTS = tuple(MEANINGS)
 
 
 def demo(
@@ -145,14 +146,15 @@ def _tell(result: DemoResult, files: list[str], out: Path, screen: Screen) -> No
 
 
 def _files(result: DemoResult, files: list[str]) -> list[tuple[str, str]]:
-    stems = ", ".join(row.stem for row in result.rows)
-    folders = sorted({name.split("/")[0] for name in files if "/" in name})
-    first = result.rows[0].stem
+    def names(ending: str) -> str:
+        return ", ".join(f"{row.stem}{ending}" for row in result.rows)
+
+    formats = [name for name in EXPORTS if f"{result.rows[0].stem}-{name}/manifest.json" in files]
     page = [(run_folder.REPORT, "open it in a browser")] if run_folder.REPORT in files else []
     return [
         *page,
-        (f"{first}.spq", f"integer network with test vectors ({stems})"),
-        (f"{first}.toml", f"its plan ({stems})"),
+        (names(".spq"), "the integer networks, with test vectors"),
+        (names(".toml"), "their plans"),
+        *((names(f"-{name}/"), MEANINGS[name]) for name in formats),
         (run_folder.RESULT, "all figures"),
-        *((f"{name}/", "export for hardware and firmware") for name in folders),
     ]

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from spikequant.cli import options
-from spikequant.cli.readers import READERS, Reading, choose_readers, complete_readers
 from spikequant.cli.screen import Screen
 from spikequant.cli.tables import Table
-from spikequant.law.errors import ArtifactError, MismatchError
+from spikequant.law.errors import ArtifactError, MismatchError, Unsupported
+from spikequant.readers.registry import READERS, ReaderReport, verify_readers
 
-if TYPE_CHECKING:
-    from spikequant.law.network import IntNet
 
-Facts = dict[str, Any]
+def _complete_readers(incomplete: str) -> Iterable[str]:
+    return [name for name in ("all", *READERS) if name.startswith(incomplete)]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One network file and what its readers gave."""
+
+    path: Path
+    sha256: str
+    reports: tuple[ReaderReport, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        readers = {report.reader: report.to_dict() for report in self.reports}
+        return {"network": str(self.path), "sha256": self.sha256, "readers": readers}
 
 
 def verify(
@@ -29,7 +44,7 @@ def verify(
         typer.Option(
             metavar="NAMES",
             help=f"Who reads the network: all, or some of {', '.join(READERS)} with commas between.",
-            autocompletion=complete_readers,
+            autocompletion=_complete_readers,
         ),
     ] = "all",
     as_json: options.JsonOption = False,
@@ -44,51 +59,43 @@ def verify(
     run folder every network in it is checked, and that each is the one that the run wrote.
     """
     screen = Screen(as_json=as_json)
-    names = choose_readers(readers)
-    found = [verify_network(path, names) for path in _networks(network)]
+    found = [verify_file(path, readers) for path in _networks(network)]
     _tell(found, screen)
-    screen.document(found[0] if network.is_file() else {"command": "verify", "folder": network, "networks": found})
-    for facts in found:
-        wrong = {name: row["differences"] for name, row in facts["readers"].items() if row["differences"]}
-        if "golden" in wrong:
-            raise MismatchError(
-                f"{facts['network']}: the embedded test vectors do not give the scores that the file states"
-            )
-        if wrong:
-            raise MismatchError(f"{facts['network']}: {', '.join(wrong)} disagree with the golden model")
+    records = [checked.to_dict() for checked in found]
+    screen.document(records[0] if network.is_file() else {"command": "verify", "run": network, "networks": records})
+    for checked in found:
+        _judge(checked)
 
 
-def verify_network(path: Path, names: tuple[str, ...]) -> Facts:
+def verify_file(path: Path, readers: str) -> Checked:
     """Run the embedded vectors of one file through the readers.
 
     Raises:
         ArtifactError: the file is damaged, carries no vectors, or is not the one that its run folder lists.
+        Unsupported: an unknown reader, or none of those asked for can run here.
     """
     from spikequant.law.artifact import load, network_hash
 
     net = load(path)
-    sha256 = network_hash(net)
     _check_listed(path)
     if net.vectors is None:
         raise ArtifactError(f"{path} carries no test vectors; lower the model again with an example input")
-    readings = {name: READERS[name](net, net.vectors.inputs) for name in names}
-    rows = {name: _compared(net, reading, readings["golden"]) for name, reading in readings.items()}
-    return {"network": str(path), "sha256": sha256, "readers": rows}
+    reports = tuple(verify_readers(net, readers=readers))
+    if all(report.skipped for report in reports):
+        raise Unsupported("; ".join(f"reader {report.reader}: {report.skipped}" for report in reports))
+    return Checked(path, network_hash(net), reports)
 
 
-def _compared(net: IntNet, reading: Reading, golden: Reading) -> Facts:
-    """Differences from the stated scores and from the golden model's spikes; what was alive beside it."""
-    assert net.vectors is not None
-    differences = int((reading.scores != net.vectors.scores).sum())
-    for name, train in reading.outputs.items():
-        differences += int((train != golden.outputs[name]).sum())
-    spiking = {node.name for node in net.neurons if node.spec.output == "spike"}
-    return {
-        "neuron_steps": sum(train.size for train in reading.outputs.values()),
-        "spikes": sum(int(train.sum()) for name, train in reading.outputs.items() if name in spiking),
-        "scores": int(reading.scores.size),
-        "differences": differences,
-    }
+def _judge(checked: Checked) -> None:
+    """Raise `MismatchError` if a reader differs."""
+    for report in checked.reports:
+        if not report.differences:
+            continue
+        if report.reader == "golden":
+            raise MismatchError(
+                f"{checked.path}: the embedded test vectors do not give the scores that the file states"
+            )
+        raise MismatchError(f"{checked.path}: {report.reader} differs from the golden model, first {report.first}")
 
 
 def _networks(path: Path) -> list[Path]:
@@ -113,20 +120,20 @@ def _check_listed(path: Path) -> None:
         raise ArtifactError(f"{path} is not the file that its run wrote (SHA-256 {given}, the run wrote {stated})")
 
 
-def _tell(found: list[Facts], screen: Screen) -> None:
-    for facts in found:
-        screen.command(f"{facts['network']}: SHA-256 {facts['sha256']}")
-    header = ("network", "reader", "neuron-steps", "spikes", "scores", "differences")
-    rows = tuple(
-        (Path(facts["network"]).name, name, *(f"{row[key]:,}" for key in ("neuron_steps", *header[3:])))
-        for facts in found
-        for name, row in facts["readers"].items()
-    )
+def _tell(found: list[Checked], screen: Screen) -> None:
+    for checked in found:
+        screen.command(f"{checked.path}: SHA-256 {checked.sha256}")
+    ran = [(checked, report) for checked in found for report in checked.reports if not report.skipped]
+    counts = ("neuron_steps", "spikes", "states", "differences")
+    rows = tuple((c.path.name, r.reader, *(f"{getattr(r, name):,}" for name in counts)) for c, r in ran)
+    header = ("network", "reader", "neuron-steps", "spikes", "states", "differences")
     screen.table(Table(header, rows, left=frozenset({"reader"})))
-    total = sum(row["differences"] for facts in found for row in facts["readers"].values())
+    for name, why in {r.reader: r.skipped for c in found for r in c.reports if r.skipped}.items():
+        screen.say(f"note: the reader {name} did not run: {why}")
+    total = sum(report.differences for _, report in ran)
     screen.say(f"{total:,} differences." if total else "Every reader agrees: 0 differences.")
-    silent = [facts["network"] for facts in found if not facts["readers"]["golden"]["spikes"]]
-    for name in silent:
-        screen.say(
-            f"warning: {name} did not spike once on its vectors; equality of silence proves nothing", style="yellow"
-        )
+    for checked, report in ran:
+        if not report.spikes and report.reader == checked.reports[0].reader:
+            screen.say(
+                f"warning: {checked.path} never spiked on its vectors; equal silence proves nothing", style="yellow"
+            )
