@@ -13,7 +13,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "Plan": "plan",
     "check_reading": "frontends",
+    "load_prepared": "quantize",
     "quantize_": "quantize",
+    "save_prepared": "quantize",
     "calibrate": "quantize",
     "freeze": "quantize",
     "lower": "quantize",
@@ -84,9 +86,11 @@ if TYPE_CHECKING:
     from spikequant.plan import Plan as Plan
     from spikequant.quantize import calibrate as calibrate
     from spikequant.quantize import freeze as freeze
+    from spikequant.quantize import load_prepared as load_prepared
     from spikequant.quantize import lower as lower
     from spikequant.quantize import quantize_ as quantize_
     from spikequant.quantize import reset as reset
+    from spikequant.quantize import save_prepared as save_prepared
     from spikequant.quantize import verify as verify
     from spikequant.readers.export import export as export
     from spikequant.readers.native import compile as compile

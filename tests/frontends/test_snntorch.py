@@ -232,3 +232,50 @@ def test_check_reading_says_where_an_immediate_reset_differs():
     assert report.differing > 0
     assert "compares the stored membrane again" in report.difference
     assert check_layer("lif", layer, reading, x / 12).grade == "exact"
+
+
+@pytest.mark.parametrize("kind", ["RLeaky", "RSynaptic"])
+def test_recurrent_layers_keep_names_and_verify_and_are_saved(kind, tmp_path):
+    more = {"alpha": 0.6} if kind == "RSynaptic" else {}
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(8, 6)
+            self.lif = getattr(snn, kind)(beta=0.8, linear_features=6, **more)
+            self.out = nn.Linear(6, 3)
+            self.last = snn.Leaky(beta=0.9, init_hidden=True)
+
+        def forward(self, x):
+            utils.reset(self)
+            state = self.lif.reset_mem()
+            total = 0
+            for _ in range(6):
+                state = self.lif(self.fc(x), *state)
+                total = total + self.last(self.out(state[0]))
+            return total
+
+    net, x = made(Recurrent), drive()
+    names = set(net.state_dict())
+    assert sq.check_reading(net, x, quiet=True).exact
+    sq.quantize_(net, PLAN, x, quiet=True)
+    assert names <= set(net.state_dict())
+    assert isinstance(net.lif, getattr(snn, kind))
+    net(x).sum().backward()
+    assert net.lif.recurrent.weight.grad.abs().sum() > 0
+    sq.calibrate(net, [x])
+    sq.reset(net)
+    sq.save_prepared(net, tmp_path / "net.safetensors")
+    again = sq.load_prepared(Recurrent, tmp_path / "net.safetensors")
+    sq.reset(net)
+    assert torch.equal(net(x), again(x))
+    sq.freeze(net)
+    report = sq.verify(net, sq.lower(net, x), x)
+    assert report.differences == 0
+    assert report.spikes > 20
+
+
+def test_one_to_one_recurrence_is_refused():
+    net = nn.Sequential(nn.Linear(8, 4), snn.RLeaky(beta=0.5, all_to_all=False))
+    with pytest.raises(sq.Unsupported, match=r"1: all_to_all = False: one weight back to each neuron"):
+        sq.frontends.read_(net)

@@ -75,7 +75,8 @@ def lapicque(rng: np.random.Generator) -> tuple[torch.nn.Module, tuple[int, ...]
 
 def rleaky(rng: np.random.Generator) -> tuple[torch.nn.Module, tuple[int, ...]]:
     shape = shape_of(rng)
-    return snn.RLeaky(beta=decay(rng, shape), **options(rng, shape), **weights(rng, shape)), shape
+    given = options(rng, shape) | {"reset_delay": bool(rng.random() < 0.7)}
+    return snn.RLeaky(beta=decay(rng, shape), **given, **weights(rng, shape)), shape
 
 
 def rsynaptic(rng: np.random.Generator) -> tuple[torch.nn.Module, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from spikequant.frontends.check import check_reading
 from spikequant.frontends.library import Library, Reading
+from spikequant.frontends.recurrent import RecurrentReading
 from spikequant.frontends.registry import Readings, Replacement, library_of, read_, read_or_undo
 from spikequant.frontends.report import LayerReading, ReadingReport
 
@@ -11,6 +12,7 @@ __all__ = [
     "Reading",
     "ReadingReport",
     "Readings",
+    "RecurrentReading",
     "Replacement",
     "check_reading",
     "library_of",

@@ -5,6 +5,7 @@ from spikequant.quantize.calibrate import CalibrationReport, calibrate
 from spikequant.quantize.dress import quantize_
 from spikequant.quantize.freeze import FreezeReport, freeze
 from spikequant.quantize.lower import lower
+from spikequant.quantize.prepared import load_prepared, save_prepared
 from spikequant.quantize.report import QuantizedRow, QuantizeReport
 from spikequant.quantize.verify import Difference, VerifyReport, verify
 
@@ -17,8 +18,10 @@ __all__ = [
     "VerifyReport",
     "calibrate",
     "freeze",
+    "load_prepared",
     "lower",
     "quantize_",
     "reset",
+    "save_prepared",
     "verify",
 ]
