@@ -35,7 +35,7 @@ class Conv(nn.Module):
         self.lif2 = sq.nn.LIF(leak=0.5, threshold=0.3, reset="subtract", learn=("threshold",))
         self.pool = OverTime(nn.AvgPool2d(2))
         self.fc1, self.fc2 = nn.Linear(6 * 16, 12), nn.Linear(12, 4)
-        self.cuba, self.out = sq.nn.CubaLIF(leak=0.7, leak_i=0.4, threshold=0.3), sq.nn.IF(threshold=0.01)
+        self.cuba, self.out = sq.nn.CubaLIF(leak=0.7, leak_i=0.4, threshold=0.3), sq.nn.IF(threshold=0.1)
 
     def forward(self, x):
         x = self.lif1(self.conv(x))
@@ -93,7 +93,7 @@ def test_round_trip_is_exact_before_and_after_freeze(plan, tmp_path):
         sq.save_prepared(model, tmp_path / "net.safetensors")
         again = sq.load_prepared(Conv, tmp_path / "net.safetensors").eval()
         same(model, again, x)
-        assert x.sum() > 0 and model.lif1(model.conv(x)).sum() > 100
+        assert model.lif1(model.conv(x)).sum() > 100
     torch.manual_seed(1)
     again.train()
     again(x).square().sum().backward()  # it trains on

@@ -283,8 +283,8 @@ def _fill(model: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 def _name_in_file(model: nn.Module, path: str) -> str:
     """A layer's prefix in a `state_dict`: the neurons of a recurrent layer stand under the layer's own name."""
-    parent, _, _ = path.rpartition(".")
-    return parent if isinstance(model.get_submodule(parent), RecurrentReading) else path
+    parent, _, name = path.rpartition(".")
+    return parent if name == "cell" and isinstance(model.get_submodule(parent), RecurrentReading) else path
 
 
 def _finish(model: nn.Module, layer: dict[str, Any]) -> None:
