@@ -11,7 +11,6 @@ import torch
 
 from spikequant.analyse.relief import Change, input_bits, requantize, share_again
 from spikequant.nn import QuantizedNeuron, Register, Synapse
-from spikequant.nn.integers import on_grid
 from spikequant.quantizers import LSQ, MaxClipping, MSEClipping, Quantizer, Uniform
 
 Remedy = tuple[str, str, Change]
@@ -175,12 +174,11 @@ def _quantized(role: str, quantizer: Quantizer | None) -> Change:
 @torch.no_grad()
 def off_grid(neuron: QuantizedNeuron, role: str) -> tuple[int, int]:
     """How many thresholds, or biases, their quantizer moves by more than a tenth, and how many there are."""
-    if role == "threshold":
-        before, after = neuron.real_value("threshold").to(torch.float64), neuron.value("threshold")
-    else:
-        kept, neuron.choice = neuron.choice, replace(neuron.choice, bias=None)
-        real = neuron.real_bias()
-        neuron.choice = kept
-        before = torch.zeros(1) if real is None else real
-        after = before if kept.bias is None else on_grid(kept.bias, before)
+    kept = neuron.choice
+    after = neuron.value("threshold") if role == "threshold" else neuron.real_bias()
+    neuron.choice = replace(kept, threshold=None, bias=None)
+    before = neuron.value("threshold") if role == "threshold" else neuron.real_bias()
+    neuron.choice = kept
+    if before is None or after is None:
+        return 0, 0
     return int(((after - before).abs() > 0.1 * before.abs()).sum()), before.numel()

@@ -194,7 +194,8 @@ def _settle(model: nn.Module, path: str, neuron: QuantizedNeuron, inputs: list[T
     error, rounding, limit, rate = _best(neuron, currents, asked, limits, wide)
     enough = None
     if _is_off(rate, float(wide.mean())):
-        more = (dataclasses.replace(asked, bits=bits) for bits in range(asked.bits + 1, MOST_BITS + 1))
+        settled = dataclasses.replace(asked, rounding=rounding, choose_rounding=False)
+        more = (dataclasses.replace(settled, bits=bits) for bits in range(asked.bits + 1, MOST_BITS + 1))
         rates = ((r.bits, _best(neuron, currents, r, limits, wide)[3]) for r in more)
         enough = next((bits for bits, found in rates if not _is_off(found, float(wide.mean()))), None)
     _apply(neuron, dataclasses.replace(asked, rounding=rounding), limit)

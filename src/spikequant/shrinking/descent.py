@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Literal
 
 from torch import nn
 
+from spikequant.analyse import diagnose
 from spikequant.quantize import QuantizeReport
-from spikequant.shrinking.journal import Journal, with_verdict
-from spikequant.shrinking.ladder import TOP, Rung, Scheme
+from spikequant.shrinking.held_out import at_first_epoch
+from spikequant.shrinking.journal import Journal, reached_drop, with_verdict
+from spikequant.shrinking.ladder import Rung, Scheme
 from spikequant.shrinking.progress import Show
 from spikequant.shrinking.result import Trial
 from spikequant.shrinking.trial import Attempt, Bench, Tried, rebuilt, run_trial
@@ -37,6 +40,7 @@ class Descent:
         self.trials: list[Trial] = []
         self.best: tuple[Trial, Attempt] | None = None
         self._held: Tried | None = None
+        self._relieved: Attempt | None = None
 
     def search(self) -> bool:
         """Go down by calibration, then by training; True if Ctrl-C cut it short.
@@ -45,8 +49,10 @@ class Descent:
             KeyboardInterrupt: Ctrl-C before there is anything to return.
         """
         try:
-            start = Attempt(rung=TOP, scheme="ptq")
+            start = Attempt(rung=self.bench.ladder.top, scheme="ptq")
             lowest = self._descend(start) if self._run(start).met else None
+            if lowest is not None:
+                self._join(lowest)
             if self.trainings_left:
                 self._train_down(lowest)
         except KeyboardInterrupt:
@@ -66,9 +72,19 @@ class Descent:
 
     # -- the way down --------------------------------------------------------------------
 
+    def _join(self, lowest: Attempt) -> None:
+        """Fewer weight bits held with old ones for some layers: now with the membranes that held since."""
+        if self._relieved is None or self._relieved.rung.membrane_bits == lowest.rung.membrane_bits:
+            return
+        synapses = self.bench.roles.synapses
+        relief = {path: bits for path, bits in self._relieved.relief.items() if path in synapses}
+        rung = Rung(self._relieved.rung.weight_bits, lowest.rung.membrane_bits)
+        if relief and rung.weight_bits < lowest.rung.weight_bits:
+            self._run(replace(self._relieved, rung=rung, relief=relief, signed=lowest.signed))
+
     def _train_down(self, lowest: Attempt | None) -> None:
         if lowest is None:
-            lowest = Attempt(rung=TOP, scheme="qat")
+            lowest = Attempt(rung=self.bench.ladder.top, scheme="qat")
             if not self._run(lowest).met:
                 return
         self._descend(Attempt(rung=lowest.rung, scheme="qat", signed=lowest.signed))
@@ -77,19 +93,20 @@ class Descent:
         """From an attempt that holds to the lowest one that does; its plain rung, without relief."""
         failed: list[Rung] = []
         while True:
-            rungs = {what: rung for what in STEPS[now.scheme] if (rung := now.rung.below(what)) is not None}
+            rungs = {
+                what: rung
+                for what in STEPS[now.scheme]
+                if (rung := self.bench.ladder.below(now.rung, what)) is not None
+            }
             open_rungs = {what: r for what, r in rungs.items() if not any(r.is_within(f) for f in failed)}
             if not open_rungs or self._is_spent(now.scheme):
                 return now
-            rung = min(open_rungs.values(), key=lambda r: self._size(now, r))
+            rung = min(open_rungs.values(), key=self.bench.bits_of)
             found = self._rung(now, rung)
             if found is None:
                 failed.append(rung)
             else:
                 now = found
-
-    def _size(self, now: Attempt, rung: Rung) -> float:
-        return self.bench.size_bytes(Attempt(rung=rung, scheme=now.scheme, signed=now.signed))
 
     def _is_spent(self, scheme: Scheme) -> bool:
         return scheme == "qat" and self.trainings_left <= 0
@@ -110,6 +127,7 @@ class Descent:
                 break
             relieved = Attempt(rung=rung, scheme=now.scheme, signed=best_attempt.signed, relief=relief)
             if self._run(relieved).met:
+                self._relieved = relieved
                 break
         return None
 
@@ -148,8 +166,9 @@ class Descent:
         if name in self.journal.done:
             trial = self.journal.done[name]
         else:
-            self.show.trial(name, len(self.trials))
+            self.show.trial(self._announcement(name))
             tried = run_trial(self.bench, attempt, tick=self.show.tick, checkpoint=self.journal.checkpoint(attempt))
+            tried = self._explained(tried)
             trial = tried.trial
             self.journal.keep(tried)
         trial = with_verdict(trial, max_drop=self.max_drop, strict=self.strict)
@@ -159,6 +178,22 @@ class Descent:
         if tried is not None and self.on_step is not None:
             self.on_step(trial)
         return trial
+
+    def _announcement(self, name: str) -> str:
+        """The trial, and how much training there may still be."""
+        trained = [t.seconds for t in self.trials if t.scheme == "qat"]
+        text = f"trial {len(self.trials) + 1}: {name}"
+        if not trained or not self.trainings_left:
+            return text
+        seconds = self.trainings_left * sum(trained) / len(trained)
+        return f"{text} (then at most {self.trainings_left} trainings, {seconds / 60:.0f} min {seconds % 60:.0f} s)"
+
+    def _explained(self, tried: Tried) -> Tried:
+        """A trial over the limit, with the causes of what its layers do."""
+        if tried.model is None or with_verdict(tried.trial, max_drop=self.max_drop, strict=self.strict).met:
+            return tried
+        found = diagnose(self.bench.reference, tried.model, at_first_epoch(self.bench.learn), try_remedies=False)
+        return replace(tried, trial=replace(tried.trial, findings=tuple(str(finding) for finding in found)))
 
     def _is_better(self, trial: Trial) -> bool:
         if trial.was_refused:
@@ -170,7 +205,5 @@ class Descent:
             return trial.met
         if trial.met:
             return (trial.size_bytes, trial.drop) < (best.size_bytes, best.drop)
-        return (self._reached(trial), trial.size_bytes) < (self._reached(best), best.size_bytes)
-
-    def _reached(self, trial: Trial) -> float:
-        return trial.drop + (trial.interval if self.strict else 0.0)
+        now, then = (reached_drop(t, strict=self.strict) for t in (trial, best))
+        return (now, trial.size_bytes) < (then, best.size_bytes)

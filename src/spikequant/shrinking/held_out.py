@@ -19,7 +19,7 @@ LEAST_SAMPLES = 2
 
 @dataclass(frozen=True)
 class KeptBatches:
-    """Batches in memory; each epoch visits them in another order, a function of seed and epoch."""
+    """Batches in memory; every epoch behind the first visits them in another order, a function of seed and epoch."""
 
     kept: tuple[Batch, ...]
     seed: int | None = None
@@ -36,7 +36,7 @@ class KeptBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         order = list(range(len(self.kept)))
-        if self.seed is not None:
+        if self.seed is not None and self.__dict__["_epoch"]:
             generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.__dict__["_epoch"])
             order = torch.randperm(len(order), generator=generator).tolist()
         return (self.kept[k] for k in order)
@@ -119,6 +119,13 @@ def _halves(batches: list[Batch], axis: int) -> tuple[list[Batch], list[Batch]]:
             if len(index):
                 part.append((x.index_select(axis, index), y.index_select(0, index)))
     return learn, decide
+
+
+def at_first_epoch(batches: Iterable[Batch]) -> Iterable[Batch]:
+    """`batches`, put back to their first epoch where they count them."""
+    if hasattr(batches, "set_epoch"):
+        batches.set_epoch(0)
+    return batches
 
 
 def length_of(batches: Iterable[Batch]) -> int | None:

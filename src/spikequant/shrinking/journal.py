@@ -149,11 +149,17 @@ def belonging(model: nn.Module, before: Observation, **settings: Any) -> dict[st
     return {"version": VERSION, "network": weights.hexdigest(), "data": data.hexdigest(), **settings}
 
 
+def reached_drop(trial: Trial, *, strict: bool) -> float:
+    """The drop that is held against the limit: with the upper half of its interval where that is asked."""
+    margin = trial.interval if trial.interval == trial.interval else float("inf")  # one sample has no interval
+    return trial.drop + (margin if strict else 0.0)
+
+
 def with_verdict(trial: Trial, *, max_drop: float, strict: bool) -> Trial:
     """A trial judged by a limit, which may be another one than when it was run."""
     if trial.was_refused:
         return replace(trial, met=False)
-    reached = trial.drop + (trial.interval if strict else 0.0)
+    reached = reached_drop(trial, strict=strict)
     met = reached <= max_drop
     how = "with its interval " if strict else ""
     verdict = f"keeps the limit {how}".strip() if met else f"over the limit {how}by {reached - max_drop:.2f} points"

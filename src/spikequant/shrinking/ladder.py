@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from spikequant.law.errors import PlanError
 from spikequant.nn import QuantizedNeuron, Synapse
 from spikequant.plan import Plan
 from spikequant.quantize import quantize_
@@ -26,8 +28,8 @@ READOUT_BITS = 8
 class Rung:
     """Weight bits x membrane bits (U: the membrane potential).
 
-    >>> print(Rung(4, 8), Rung(4, 8).below("weight"), Rung(4, 8).below("both"), Rung(1, 2).below("weight"))
-    W4/U8 W3/U8 W3/U6 None
+    >>> print(Rung(4, 8))
+    W4/U8
     """
 
     weight_bits: int
@@ -36,18 +38,47 @@ class Rung:
     def __str__(self) -> str:
         return f"W{self.weight_bits}/U{self.membrane_bits}"
 
-    def below(self, what: Literal["weight", "membrane", "both"]) -> Rung | None:
-        """The next rung with fewer bits of one role, or of both; None at the end of the ladder."""
-        weight = _next(WEIGHT_BITS, self.weight_bits) if what != "membrane" else self.weight_bits
-        membrane = _next(MEMBRANE_BITS, self.membrane_bits) if what != "weight" else self.membrane_bits
-        return None if weight is None or membrane is None else Rung(weight, membrane)
-
     def is_within(self, other: Rung) -> bool:
         """Whether it has at most the bits of `other` in both roles."""
         return self.weight_bits <= other.weight_bits and self.membrane_bits <= other.membrane_bits
 
 
-TOP = Rung(WEIGHT_BITS[0], MEMBRANE_BITS[0])
+@dataclass(frozen=True)
+class Ladder:
+    """The bits that are tried, each from high to low.
+
+    >>> ladder = Ladder()
+    >>> print(ladder.top, ladder.below(Rung(4, 8), "weight"), ladder.below(Rung(4, 8), "both"))
+    W8/U12 W3/U8 W3/U6
+    >>> ladder.below(Rung(1, 8), "both") is None
+    True
+
+    Raises:
+        PlanError: no bits, not from high to low, or outside 1 to 16 (weights) and 2 to 24 (membranes).
+    """
+
+    weight_bits: tuple[int, ...] = WEIGHT_BITS
+    membrane_bits: tuple[int, ...] = MEMBRANE_BITS
+
+    def __post_init__(self) -> None:
+        for name, levels, least, most in (
+            ("weight_bits", self.weight_bits, 1, 16),
+            ("membrane_bits", self.membrane_bits, 2, 24),
+        ):
+            falls = all(a > b for a, b in itertools.pairwise(levels))
+            if not levels or not falls or not least <= levels[-1] <= levels[0] <= most:
+                raise PlanError(f"shrink: {name} = {levels}; expected numbers from high to low, {least} to {most}")
+
+    @property
+    def top(self) -> Rung:
+        """The rung with the most bits."""
+        return Rung(self.weight_bits[0], self.membrane_bits[0])
+
+    def below(self, rung: Rung, what: Literal["weight", "membrane", "both"]) -> Rung | None:
+        """The next rung with fewer bits of one role, or of both; None at the end of the ladder."""
+        weight = _next(self.weight_bits, rung.weight_bits) if what != "membrane" else rung.weight_bits
+        membrane = _next(self.membrane_bits, rung.membrane_bits) if what != "weight" else rung.membrane_bits
+        return None if weight is None or membrane is None else Rung(weight, membrane)
 
 
 def _next(levels: tuple[int, ...], now: int) -> int | None:

@@ -33,13 +33,13 @@ class Show:
     ) -> None:
         self._progress.stop()
 
-    def trial(self, name: str, number: int) -> None:
+    def trial(self, text: str) -> None:
         """A trial begins."""
-        self._progress.reset(self._task, total=None, description=f"trial {number + 1}: {name}")
+        self._progress.reset(self._task, total=None, description=text)
 
-    def tick(self, name: str, done: int, total: int | None) -> None:
+    def tick(self, done: int, total: int | None) -> None:
         """A training has done this many batches."""
-        self._progress.update(self._task, description=f"train {name}", completed=done, total=total)
+        self._progress.update(self._task, completed=done, total=total)
 
     def say(self, what: str) -> None:
         """Something else is done."""

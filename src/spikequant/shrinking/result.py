@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from spikequant.analyse import Comparison
+from spikequant.analyse import Comparison, Finding
 from spikequant.law.network import IntNet
 from spikequant.plan import Plan
 from spikequant.quantize import QuantizeReport, VerifyReport
@@ -34,6 +34,7 @@ class Trial:
         met: whether it keeps the limit.
         verdict: one sentence.
         silent: layers that fell silent.
+        findings: what `diagnose` says of layers that fire wrongly; looked for where the limit fails.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Trial:
     met: bool = False
     verdict: str = ""
     silent: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
 
     @property
     def size_bytes(self) -> float:
@@ -72,7 +74,7 @@ class Trial:
     def from_dict(record: dict[str, Any]) -> Trial:
         """Read `to_dict` back."""
         known = {k: v for k, v in record.items() if v is not None}
-        return Trial(**{**known, "silent": tuple(known.get("silent", ()))})
+        return Trial(**{**known, **{k: tuple(known.get(k, ())) for k in ("silent", "findings")}})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,7 @@ class Shrunk:
         net: the same network in integers.
         verified: that `model` and `net` are equal spike by spike.
         comparison: float against quantized network on the held-out data.
+        findings: layers of `model` that fire unlike the float network, with cause and advice.
         trials: every rung tried, in the order in which it was.
         best: the trial that `model` comes from.
         met: whether `best` keeps the limit.
@@ -101,6 +104,7 @@ class Shrunk:
     net: IntNet
     verified: VerifyReport
     comparison: Comparison
+    findings: tuple[Finding, ...]
     trials: tuple[Trial, ...]
     best: Trial
     met: bool
@@ -121,6 +125,7 @@ class Shrunk:
             "interrupted": self.interrupted,
             "seconds": self.seconds,
             "words": list(self.words),
+            "findings": [finding.to_dict() for finding in self.findings],
             "trials": [trial.to_dict() for trial in self.trials],
             "comparison": self.comparison.to_dict(),
             "verify": {

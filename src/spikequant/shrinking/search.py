@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikequant.analyse import compare, observe
+from spikequant.analyse import compare, diagnose, observe
 from spikequant.capture import capture
 from spikequant.law.errors import DataError, WidthError
 from spikequant.nn.reset import reset_states
 from spikequant.quantize import lower, verify
 from spikequant.shrinking.descent import Descent
-from spikequant.shrinking.held_out import Batch, divided
+from spikequant.shrinking.held_out import Batch, at_first_epoch, divided
 from spikequant.shrinking.journal import Journal, belonging
-from spikequant.shrinking.ladder import roles_of
+from spikequant.shrinking.ladder import MEMBRANE_BITS, WEIGHT_BITS, Ladder, roles_of
 from spikequant.shrinking.progress import Show
 from spikequant.shrinking.result import Shrunk, Trial
 from spikequant.shrinking.trial import Bench
@@ -41,6 +41,8 @@ def shrink(
     lr: float = 1e-3,
     loss: Loss = F.cross_entropy,
     max_trainings: int = 4,
+    weight_bits: Sequence[int] = WEIGHT_BITS,
+    membrane_bits: Sequence[int] = MEMBRANE_BITS,
     seed: int = 0,
     quiet: bool = False,
     checkpoint_folder: str | os.PathLike[str] | None = None,
@@ -49,7 +51,7 @@ def shrink(
 ) -> Shrunk:
     """The smallest quantized network that loses at most `max_drop` points of accuracy.
 
-    Bits go down a ladder of weight bits (8, 6, 4, 3, 2, 1) x membrane bits (12, 8, 6, 4, 3, 2).
+    Bits go down a ladder of weight bits x membrane bits.
     First after training (quantize, calibrate; seconds a trial): from the top, always the
     role whose next step saves more bytes; a rung that fails is tried with the other sign of
     membrane, then with the old bits for single layers, before that role stays where it is.
@@ -73,6 +75,8 @@ def shrink(
         lr: learning rate of the trainings (Adam, cosine).
         loss: ``(output, target) -> scalar`` of the trainings.
         max_trainings: how many trainings there may be.
+        weight_bits: of the ladder, from high to low (1 is `Binary`).
+        membrane_bits: of the ladder, from high to low.
         seed: of every trial and of the noise of stochastic rounding.
         quiet: no progress, no sentences.
         checkpoint_folder: keeps every finished trial (JSON lines, safetensors) and the epochs
@@ -87,11 +91,15 @@ def shrink(
         DataError: no data, NaN, targets that do not fit, or a network without class scores.
         SpikequantError: the network has no integer form; the message says where.
         ArtifactError: the folder belongs to another run or cannot be written.
+        PlanError: a ladder that does not go down.
         WidthError: no rung could be built at all.
     """
     started = time.perf_counter()
     _check(max_drop, epochs, max_trainings)
-    bench, is_split = _bench(model, batches, validation, example_input, epochs=epochs, lr=lr, loss=loss, seed=seed)
+    ladder = Ladder(tuple(weight_bits), tuple(membrane_bits))
+    bench, is_split = _bench(
+        model, batches, validation, example_input, ladder=ladder, epochs=epochs, lr=lr, loss=loss, seed=seed
+    )
     settings = {"epochs": epochs, "lr": lr, "seed": seed, "loss": getattr(loss, "__name__", "loss")}
     journal = Journal(
         None if checkpoint_folder is None else Path(checkpoint_folder), belonging(model, bench.before, **settings)
@@ -122,6 +130,7 @@ def _bench(
     validation: Iterable[Batch] | None,
     example_input: Tensor | None,
     *,
+    ladder: Ladder,
     epochs: int,
     lr: float,
     loss: Loss,
@@ -139,13 +148,13 @@ def _bench(
         return axis
 
     data = divided(batches, validation, axis_of=axis_of, seed=seed)
-    first = example_input if example_input is not None else next(iter(data.learn))[0]
+    first = example_input if example_input is not None else next(iter(at_first_epoch(data.learn)))[0]
     axis = axis_of(first)
     roles = roles_of(model, first)
     before = observe(model, data.decide, operations=False)
     bench = Bench(
-        reference=model, roles=roles, example=first, sample_axis=axis, learn=data.learn, decide=data.decide,
-        before=before, epochs=epochs, lr=lr, loss=loss, seed=seed,
+        reference=model, roles=roles, ladder=ladder, example=first, sample_axis=axis, learn=data.learn,
+        decide=data.decide, before=before, epochs=epochs, lr=lr, loss=loss, seed=seed,
     )  # fmt: skip
     return bench, data.is_split
 
@@ -159,13 +168,15 @@ def _finished(bench: Bench, descent: Descent, *, max_drop: float, strict: bool) 
     few = bench.example.narrow(bench.sample_axis, 0, min(VERIFY_SAMPLES, bench.example.shape[bench.sample_axis]))
     plan = bench.plan(attempt)
     net = lower(network, few, metadata={"name": trial.name, "plan": plan.to_dict()})
+    comparison = compare(bench.reference, network, bench.decide)
     return Shrunk(
         plan=plan,
         model=network,
         report=report,
         net=net,
         verified=verify(network, net, few),
-        comparison=compare(bench.reference, network, bench.decide),
+        comparison=comparison,
+        findings=diagnose(bench.reference, network, at_first_epoch(bench.learn), comparison=comparison),
         trials=tuple(descent.trials),
         best=trial,
         met=trial.met,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,13 +18,13 @@ from spikequant.law.errors import DataError, WidthError
 from spikequant.measure import emd, flash_bits, network_emd, ram_bits
 from spikequant.plan import Plan
 from spikequant.quantize import CalibrationReport, QuantizeReport, calibrate, freeze, quantize_
-from spikequant.shrinking.held_out import Batch, length_of
-from spikequant.shrinking.ladder import Roles, Rung, Scheme, plan_for
+from spikequant.shrinking.held_out import Batch, at_first_epoch, length_of
+from spikequant.shrinking.ladder import Ladder, Roles, Rung, Scheme, plan_for
 from spikequant.shrinking.result import Trial
 from spikequant.training import Loss, fit
 
-Tick = Callable[[str, int, int | None], None]
-"""``(what, batches done, batches in all)`` while a trial trains."""
+Tick = Callable[[int, int | None], None]
+"""``(batches done, batches in all)`` while a trial trains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class Bench:
 
     reference: nn.Module
     roles: Roles
+    ladder: Ladder
     example: Tensor
     sample_axis: int
     learn: Iterable[Batch]
@@ -64,11 +66,16 @@ class Bench:
             self.roles, attempt.rung, attempt.scheme, relief=attempt.relief, signed=attempt.signed, seed=self.seed
         )
 
-    def size_bytes(self, attempt: Attempt) -> float:
-        """Flash and RAM of an attempt before anything of it is calibrated or trained."""
-        model, _ = self.dressed(attempt)
-        flash, ram = _bytes(model, self.before)
-        return flash + ram
+    def bits_of(self, rung: Rung) -> int:
+        """Bits of all weights and of all spiking membranes and currents at a rung: what a step saves."""
+        weights = sum(
+            self.reference.get_submodule(path).get_parameter("weight").numel() for path in self.roles.synapses
+        )
+        states = sum(
+            math.prod(self.before.shapes[path]) * (2 if path in self.roles.currents else 1)
+            for path in self.roles.neurons
+        )
+        return weights * rung.weight_bits + states * rung.membrane_bits
 
     def dressed(self, attempt: Attempt) -> tuple[nn.Module, QuantizeReport]:
         """A quantized copy of the float network."""
@@ -96,19 +103,19 @@ def run_trial(bench: Bench, attempt: Attempt, *, tick: Tick, checkpoint: Path | 
 
     Raises:
         DataError: NaN in the data or in the training.
-        KeyboardInterrupt: the training was interrupted.
+        KeyboardInterrupt: the training was interrupted; a checkpoint keeps its finished epochs.
     """
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(bench.seed)
         try:
             model, report = bench.dressed(attempt)
-            calibration = calibrate(model, bench.learn)
+            calibration = calibrate(model, at_first_epoch(bench.learn))
             if attempt.scheme == "qat":
-                _train(bench, attempt, model, tick, checkpoint)
+                _train(bench, model, tick, checkpoint)
             weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
             freeze(model)
-        except WidthError as error:
+        except (WidthError, _Diverged) as error:
             refused = _trial(attempt, verdict=f"refused: {error}", seconds=time.perf_counter() - started)
             return Tried(trial=refused, attempt=attempt, model=None, report=None, weights={}, calibration=None)
         found = observe(model, bench.decide, operations=False)
@@ -124,10 +131,14 @@ def rebuilt(bench: Bench, attempt: Attempt, weights: dict[str, Tensor]) -> tuple
     return model, report
 
 
+class _Diverged(Exception):
+    """The loss of a training is no number any more: this trial is lost, not the search."""
+
+
 class _Counted:
     """Batches that tell how far a training is."""
 
-    def __init__(self, batches: Iterable[Batch], epochs: int, tick: Callable[[int, int | None], None]) -> None:
+    def __init__(self, batches: Iterable[Batch], epochs: int, tick: Tick) -> None:
         self.batches, self.epochs, self.tick, self.epoch = batches, epochs, tick, 0
 
     def __iter__(self) -> Iterator[Batch]:
@@ -148,12 +159,18 @@ class _Counted:
             self.batches.set_epoch(epoch)
 
 
-def _train(bench: Bench, attempt: Attempt, model: nn.Module, tick: Tick, checkpoint: Path | None) -> None:
-    name = str(attempt)
-    counted: Any = _Counted(bench.learn, bench.epochs, lambda done, total: tick(name, done, total))
+def _train(bench: Bench, model: nn.Module, tick: Tick, checkpoint: Path | None) -> None:
+    counted: Any = _Counted(bench.learn, bench.epochs, tick)
     if length_of(bench.learn) is None:
         counted = bench.learn
-    result = fit(model, counted, epochs=bench.epochs, lr=bench.lr, loss=bench.loss, checkpoint=checkpoint, quiet=True)
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        value = bench.loss(output, target)
+        if not bool(torch.isfinite(value)):
+            raise _Diverged(f"the training diverged to a loss of {float(value.detach())}; lower lr")
+        return value
+
+    result = fit(model, counted, epochs=bench.epochs, lr=bench.lr, loss=loss, checkpoint=checkpoint, quiet=True)
     if result.interrupted:
         raise KeyboardInterrupt
 

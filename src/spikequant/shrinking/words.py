@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from spikequant.shrinking.journal import reached_drop
+from spikequant.shrinking.ladder import Scheme
 from spikequant.shrinking.result import Shrunk, Trial
 from spikequant.shrinking.trial import Bench
+
+MOST_FINDINGS = 3
 
 
 def account(shrunk: Shrunk, bench: Bench, *, is_split: bool, trainings: int) -> tuple[str, ...]:
     """Plain sentences, most important first."""
     return (
         _headline(shrunk),
+        *(["The search was interrupted; this is the best of what was tried until then."] if shrunk.interrupted else []),
         *_after_training(shrunk),
         *_in_training(shrunk, bench, trainings),
-        *_silent(shrunk),
+        *(f"In the result {finding}" for finding in shrunk.findings),
+        *_obstacles(shrunk),
+        *([] if shrunk.met else _what_to_change(shrunk, bench, trainings)),
         *_honesty(shrunk, is_split),
-        f"Every spike and state of the integers was checked: {shrunk.verified}.",
-        *(["The search was interrupted; this is the best of what was tried until then."] if shrunk.interrupted else []),
+        f"Integers and simulation are equal: {shrunk.verified}.",
     )
 
 
@@ -27,25 +33,40 @@ def _headline(shrunk: Shrunk) -> str:
         f"{100 * best.accuracy:.2f} % instead of {100 * reference.accuracy:.2f} % ({_change(best)}), "
         f"{size} ({float_size})."
     )
-    limit = f"at most {shrunk.max_drop:g} points"
+    limit = f"at most {shrunk.max_drop:g} points{_strictly(shrunk)}"
     if shrunk.met:
         return f"{best.name} is the smallest network found that loses {limit}: {figures}"
     return f"Nothing that was tried loses {limit}. The nearest is {best.name}: {figures}"
 
 
+def _strictly(shrunk: Shrunk) -> str:
+    return " with its interval" if shrunk.strict else ""
+
+
 def _change(trial: Trial) -> str:
-    return f"a loss of {trial.drop:.2f} +- {trial.interval:.2f} points"
+    kind = "loss" if trial.drop >= 0 else "gain"
+    return f"a {kind} of {abs(trial.drop):.2f} +- {trial.interval:.2f} points"
 
 
 def _after_training(shrunk: Shrunk) -> list[str]:
     tried = [t for t in shrunk.trials if t.scheme == "ptq"]
     held = [t for t in tried if t.met]
     if not held:
-        return ["Quantized after training, no rung keeps the limit, not even the widest."]
+        return [f"Quantized after training, none of {_trials(tried)} keeps the limit."]
     lowest = min(held, key=lambda t: t.size_bytes)
     return [
-        f"Quantized after training, {len(held)} of {len(tried)} trials keep the limit; the smallest is {lowest.name}."
+        f"Quantized after training, {len(held)} of {_trials(tried)} keep the limit; the smallest is {lowest.name}, "
+        f"{_bytes(lowest.size_bytes)} in all.{_missed(tried)}"
     ]
+
+
+def _trials(tried: list[Trial]) -> str:
+    return f"{len(tried)} trial{'' if len(tried) == 1 else 's'}"
+
+
+def _missed(tried: list[Trial]) -> str:
+    missed = [f"{t.name} ({t.verdict})" for t in tried if not t.met]
+    return f" The others: {'; '.join(missed)}." if missed else ""
 
 
 def _in_training(shrunk: Shrunk, bench: Bench, trainings: int) -> list[str]:
@@ -53,21 +74,54 @@ def _in_training(shrunk: Shrunk, bench: Bench, trainings: int) -> list[str]:
     if not tried:
         why = "epochs=0" if not bench.epochs else "max_trainings=0" if not trainings else "no lower rung was left"
         return [f"No network was trained on ({why})."] if not shrunk.interrupted else []
-    held = [t.name for t in tried if t.met]
-    failed = [f"{t.name} ({t.verdict})" for t in tried if not t.met]
-    sentence = f"Trained on for {bench.epochs} epochs each: {len(held)} of {len(tried)} keep the limit"
-    return [sentence + (f"; not {', '.join(failed)}." if failed else ".")]
+    held = [t for t in tried if t.met]
+    words = [f"Trained on for {bench.epochs} epochs each, {len(held)} of {_trials(tried)} keep the limit."]
+    words[0] += _missed(tried)
+    if shrunk.best.scheme == "qat":
+        words.append(
+            f"The result has seen {bench.epochs} epochs more than the float network, which might gain from them, too."
+        )
+    return words
 
 
-def _silent(shrunk: Shrunk) -> list[str]:
-    return [f"In {t.name} the layers {', '.join(t.silent)} fall silent." for t in shrunk.trials if t.silent]
+def _obstacles(shrunk: Shrunk) -> list[str]:
+    """Why the lowest trials failed, where a layer shows it: the last trial of each scheme that has something to say."""
+    words = []
+    schemes: tuple[Scheme, ...] = ("ptq", "qat")
+    for scheme in schemes:
+        told = [t for t in shrunk.trials if t.scheme == scheme and t.findings]
+        if told:
+            words += [f"In {told[-1].name} {finding}" for finding in told[-1].findings[:MOST_FINDINGS]]
+    return words
+
+
+def _what_to_change(shrunk: Shrunk, bench: Bench, trainings: int) -> list[str]:
+    """What could bring a network under the limit."""
+    best = shrunk.best
+    margin = reached_drop(best, strict=True)
+    words = []
+    if shrunk.strict and best.drop <= shrunk.max_drop:
+        words.append(
+            f"The drop itself keeps the limit; its interval of {best.interval:.2f} points does not on "
+            f"{shrunk.comparison.samples} samples: give more validation data, or strict=False."
+        )
+    if not bench.epochs or not trainings:
+        words.append("No training was allowed: pass epochs and max_trainings of 1 or more.")
+    else:
+        words.append(
+            f"To get nearer: more than {bench.epochs} epochs, another learning rate than {bench.lr:g}, or a float "
+            "network that was trained longer."
+        )
+    reached = margin if shrunk.strict else best.drop
+    words.append(f"A limit of {reached:.2f} points would take {best.name}.")
+    return words
 
 
 def _honesty(shrunk: Shrunk, is_split: bool) -> list[str]:
     samples = shrunk.comparison.samples
-    source = "every fourth sample of the batches, held out of calibration and training," if is_split else "validation"
+    source = "every fourth of the batches, held out of calibration and training" if is_split else "validation"
     words = [
-        f"Decided on {samples} samples ({source}); all {len(shrunk.trials)} trials were judged on them, "
+        f"Decided on {samples} samples ({source}); all {_trials(list(shrunk.trials))} were judged on them, "
         "so the figures of the chosen one are optimistic: measure it once more on other data."
     ]
     best = shrunk.best
