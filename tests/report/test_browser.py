@@ -41,10 +41,12 @@ def pages(tmp_path_factory) -> dict[str, Path]:
         EVIL: comparison((EVIL, "lif2"), silent=("lif2",), difference=-40.0, after=0.58, notes=(EVIL,)),
     }
     sixty = tuple(f"features.stage{k // 10}.block{k % 10}.with_a_long_name.lif_{k}" for k in range(60))
+    large = comparison(sixty, neurons=300)
+    large = dataclasses.replace(large, rasters=large.rasters[:50])
     least = comparison(("lif",), diverge=False, moved=0.0, floor=float("nan"), seed_floor=None)
     return {
         "two": write_report(two, folder / "two.html", title=EVIL, **options),
-        "sixty": write_report(comparison(sixty, neurons=300), folder / "sixty.html", **options),
+        "sixty": write_report(large, folder / "sixty.html", **options),
         "least": write_report(least, folder / "least.html"),
     }  # fmt: skip
 
@@ -188,6 +190,11 @@ def test_another_layer_is_one_key_away(opened):
     assert seen.page.locator("[data-text=name]").inner_text().endswith("lif_7")
     assert seen.page.locator("[data-text=words]").inner_text() != before
     assert seen.page.locator("[data-plot=ecdf] .trace path.js-line").first.get_attribute("d") != curve
+    select.select_option("55")
+    assert seen.page.locator("[data-text=raster]").inner_text() == "This layer was not recorded."
+    assert not seen.page.locator("[data-rasters]").is_visible()
+    select.select_option("0")
+    assert seen.page.locator("[data-rasters]").is_visible()
     seen.check_drawn()
     seen.check_quiet()
 

@@ -182,3 +182,16 @@ def test_operations_are_those_of_the_sides():
     )
     assert [cell.text for cell in by_layer.rows[0]] == ["fc0", "1,000", "900", "10", "10", "4,000", "4,000"]
     assert [cell.text for cell in by_layer.rows[1]] == ["fc1", "1,000", "\u2013", "10", "\u2013", "4,000", "\u2013"]
+
+
+def test_one_network_with_a_name_is_called_by_it(tmp_path):
+    text = own(write_report({"W4/U8": comparison()}, tmp_path / "p.html").read_text("utf-8"))
+    assert "<h1>What quantization changed: W4/U8</h1>" in text
+    assert 'role="tablist"' not in text
+
+
+def test_a_saved_comparison_gives_the_same_page(tmp_path):
+    c = comparison(ann=ann_of(("lif1", "lif2")), floor=math.nan)
+    c.save(tmp_path / "c.safetensors")
+    again = type(c).load(tmp_path / "c.safetensors")
+    assert write_report(c, tmp_path / "a.html").read_bytes() == write_report(again, tmp_path / "b.html").read_bytes()

@@ -46,7 +46,7 @@ def write_report(
         DataError: no comparison, different references, or a name that no comparison has.
         ArtifactError: the folder is missing or cannot be written; an older file stays whole.
     """
-    many = dict(comparison) if isinstance(comparison, Mapping) else {"quantized": comparison}
+    many = dict(comparison) if isinstance(comparison, Mapping) else {"": comparison}
     _check(many)
     plans, reports = _by_name(plan, many, "plan"), _by_name(quantize_report, many, "quantize_report")
     panels = [panel(f"n{i}", name, c, plans.get(name), reports.get(name)) for i, (name, c) in enumerate(many.items())]
@@ -95,7 +95,7 @@ def render(
     several = len(panels) > 1
     first = next(iter(comparisons.values()))
     page: str = environment.get_template("page.html.j2").render(
-        title=title or "What quantization changed",
+        title=title or "What quantization changed" + ("" if several or not panels[0].name else f": {panels[0].name}"),
         lead=headline_of_many(comparisons) if several else panels[0].headline,
         panels=panels,
         summary=tables.summary_table(comparisons) if several else None,
