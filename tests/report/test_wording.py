@@ -10,7 +10,7 @@ from tests.report.made import comparison, layer
 
 from spikequant.report.numerals import GAP, MINUS
 from spikequant.report.view import alarms, divergence_words, tiles
-from spikequant.report.wording import headline, headline_of_many, layer_words
+from spikequant.report.wording import floor_standing, headline, headline_of_many, layer_words
 
 
 def plain(text: str) -> str:
@@ -95,7 +95,24 @@ def test_many_networks_in_one_sentence():
     assert text.startswith(
         "Two quantized networks against one reference of 98.06 %: a has 98.33 % (+0.28 ± 0.94 points)"
     )
-    assert "with silent layers; the floor of the EMD between two halves of the data is 0.0070." in text
+    assert f"its EMD of {many['a'].emd:.4f} within both floors; b has" in text
+    assert text.endswith(f"its EMD of {many['b'].emd:.4f} above both floors, with silent layers.")
+
+
+@pytest.mark.parametrize(
+    ("moved", "floor", "seed_floor", "words"),
+    [
+        (0.2, math.nan, None, "without a floor to hold it against"),
+        (0.004, 0.007, None, "within its floor"),
+        (0.2, 0.007, None, "above its floor"),
+        (0.004, 0.001, 0.014, "between its floors"),
+    ],
+)
+def test_where_the_emd_stands(moved, floor, seed_floor, words):
+    c = comparison(moved=moved, floor=floor, seed_floor=seed_floor)
+    assert floor_standing(c) == words
+    verdict = next(tile.verdict for tile in tiles(c) if "EMD" in tile.label)
+    assert verdict.lower() == words or verdict == f"{c.emd / floor:.1f} times the floor"
 
 
 def test_alarms_tell_fallen_silent_from_always_silent():

@@ -15,8 +15,10 @@ from spikequant.report.raster_plots import raster_pair, spike_limit
 from spikequant.report.wording import (
     always_silent,
     fell_silent,
+    floor_standing,
     headline,
     layer_words,
+    measured_floors,
     memory_bytes,
     memory_ratio,
 )
@@ -105,7 +107,7 @@ def tiles(c: Comparison) -> tuple[Tile, ...]:
     before, after = c.reference, c.quantized
     ratio = memory_ratio(c)
     synops = [side.effective_acs + side.effective_macs for side in (before, after)]
-    floors = [f for f in (c.floor, c.seed_floor) if f is not None and not math.isnan(f)]
+    floors = measured_floors(c)
     traffic = [energy(side.energy.integer_ops_and_traffic) for side in (before, after)]
     return (
         Tile(label="Accuracy", value=percent(after.accuracy), against=f"before {percent(before.accuracy)}",
@@ -137,15 +139,11 @@ def _floors(c: Comparison) -> str:
 def _emd_verdict(c: Comparison) -> str:
     if c.emd == 0:
         return "No difference in any layer"
-    floors = [f for f in (c.floor, c.seed_floor) if f is not None and not math.isnan(f)]
-    if not floors:
-        return "Nothing to hold it against"
-    if c.emd <= min(floors):
-        return "Within both floors" if len(floors) > 1 else "Within the floor"
-    if c.emd <= max(floors):
-        return "Between the two floors"
-    larger = "the larger floor" if len(floors) > 1 else "the floor"
-    return f"{times(c.emd / max(floors))} times {larger}" if max(floors) > 0 else f"Above {larger}"
+    floors = measured_floors(c)
+    if floors and 0 < floors[-1] < c.emd:
+        return f"{times(c.emd / floors[-1])} times the {'larger ' if len(floors) > 1 else ''}floor"
+    words = floor_standing(c)
+    return words[0].upper() + words[1:]
 
 
 def _interval_verdict(c: Comparison) -> str:

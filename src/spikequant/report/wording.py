@@ -79,6 +79,24 @@ def floor_words(comparison: Comparison | LayerBehaviour) -> str:
     return f"{times(emd / value)} times the floor of {decimal(value)} between {name}"
 
 
+def measured_floors(comparison: Comparison) -> list[float]:
+    """The floors that were measured, the smaller first."""
+    floors = (comparison.floor, comparison.seed_floor)
+    return sorted(floor for floor in floors if floor is not None and not math.isnan(floor))
+
+
+def floor_standing(comparison: Comparison) -> str:
+    """Where the EMD stands, in few words."""
+    floors, emd = measured_floors(comparison), comparison.emd
+    if not floors:
+        return "without a floor to hold it against"
+    if len(floors) == 1:
+        return "within its floor" if emd <= floors[0] else "above its floor"
+    return (
+        "within both floors" if emd <= floors[0] else "above both floors" if emd > floors[1] else "between its floors"
+    )
+
+
 def dead_words(comparison: Comparison) -> str:
     """Dead neurons before and after."""
     before, after = percent(comparison.reference_dead, 1), percent(comparison.dead, 1)
@@ -91,15 +109,14 @@ def headline_of_many(comparisons: Mapping[str, Comparison]) -> str:
     """One sentence on several quantized networks of one reference."""
     reference = next(iter(comparisons.values())).reference
     parts = [
-        f"{name} has {percent(c.quantized.accuracy)} ({points(c.difference, c.interval)}) {_memory_short(c)} "
-        f"at an EMD of {decimal(c.emd)}" + (", with silent layers" if fell_silent(c) else "")
+        f"{name} has {percent(c.quantized.accuracy)} ({points(c.difference, c.interval)}) {_memory_short(c)}, "
+        f"its EMD of {decimal(c.emd)} {floor_standing(c)}" + (", with silent layers" if fell_silent(c) else "")
         for name, c in comparisons.items()
     ]
     number = NUMBER_WORDS.get(len(comparisons), count(len(comparisons)))
     plural = "s" if len(comparisons) > 1 else ""
     counted = f"{number} quantized network{plural} against one reference of {percent(reference.accuracy)}"
-    floor = next(iter(comparisons.values())).floor
-    return f"{counted}: {'; '.join(parts)}; the floor of the EMD between {HALVES} is {decimal(floor)}."
+    return f"{counted}: {'; '.join(parts)}."
 
 
 def _memory_short(comparison: Comparison) -> str:
