@@ -15,6 +15,7 @@ from spikequant.frontends.registry import library_of
 from spikequant.frontends.report import LayerReading, ReadingReport
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.nn import NeuronLayer, TorchOps
+from spikequant.nn.reset import reset_states
 
 ROUNDING_MARGIN = 1e-4
 """Thresholds: a first difference nearer to the threshold than this is float rounding."""
@@ -80,16 +81,21 @@ def record_inputs(model: nn.Module, layers: dict[str, nn.Module], example: Tenso
     model.eval()
     try:
         with torch.no_grad(), _recording(layers, seen):
-            for module in layers.values():
-                _library(module).reset(module)
+            _to_rest(model, layers)
             for _ in range(calls):
                 model(example)
     finally:
         for module, mode in modes:
             module.training = mode
-        for module in layers.values():
-            _library(module).reset(module)
+        _to_rest(model, layers)
     return {p: _library(layers[p]).gather(layers[p], found) for p, found in seen.items() if found}
+
+
+def _to_rest(model: nn.Module, layers: dict[str, nn.Module]) -> None:
+    """Reset the layers that are read, and what else keeps a state (recurrent containers, delays)."""
+    reset_states(model)
+    for module in layers.values():
+        _library(module).reset(module)
 
 
 @contextmanager

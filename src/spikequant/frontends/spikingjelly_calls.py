@@ -125,6 +125,7 @@ class SpikingJellyCall(Dialect):
         "v": property(_get_v, _put_v),
         "step_mode": property(_get_step_mode, _put_step_mode),
         "store_v_seq": property(_get_store, _put_store),
+        "v_seq": property(lambda layer: layer.__dict__.get("v_seq")),
         "detach": _detach,
         "reset": _reset,
         "memories": _memories,
