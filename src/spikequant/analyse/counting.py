@@ -77,11 +77,12 @@ class Calls:
         return x.reshape(calls, -1, *features), max(repeats, 1)
 
 
-def events_of(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def events_of(x: Tensor, *, known_spikes: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Non-zero values of each input, and whether a call holds nothing but -1, 0 and 1.
 
     Shapes: ``x [calls, rows, *features]`` to int64 ``[calls, *features]`` and bool ``[calls]``.
-    Whole-number sums stay exact: a call of 2^24 rows or more is summed in float64.
+    Whole-number sums stay exact: a call of 2^24 rows or more is summed in float64.  With
+    `known_spikes` all values are taken to be 0 or 1 without a look.
 
     >>> events_of(torch.tensor([[[1.0, 0.0], [1.0, -1.0]], [[0.5, 0.0], [0.0, 0.0]]]))
     (array([[2, 1],
@@ -91,8 +92,8 @@ def events_of(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
     if not x.is_floating_point():
         x = x.to(torch.float32)
     wide = torch.float64 if x.shape[1] >= 2**24 else None
-    square = x.square()
-    if torch.equal(square, x):  # spikes, the usual case: three cheap passes
+    square = x if known_spikes else x.square()
+    if known_spikes or torch.equal(square, x):  # spikes, the usual case: one cheap pass, or three
         counts, plain = x.sum(1, dtype=wide), torch.ones(len(x), dtype=torch.bool)
     else:
         counts = (x != 0).to(torch.float32).sum(1, dtype=wide)

@@ -90,6 +90,7 @@ class Probe:
         self._operations = operations
         self._calls = Calls()
         self._parts: dict[str, list[Tensor]] = {}
+        self._spikes: dict[int, tuple[Tensor, int]] = {}
         self._uses: dict[str, int] = {}
         self._single: dict[str, bool] = {}
         self._active = False
@@ -164,7 +165,7 @@ class Probe:
             raise DataError(f"{self.name} cannot take an input of shape {tuple(x.shape)}: {error}") from error
         finally:
             self._active = False
-            parts, self._parts = self._parts, {}
+            parts, self._parts, self._spikes = self._parts, {}, {}
         if output.dim() != 2 or len(output) != len(y):
             raise DataError(
                 f"{self.name}: expected scores [N, classes] for {len(y)} targets, got {tuple(output.shape)}; "
@@ -225,18 +226,22 @@ class Probe:
             x, repeats = self._calls.steps_of(path, module, inputs[0])
             if path not in self.found.operations:
                 self.found.operations[path] = counter_of(path, module, tuple(x.shape[2:]))
-            events, spiking = events_of(x)
+            events, spiking = events_of(x, known_spikes=self._is_spikes(x))
             self.found.operations[path].add(events, spiking, samples=x.shape[1], repeats=repeats)
 
         return hook
 
+    def _is_spikes(self, x: Tensor) -> bool:
+        """Whether an input is what a layer of single spikes emitted in this run, unchanged since."""
+        found = self._spikes.get(x.data_ptr())
+        return found is not None and found[0].numel() == x.numel() and found[1] == x._version
+
     def _count(self, path: str, pieces: list[Tensor]) -> Tensor:
         train = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        found, size = self.found, train if float(train.amin()) >= 0 else train.abs()
-        counts = size.sum(0)
+        found, counts = self.found, train.sum(0)  # the law's spikes are never negative
         found.shapes[path] = tuple(train.shape[2:])
         found.firing.setdefault(path, FiringStatistics(path)).add(counts.numpy(force=True), steps=train.shape[0])
-        events = counts.sum(dtype=torch.float64) if self._single[path] else size.count_nonzero()
+        events = counts.sum(dtype=torch.float64) if self._single[path] else train.count_nonzero()
         found.emitted += int(events)
         found.places += train.numel()
         return train
