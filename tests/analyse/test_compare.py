@@ -14,7 +14,7 @@ from torch import nn
 
 import spikequant as sq
 from spikequant.analyse import Comparison, memory_rows, observe, paired_difference
-from spikequant.analyse.probe import bits_of_data
+from spikequant.analyse.inputs import bits_of_data
 from spikequant.capture import capture
 from spikequant.measure import MemoryRow, emd, network_memory
 from spikequant.nn import IF, LIF, AdaptiveLIF, CubaLIF

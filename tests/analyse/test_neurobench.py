@@ -107,6 +107,11 @@ def pooled_loop(n, x):
     return total
 
 
+def halved_in_place(n, x):
+    """The spikes become graded behind the back of whoever saw them leave the neuron."""
+    return n.b(n.fc2(n.a(n.fc1(x)).mul_(0.5))).sum(0)
+
+
 def twice(n, x):
     return n.b(n.fc2(n.a(n.fc1(n.c(n.fc1(x)))))).sum(0)
 
@@ -127,6 +132,10 @@ NETS = {
     "mlp": (lambda: Run(mlp, fc1=nn.Linear(8, 7), a=LIF(), fc2=nn.Linear(7, 3), b=IF()), spikes(8)),
     "mlp without bias": (
         lambda: Run(mlp, fc1=nn.Linear(8, 7, bias=False), a=LIF(), fc2=nn.Linear(7, 3, bias=False), b=IF()),
+        spikes(8),
+    ),
+    "spikes halved in place": (
+        lambda: Run(halved_in_place, fc1=nn.Linear(8, 7), a=LIF(), fc2=nn.Linear(7, 3), b=IF(threshold=0.5)),
         spikes(8),
     ),
     "counts at the input": (

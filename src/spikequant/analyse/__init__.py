@@ -4,7 +4,8 @@ from spikequant.analyse.ann import ann_baseline
 from spikequant.analyse.compare import compare, paired_difference
 from spikequant.analyse.memory import memory_rows
 from spikequant.analyse.probe import Observation, observe
-from spikequant.analyse.records import AnnBaseline, Comparison, LayerBehaviour, LayerOperations, Raster, Side
+from spikequant.analyse.records import Comparison, LayerBehaviour, Raster
+from spikequant.analyse.side import AnnBaseline, LayerOperations, Side
 from spikequant.analyse.silence import Finding, Remedy, diagnose
 
 __all__ = [

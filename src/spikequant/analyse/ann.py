@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from spikequant.analyse.ann_network import QuantizedReLU, StaticNetwork, equivalent_bits, static_network
 from spikequant.analyse.counting import counter_of, events_of
+from spikequant.analyse.inputs import bits_of_data, few_samples
 from spikequant.analyse.memory import REAL_BITS, connection_sparsity
-from spikequant.analyse.probe import bits_of_data, few_samples
-from spikequant.analyse.records import AnnBaseline, LayerOperations, Side
+from spikequant.analyse.side import AnnBaseline, LayerOperations, Side
 from spikequant.capture import capture
 from spikequant.law.errors import CaptureError, DataError, Unsupported
 from spikequant.measure import MemoryRow, SynOps, energy_pj, total_synops

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from spikequant.analyse.divergence import DivergenceSearch, raster
 from spikequant.analyse.memory import connection_sparsity, memory_rows
 from spikequant.analyse.probe import Observation, Probe, Trains
-from spikequant.analyse.records import AnnBaseline, Comparison, LayerBehaviour, LayerOperations, Raster, Side
+from spikequant.analyse.records import Comparison, LayerBehaviour, Raster
+from spikequant.analyse.side import AnnBaseline, LayerOperations, Side
 from spikequant.law.errors import DataError
 from spikequant.measure import (
     dead_share,

@@ -18,14 +18,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from spikequant.analyse.records import (
-    AnnBaseline,
-    Comparison,
-    LayerBehaviour,
-    LayerOperations,
-    Raster,
-    Side,
-)
+from spikequant.analyse.records import Comparison, LayerBehaviour, Raster
+from spikequant.analyse.side import AnnBaseline, LayerOperations, Side
 from spikequant.law.artifact import content_hash
 from spikequant.law.atomic import replacing
 from spikequant.law.errors import ArtifactError, SpikequantError

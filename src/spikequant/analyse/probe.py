@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spikequant.analyse.counting import Calls, check_countable, counter_of, events_of
+from spikequant.analyse.inputs import bits_of_data, few_samples
 from spikequant.capture import Graph, LayerwiseRunner, capture
 from spikequant.frontends.registry import Readings, read_
 from spikequant.law.errors import CaptureError, DataError, Unsupported
@@ -211,7 +212,10 @@ class Probe:
     def _on_neurons(self, path: str):  # type: ignore[no-untyped-def]
         def hook(module: Any, _inputs: object, output: Any) -> None:
             if self._active and not self._calls.recording:
-                train = first_output(output).detach() / module.spike_unit  # a copy: a model may add onto it in place
+                spikes = first_output(output).detach()
+                if self._single[path] and module.spike_unit == 1.0:
+                    self._spikes[spikes.data_ptr()] = (spikes, spikes._version)  # held: its place is not reused
+                train = spikes / module.spike_unit  # a copy: a model may add onto it in place
                 self._parts.setdefault(path, []).append(train if module.step_mode == "m" else train[None])
 
         return hook
@@ -250,32 +254,3 @@ class Probe:
 def emits_spikes(module: NeuronLayer) -> bool:
     """Whether a neuron layer emits its spikes (not its membrane, as a readout does)."""
     return module.neuron_spec.output == "spike"
-
-
-def few_samples(x: Tensor, samples: int) -> Tensor:
-    """A few samples of a batch, to read a graph off: the first ones, as many as no other axis has.
-
-    Raises:
-        DataError: no axis of `x` has the length `samples`.
-
-    >>> few_samples(torch.zeros(3, 64, 2), 64).shape
-    torch.Size([3, 4, 2])
-    """
-    axes = [axis for axis in (0, 1) if x.dim() > axis and x.shape[axis] == samples]
-    if not axes:
-        raise DataError(f"an input of shape {tuple(x.shape)} has {samples} targets; expected one per sample")
-    if len(axes) > 1:  # which one is the batch cannot be told
-        return x
-    count = next(k for k in range(2, 9) if k not in x.shape)
-    return x.index_select(axes[0], torch.arange(count, device=x.device) % samples)
-
-
-def bits_of_data(x: Tensor) -> int:
-    """Bits of one value of the input: those of the largest for whole numbers from 0, 32 for real data.
-
-    >>> bits_of_data(torch.tensor([0.0, 1.0])), bits_of_data(torch.tensor([0.0, 5.0])), bits_of_data(torch.tensor(0.5))
-    (1, 3, 32)
-    """
-    low, high = (float(end) for end in x.aminmax())
-    whole = low >= 0 and high < 2**31 and bool((x == x.to(torch.int64)).all())
-    return max(1, int(high).bit_length()) if whole else 32

@@ -1,0 +1,37 @@
+"""What a batch of data is: how many bits its values take, and a few samples of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikequant.law.errors import DataError
+
+
+def few_samples(x: Tensor, samples: int) -> Tensor:
+    """A few samples of a batch, to read a graph off: the first ones, as many as no other axis has.
+
+    Raises:
+        DataError: no axis of `x` has the length `samples`.
+
+    >>> few_samples(torch.zeros(3, 64, 2), 64).shape
+    torch.Size([3, 4, 2])
+    """
+    axes = [axis for axis in (0, 1) if x.dim() > axis and x.shape[axis] == samples]
+    if not axes:
+        raise DataError(f"an input of shape {tuple(x.shape)} has {samples} targets; expected one per sample")
+    if len(axes) > 1:  # which one is the batch cannot be told
+        return x
+    count = next(k for k in range(2, 9) if k not in x.shape)
+    return x.index_select(axes[0], torch.arange(count, device=x.device) % samples)
+
+
+def bits_of_data(x: Tensor) -> int:
+    """Bits of one value of the input: those of the largest for whole numbers from 0, 32 for real data.
+
+    >>> bits_of_data(torch.tensor([0.0, 1.0])), bits_of_data(torch.tensor([0.0, 5.0])), bits_of_data(torch.tensor(0.5))
+    (1, 3, 32)
+    """
+    low, high = (float(end) for end in x.aminmax())
+    whole = low >= 0 and high < 2**31 and bool((x == x.to(torch.int64)).all())
+    return max(1, int(high).bit_length()) if whole else 32
