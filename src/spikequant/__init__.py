@@ -14,6 +14,7 @@ _HOMES = {
     "Plan": "plan",
     "check_reading": "frontends",
     "load_prepared": "quantize",
+    "from_ann": "frontends",
     "quantize_": "quantize",
     "save_prepared": "quantize",
     "calibrate": "quantize",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from spikequant.analyse import ann_baseline as ann_baseline
     from spikequant.analyse import compare as compare
     from spikequant.frontends import check_reading as check_reading
+    from spikequant.frontends import from_ann as from_ann
     from spikequant.law.errors import ArtifactError as ArtifactError
     from spikequant.law.errors import CaptureError as CaptureError
     from spikequant.law.errors import DataError as DataError

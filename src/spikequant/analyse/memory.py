@@ -153,7 +153,7 @@ def _neuron(path: str, module: NeuronLayer, shape: tuple[int, ...]) -> Iterator[
 
 
 def _real_role(name: str) -> str:
-    roles = {"reset_to": "reset", "gain": "scale", "v_bias": "bias"}
+    roles = {"reset_to": "reset", "reset_by": "reset", "gain": "scale", "v_bias": "bias"}
     return "leak" if name.startswith("leak") else roles.get(name, "threshold")
 
 

@@ -1,5 +1,9 @@
-"""Front-ends: neurons of other libraries become neurons of the law; one file per library, none imported before use."""
+"""Front-ends: neurons of other libraries become neurons of the law; one file per library, none imported before use.
 
+`from_ann` converts a ReLU network by rates.
+"""
+
+from spikequant.frontends.ann import ConvertedLayer, RateCodedNetwork, from_ann
 from spikequant.frontends.check import check_reading
 from spikequant.frontends.library import Library, Reading
 from spikequant.frontends.recurrent import RecurrentReading
@@ -7,14 +11,17 @@ from spikequant.frontends.registry import Readings, Replacement, library_of, rea
 from spikequant.frontends.report import LayerReading, ReadingReport
 
 __all__ = [
+    "ConvertedLayer",
     "LayerReading",
     "Library",
+    "RateCodedNetwork",
     "Reading",
     "ReadingReport",
     "Readings",
     "RecurrentReading",
     "Replacement",
     "check_reading",
+    "from_ann",
     "library_of",
     "read_",
     "read_or_undo",

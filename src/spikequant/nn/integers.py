@@ -58,7 +58,8 @@ def _thresholds(neuron: QuantizedNeuron, lsb: Tensor) -> dict[str, Tensor]:
     theta = neuron.value("threshold") / lsb
     params = {"theta": ceil_ste(theta) if neuron.real_spec.compare == ">=" else floor_ste(theta) + 1}
     if neuron.real_spec.reset == "subtract":
-        params["reset"] = round_ste(theta, "half_even")
+        amount = theta if "reset_by" not in neuron.value_names else neuron.value("reset_by") / lsb
+        params["reset"] = round_ste(amount, "half_even")
     elif neuron.real_spec.reset == "value":
         params["reset"] = round_ste(neuron.value("reset_to") / lsb, "half_even")
     return params

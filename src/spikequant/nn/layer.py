@@ -14,7 +14,19 @@ from spikequant.nn.dialect import Dialect, ValueSource
 from spikequant.nn.loop import States
 from spikequant.nn.surrogate import Surrogate
 
-REAL_VALUES = ("threshold", "reset_to", "leak", "leak2", "leak_i", "leak_a", "adapt", "floor", "gain", "v_bias")
+REAL_VALUES = (
+    "threshold",
+    "reset_by",
+    "reset_to",
+    "leak",
+    "leak2",
+    "leak_i",
+    "leak_a",
+    "adapt",
+    "floor",
+    "gain",
+    "v_bias",
+)
 
 
 class NeuronLayer(nn.Module):

@@ -68,7 +68,7 @@ class Neuron(NeuronLayer):
         names = [n for n in self.value_names if n not in NOT_PARAMS]
         params = {LAW_NAMES.get(n, n): over_features(self.real_value(n), features) for n in names}
         if self.spec.reset == "subtract":
-            params["reset"] = params["theta"]
+            params["reset"] = params.pop("reset_by", params["theta"])
         elif self.spec.reset == "value":
             params["reset"] = params.pop("reset_to")
         return params
@@ -154,9 +154,22 @@ def LIF(
     return Neuron(presets.PRESETS[name](reset=reset), {"leak": leak, "threshold": threshold}, **options)
 
 
-def IF(*, threshold: float | Tensor = 1.0, reset: str = "subtract", **options: Any) -> Neuron:
-    """Integrate-and-fire: ``v += x``, fires at ``v >= threshold``."""
-    return Neuron(presets.PRESETS["if"](reset=reset), {"threshold": threshold}, **options)
+def IF(
+    *, threshold: float | Tensor = 1.0, reset: str = "subtract", reset_by: float | Tensor | None = None, **options: Any
+) -> Neuron:
+    """Integrate-and-fire: ``v += x``, fires at ``v >= threshold``.
+
+    Args:
+        threshold: see above.
+        reset: ``"zero"``, ``"subtract"`` or ``"none"``.
+        reset_by: what a soft reset takes away, if not the threshold.  ``threshold=theta / 2, reset_by=theta`` is a
+            neuron of threshold theta that starts half charged: the membrane is counted from theta / 2.
+        options: ``learn``, ``step_mode``, ``surrogate``, ``detach_reset`` of `Neuron`.
+    """
+    if reset_by is not None and reset != "subtract":
+        raise Unsupported(f"IF: reset_by is the amount of a soft reset, and reset is {reset!r}; expected 'subtract'")
+    values = {"threshold": threshold} | ({} if reset_by is None else {"reset_by": reset_by})
+    return Neuron(presets.PRESETS["if"](reset=reset), values, **options)
 
 
 def CubaLIF(

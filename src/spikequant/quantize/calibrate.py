@@ -284,7 +284,7 @@ def _alone(neuron: QuantizedNeuron, currents: list[Tensor], register: Register, 
         neuron.v_limit.copy_(kept[1])
         neuron.prove(neuron.integers())
     assert isinstance(total, Tensor)
-    return total / count
+    return total / (count * neuron.spike_unit)
 
 
 def _apply(neuron: QuantizedNeuron, register: Register, limit: float) -> None:
