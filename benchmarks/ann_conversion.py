@@ -24,8 +24,8 @@ IMAGES = 2000
 QUANTIZED_AT = 16
 PAGE = """# From a ReLU network, against T
 
-`python benchmarks/ann_conversion.py`: MNIST, {images:,} test images, one seed, thresholds of least squared error; commit
-{commit}, torch {torch}, 2-core x86 CPU.
+`python benchmarks/ann_conversion.py`: MNIST, {images:,} test images, one seed, thresholds of least squared error;
+commit {commit}, torch {torch}, 2-core x86 CPU.
 
 | network | accuracy | error by layer, of the mean activation | bound under constant current |
 |---|---|---|---|

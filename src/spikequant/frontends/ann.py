@@ -4,8 +4,9 @@
 
 A ReLU becomes an integrate-and-fire neuron with soft reset whose threshold `theta` is fitted on data and whose membrane
 starts at ``theta / 2``.  Driven by a constant current ``a`` for T steps it fires
-``clip(floor(a T / theta + 1/2), 0, T)`` times: the rounded quotient, at most ``theta / (2 T)`` away from ``clip(a, 0, theta)``.  Behind the first layer the
-current is a train and not constant, so that spikes can come unevenly; what that costs is measured and reported.
+``clip(floor(a T / theta + 1/2), 0, T)`` times: the rounded quotient, at most ``theta / (2 T)`` away from
+``clip(a, 0, theta)``.  Behind the first layer the current is a train and not constant, so that spikes can come
+unevenly; what that costs is measured and reported.
 
 Source: T. Bu et al., "Optimal ANN-SNN conversion for high-accuracy and ultra-low-latency spiking neural networks",
 ICLR 2022 (quantization clip-floor-shift activation); here for networks that were trained with plain ReLU.
