@@ -317,3 +317,34 @@ def test_a_recurrent_layer_in_its_own_loop():
 )
 def test_symptoms(rates, reference, wanted):
     assert symptom(np.array(rates), np.array(reference)) == wanted
+
+
+def test_a_layer_of_another_library():
+    snn = pytest.importorskip("snntorch")
+
+    class Tutorial(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.lif1 = nn.Linear(INPUTS, 4), snn.Leaky(beta=0.9)
+            with torch.no_grad():
+                self.fc1.weight.fill_(0.1)
+                self.fc1.bias.zero_()
+
+        def forward(self, x):
+            mem, spikes = self.lif1.init_leaky(), []
+            for t in range(x.shape[0]):
+                spk, mem = self.lif1(self.fc1(x[t]), mem)
+                spikes.append(spk)
+            return torch.stack(spikes).sum(0)
+
+    real = Tutorial()
+    asked = {
+        "rules": [
+            {"match": "fc1", "weight": FINE},
+            {"match": "lif1", "membrane": {"bits": 8, "rounding": "half_even", "limit": 0.3}},
+        ]
+    }
+    model, rows = case(real, asked, frozen=False)
+    (found,) = diagnose(real, model, rows)
+    assert (found.layer, found.cause) == ("lif1", "membrane_reach")
+    assert type(real.lif1) is snn.Leaky

@@ -147,7 +147,7 @@ def test_a_limit_that_nothing_keeps(net):
     assert not any(t.met for t in result.trials)
     assert result.best.drop == min(t.drop for t in result.trials)
     assert result.words[0].startswith("Nothing that was tried loses at most -60 points. The nearest is ")
-    assert any("To get nearer: more than 1 epochs" in w for w in result.words)
+    assert any("To get nearer: more than 1 epoch," in w for w in result.words)
     assert result.verified.differences == 0
     assert [t.scheme for t in result.trials] == ["ptq", "qat"]
 
@@ -276,3 +276,47 @@ def test_the_cause_of_a_failing_rung_is_told():
     assert failed[0].findings[0].startswith("lif1 is silent")
     assert "1-bit weight codes" in failed[0].findings[0]
     assert any(" lif1 is silent" in w for w in result.words)
+
+
+def test_a_float_network_at_chance_is_told(net):
+    torch.manual_seed(0)
+    untrained = Static()
+    with torch.no_grad():
+        untrained.fc2.weight.zero_()
+    result = sq.shrink(untrained, batches(), max_drop=0.1, validation=batches(1), **PTQ)
+    assert any("no better than always answering the most frequent class" in w for w in result.words)
+    assert any("One sample of 192 is 0.52 points" in w for w in result.words)
+
+
+def test_the_training_tells_how_far_it_is(net):
+    seen = []
+    sq.shrink(net, batches(), max_drop=5.0, validation=batches(1), on_progress=lambda *now: seen.append(now), **QUICK)
+    assert {name.split(" ")[1] for name, _, _ in seen} == {"QAT"}
+    assert {total for _, _, total in seen} == {6}
+    assert {done for _, done, _ in seen} == set(range(6))
+
+
+def test_a_network_of_snntorch():
+    snn = pytest.importorskip("snntorch")
+
+    class Tutorial(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.lif1 = nn.Linear(8, 12), snn.Leaky(beta=0.75)
+            self.fc2, self.lif2 = nn.Linear(12, 2), snn.Leaky(beta=0.75)
+
+        def forward(self, x):
+            mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+            spikes = []
+            for _ in range(4):
+                spk1, mem1 = self.lif1(self.fc1(x), mem1)
+                spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+                spikes.append(spk2)
+            return torch.stack(spikes).sum(0)
+
+    net = trained(Tutorial, batches(shuffle=True), epochs=8)
+    result = sq.shrink(net, batches(), max_drop=5.0, validation=batches(1), **QUICK)
+    assert type(net.lif1) is snn.Leaky
+    assert result.comparison.reference.accuracy > 0.8
+    assert result.met
+    assert result.verified.differences == 0

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from spikequant.law.errors import PlanError, WidthError
 from spikequant.law.formats import IntFormat
 from spikequant.nn import QuantizedNeuron, Register, Synapse
+from spikequant.nn.copying import copied
 from spikequant.nn.reset import reset_states
 from spikequant.quantize.scales import flows_into
 from spikequant.quantizers import Quantizer, Uniform
+from spikequant.training import first_output
 
 Rates = npt.NDArray[np.float64]
 Change = Callable[[QuantizedNeuron], None]
@@ -27,7 +29,7 @@ WIDE = Register(bits=24, rounding="half_even", asked=False)
 
 def thawed(model: nn.Module) -> nn.Module:
     """A copy whose integers can move again: they are made anew from the weights that it still carries."""
-    free = copy.deepcopy(model)
+    free = copied(model)
     for module in free.modules():
         if isinstance(module, Synapse):
             module.frozen_codes = None
@@ -65,7 +67,9 @@ def rates_of(model: nn.Module, path: str, inputs: list[Tensor]) -> Rates:
     """Mean spikes per step of every neuron of a layer, features flattened."""
     module: Any = model.get_submodule(path)
     seen: list[Tensor] = []
-    handle = module.register_forward_hook(lambda _m, _i, output: seen.append(output.detach().abs()))
+    handle = module.register_forward_hook(
+        lambda m, _i, out: seen.append(first_output(out).detach().abs() / m.spike_unit)
+    )
     try:
         for x in inputs:
             reset_states(model)

@@ -9,7 +9,6 @@ plan and a value, taken from changes that were tried (`analyse/remedies.py`).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -38,9 +37,11 @@ from spikequant.analyse.relief import (
     wide_membrane,
 )
 from spikequant.analyse.remedies import remedies_for
+from spikequant.frontends import read_
 from spikequant.law.errors import DataError
 from spikequant.measure import saturated_share, silent_share
-from spikequant.nn import STATEFUL, QuantizedNeuron
+from spikequant.nn import NeuronLayer, QuantizedNeuron
+from spikequant.nn.copying import copied
 from spikequant.training import check_batch
 
 Symptom = Literal["silent", "collapsed", "raised", "saturated", "thinned"]
@@ -141,7 +142,7 @@ def diagnose(
         paths = [p for p in paths if seen.get(p) is not None]
     findings: list[Finding] = []
     peak = max(float(x.abs().max()) for x in inputs)
-    there = {p for p, m in real.named_modules() if isinstance(m, STATEFUL)}
+    there = {p for p, m in real.named_modules() if isinstance(m, NeuronLayer)}
     for path in paths:
         if path not in there:
             raise DataError(
@@ -190,7 +191,10 @@ def _first(batches: Iterable[Any]) -> list[Tensor]:
 
 
 def _evaluated(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).eval()
+    """A copy, its neurons of other libraries read."""
+    real = copied(model).eval()
+    read_(real)
+    return real
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ class Descent:
         if name in self.journal.done:
             trial = self.journal.done[name]
         else:
-            self.show.trial(self._announcement(name))
+            self.show.trial(name, self._announcement(name))
             tried = run_trial(self.bench, attempt, tick=self.show.tick, checkpoint=self.journal.checkpoint(attempt))
             tried = self._explained(tried)
             trial = tried.trial

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from spikequant.analyse import compare, diagnose, observe
 from spikequant.capture import capture
+from spikequant.frontends import read_
 from spikequant.law.errors import DataError, WidthError
-from spikequant.nn.reset import reset_states
+from spikequant.nn.copying import copied
 from spikequant.quantize import lower, verify
 from spikequant.shrinking.descent import Descent
 from spikequant.shrinking.held_out import Batch, at_first_epoch, divided
@@ -48,6 +49,7 @@ def shrink(
     checkpoint_folder: str | os.PathLike[str] | None = None,
     resume: bool = True,
     on_step: Callable[[Trial], None] | None = None,
+    on_progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Shrunk:
     """The smallest quantized network that loses at most `max_drop` points of accuracy.
 
@@ -83,6 +85,7 @@ def shrink(
             of a training under way; a second call goes on from there.
         resume: False starts anew in that folder.
         on_step: called with every trial that this call runs.
+        on_progress: called with ``(trial, batches done, batches in all)`` while one trains.
 
     Ctrl-C ends the search: the result is made of the trials so far, with ``interrupted``
     set; before the first trial is done it is raised on.
@@ -98,14 +101,15 @@ def shrink(
     _check(max_drop, epochs, max_trainings)
     ladder = Ladder(tuple(weight_bits), tuple(membrane_bits))
     bench, is_split = _bench(
-        model, batches, validation, example_input, ladder=ladder, epochs=epochs, lr=lr, loss=loss, seed=seed
+        copied(model), batches, validation, example_input, ladder=ladder, epochs=epochs, lr=lr, loss=loss, seed=seed
     )
     settings = {"epochs": epochs, "lr": lr, "seed": seed, "loss": getattr(loss, "__name__", "loss")}
     journal = Journal(
-        None if checkpoint_folder is None else Path(checkpoint_folder), belonging(model, bench.before, **settings)
+        None if checkpoint_folder is None else Path(checkpoint_folder),
+        belonging(bench.reference, bench.before, **settings),
     )
     journal.open(resume=resume)
-    with Show(quiet) as show:
+    with Show(quiet, on_progress) as show:
         descent = Descent(bench, journal, max_drop, strict, max_trainings, show, on_step)
         interrupted = descent.search()
         show.say("freeze, lower, verify, compare")
@@ -141,9 +145,9 @@ def _bench(
     def axis_of(first: Tensor) -> int:
         """Which axis of an input counts the samples, off the captured graph."""
         nonlocal axis
-        reset_states(model)
-        graph = capture(model, example_input if example_input is not None else first)
-        reset_states(model)
+        readable = copied(model)
+        read_(readable)
+        graph = capture(readable, example_input if example_input is not None else first)
         axis = 1 if graph.input_layout == "time_first" else 0
         return axis
 

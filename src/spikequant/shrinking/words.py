@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from spikequant.shrinking.journal import reached_drop
 from spikequant.shrinking.ladder import Scheme
 from spikequant.shrinking.result import Shrunk, Trial
@@ -15,6 +17,7 @@ def account(shrunk: Shrunk, bench: Bench, *, is_split: bool, trainings: int) -> 
     return (
         _headline(shrunk),
         *(["The search was interrupted; this is the best of what was tried until then."] if shrunk.interrupted else []),
+        *_chance(shrunk, bench),
         *_after_training(shrunk),
         *_in_training(shrunk, bench, trainings),
         *(f"In the result {finding}" for finding in shrunk.findings),
@@ -39,6 +42,18 @@ def _headline(shrunk: Shrunk) -> str:
     return f"Nothing that was tried loses {limit}. The nearest is {best.name}: {figures}"
 
 
+def _chance(shrunk: Shrunk, bench: Bench) -> list[str]:
+    """A float network that knows nothing loses nothing."""
+    targets = torch.cat(bench.before.targets)
+    most = float(torch.bincount(targets).max()) / len(targets)
+    if shrunk.comparison.reference.accuracy > most:
+        return []
+    return [
+        f"The float network is no better than always answering the most frequent class ({100 * most:.1f} %): "
+        "train it first, else there is nothing to lose."
+    ]
+
+
 def _strictly(shrunk: Shrunk) -> str:
     return " with its interval" if shrunk.strict else ""
 
@@ -55,9 +70,17 @@ def _after_training(shrunk: Shrunk) -> list[str]:
         return [f"Quantized after training, none of {_trials(tried)} keeps the limit."]
     lowest = min(held, key=lambda t: t.size_bytes)
     return [
-        f"Quantized after training, {len(held)} of {_trials(tried)} keep the limit; the smallest is {lowest.name}, "
+        f"Quantized after training, {_kept(held, tried)} the limit; the smallest is {lowest.name}, "
         f"{_bytes(lowest.size_bytes)} in all.{_missed(tried)}"
     ]
+
+
+def _epochs(bench: Bench) -> str:
+    return f"{bench.epochs} epoch{'' if bench.epochs == 1 else 's'}"
+
+
+def _kept(held: list[Trial], tried: list[Trial]) -> str:
+    return f"{len(held)} of {_trials(tried)} {'keeps' if len(held) == 1 else 'keep'}"
 
 
 def _trials(tried: list[Trial]) -> str:
@@ -75,12 +98,10 @@ def _in_training(shrunk: Shrunk, bench: Bench, trainings: int) -> list[str]:
         why = "epochs=0" if not bench.epochs else "max_trainings=0" if not trainings else "no lower rung was left"
         return [f"No network was trained on ({why})."] if not shrunk.interrupted else []
     held = [t for t in tried if t.met]
-    words = [f"Trained on for {bench.epochs} epochs each, {len(held)} of {_trials(tried)} keep the limit."]
+    words = [f"Trained on for {_epochs(bench)} each, {_kept(held, tried)} the limit."]
     words[0] += _missed(tried)
     if shrunk.best.scheme == "qat":
-        words.append(
-            f"The result has seen {bench.epochs} epochs more than the float network, which might gain from them, too."
-        )
+        words.append(f"The result was trained for {_epochs(bench)} more than the float network, which might gain, too.")
     return words
 
 
@@ -109,7 +130,7 @@ def _what_to_change(shrunk: Shrunk, bench: Bench, trainings: int) -> list[str]:
         words.append("No training was allowed: pass epochs and max_trainings of 1 or more.")
     else:
         words.append(
-            f"To get nearer: more than {bench.epochs} epochs, another learning rate than {bench.lr:g}, or a float "
+            f"To get nearer: more than {_epochs(bench)}, another learning rate than {bench.lr:g}, or a float "
             "network that was trained longer."
         )
     reached = margin if shrunk.strict else best.drop
@@ -124,7 +145,9 @@ def _honesty(shrunk: Shrunk, is_split: bool) -> list[str]:
         f"Decided on {samples} samples ({source}); all {_trials(list(shrunk.trials))} were judged on them, "
         "so the figures of the chosen one are optimistic: measure it once more on other data."
     ]
-    best = shrunk.best
+    best, one = shrunk.best, 100 / samples
+    if one > shrunk.max_drop >= 0:
+        words.append(f"One sample of {samples} is {one:.2f} points: the limit asks that not one is lost.")
     if shrunk.met and not shrunk.strict and best.drop + best.interval > shrunk.max_drop:
         words.append(
             f"The loss may be up to {best.drop + best.interval:.2f} points (upper end of its 95 % interval); "
