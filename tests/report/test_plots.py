@@ -97,7 +97,7 @@ def test_a_raster_without_differences_and_one_without_spikes():
 
 def test_a_long_raster_is_cut_in_time_and_says_so():
     pair = raster_pair(raster("lif", steps=500), 100)
-    assert "Drawn: the first" in pair.words
+    assert "Drawn: steps 0 to" in pair.words
     assert sum(len(trace["x"]) for trace in pair.reference["data"] if not trace["name"].startswith("missing")) <= 100
 
 
@@ -131,3 +131,14 @@ def test_a_raster_of_many_neurons_shows_evenly_spaced_ones():
     pair = raster_pair(raster("lif", shown=200, total=512), 10_000)
     assert pair.words.startswith("Sample 0, 64 of 512 neurons")
     assert max(max(trace["y"]) for trace in pair.reference["data"]) < 64
+
+
+def test_a_late_difference_is_in_the_window():
+    r = np.zeros((1000, 4), np.int32)
+    r[::10] = 1
+    q = r.copy()
+    q[700, 2] = 0
+    pair = raster_pair(Raster(layer="l", sample=0, neurons=np.arange(4), total=4, reference=r, quantized=q), 10_000)
+    assert pair.words.endswith("They first differ at step 700. Drawn: steps 680 to 799.")
+    assert next(trace["x"] for trace in pair.reference["data"] if trace["name"] == "only in reference") == [700]
+    assert pair.reference["layout"]["xaxis"]["range"] == [679.4, 799.6]

@@ -128,3 +128,19 @@ def test_divergence_in_words():
     same = comparison(diverge=False, moved=0.0)
     assert divergence_words(same) == "None: every spike of all 360 samples is the same in both networks."
     assert divergence_words(comparison(diverge=False)).startswith("Not recorded: the rates differ")
+
+
+def test_of_many_networks_the_smallest_without_a_measurable_loss_is_named():
+    good = {f"W{bits}": comparison(weight_bits=bits) for bits in (8, 4, 6)}
+    lossy = {
+        "W1": comparison(weight_bits=1, difference=-30.0, after=0.68),
+        "W2": comparison(silent=("lif2",), difference=-50.0, after=0.48),
+    }
+    text = plain(headline_of_many({**lossy, **good}))
+    assert "Five quantized networks" in text
+    assert ": the smallest without a measurable loss, W4, has 98.33 % (+0.28 ± 0.94 points) in 7.1 times" in text
+    assert text.endswith("; 1 of 5 have silent layers.")
+    worse = {f"{k}": comparison(difference=-10.0 * k, after=0.9 - 0.1 * k) for k in (3, 1, 2, 4)}
+    assert ": all with a measurable loss; the most accurate, 1, has 80.00 % (-10.00 ± 0.94 points)" in plain(
+        headline_of_many(worse)
+    )

@@ -12,7 +12,8 @@ from spikequant.analyse import Raster
 from spikequant.report.firing_plots import Figure
 from spikequant.report.numerals import count
 
-ROWS = 64
+ROWS, STEPS = 64, 120
+LEAD = 20  # steps drawn before a first difference that is late
 SHAPES = {"reference": "circle", "quantized": "diamond"}
 SPIKE_BUDGET = 60_000  # marks of all layers of one page section together
 SPIKES_LEAST, SPIKES_MOST = 800, 6000
@@ -37,23 +38,26 @@ def spike_limit(layers: int) -> int:
 
 
 def raster_pair(raster: Raster, limit: int) -> RasterPair:
-    """Both rasters: at most `ROWS` evenly spaced neurons, the first steps that hold at most `limit` spikes each."""
+    """Both rasters: at most `ROWS` evenly spaced neurons, and `STEPS` steps with at most `limit` spikes each."""
     rows = np.linspace(0, len(raster.neurons) - 1, min(ROWS, len(raster.neurons))).astype(int)
     r, q = np.asarray(raster.reference)[:, rows], np.asarray(raster.quantized)[:, rows]
-    neurons, steps = raster.neurons[rows], _steps_within(r, q, limit)
+    neurons, steps = raster.neurons[rows], _window(r, q, limit)
     return RasterPair(
-        reference=_figure(r[:steps], q[:steps], neurons, "reference"),
-        quantized=_figure(q[:steps], r[:steps], neurons, "quantized"),
+        reference=_figure(r[steps], q[steps], neurons, "reference", steps.start),
+        quantized=_figure(q[steps], r[steps], neurons, "quantized", steps.start),
         words=_words(raster, r, q, steps),
     )
 
 
-def _steps_within(r: npt.NDArray[Any], q: npt.NDArray[Any], limit: int) -> int:
-    spikes = np.maximum((r != 0).sum(1), (q != 0).sum(1)).cumsum()
-    return max(1, int(np.searchsorted(spikes, limit, side="right")))
+def _window(r: npt.NDArray[Any], q: npt.NDArray[Any], limit: int) -> slice:
+    """From the start, or else from shortly before the first difference."""
+    differs = np.nonzero((r != q).any(1))[0]
+    start = int(differs[0]) - LEAD if differs.size and differs[0] >= STEPS - LEAD else 0
+    spikes = np.maximum((r != 0).sum(1), (q != 0).sum(1))[start : start + STEPS].cumsum()
+    return slice(start, start + max(1, int(np.searchsorted(spikes, limit, side="right"))))
 
 
-def _figure(own: npt.NDArray[Any], other: npt.NDArray[Any], neurons: npt.NDArray[Any], side: str) -> Figure:
+def _figure(own: npt.NDArray[Any], other: npt.NDArray[Any], neurons: npt.NDArray[Any], side: str, start: int) -> Figure:
     """Filled marks: this network has the spike.  Open marks, in the other's shape and colour: it lacks the spike."""
     steps, shown = own.shape
     opposite = "quantized" if side == "reference" else "reference"
@@ -62,12 +66,13 @@ def _figure(own: npt.NDArray[Any], other: npt.NDArray[Any], neurons: npt.NDArray
     kinds = (
         ("in both", (own != 0) & (own == other),
          {"color": "@ink", "line": {"width": 2}, **(dash if 2 * steps < shown else tick)}),
-        ("another count", (own != 0) & (other != 0) & (own != other), _mark(side, "square")),
-        (f"only in {side}", (own != 0) & (other == 0), _mark(side, SHAPES[side])),
-        (f"missing, is in {opposite}", (own == 0) & (other != 0), _mark(opposite, f"{SHAPES[opposite]}-open")),
+        ("another count", (own != 0) & (other != 0) & (own != other), _mark(side, "square", steps)),
+        (f"only in {side}", (own != 0) & (other == 0), _mark(side, SHAPES[side], steps)),
+        (f"missing, is in {opposite}", (own == 0) & (other != 0),
+         _mark(opposite, f"{SHAPES[opposite]}-open", steps)),
     )  # fmt: skip
     marks = [
-        {"type": "scatter", "mode": "markers", "name": name, "x": at[0].tolist(), "y": at[1].tolist(),
+        {"type": "scatter", "mode": "markers", "name": name, "x": (at[0] + start).tolist(), "y": at[1].tolist(),
          "customdata": neurons[at[1]].tolist(), "marker": marker, "cliponaxis": False,
          "hovertemplate": "step %{x}, neuron %{customdata}"}
         for name, where, marker in kinds
@@ -75,9 +80,9 @@ def _figure(own: npt.NDArray[Any], other: npt.NDArray[Any], neurons: npt.NDArray
     ]  # fmt: skip
     ticks = sorted({int(i) for i in np.linspace(0, shown - 1, min(shown, 6))})
     return {
-        "data": marks or [_nothing(steps, shown)],
+        "data": marks or [_nothing(start, steps, shown)],
         "layout": {
-            "xaxis": {"title": {"text": "step"}, "range": [-0.6, steps - 0.4], "zeroline": False},
+            "xaxis": {"title": {"text": "step"}, "range": [start - 0.6, start + steps - 0.4], "zeroline": False},
             "yaxis": {"title": {"text": "neuron"}, "range": [shown - 0.4, -0.6], "zeroline": False,
                       "tickvals": ticks, "ticktext": [str(int(neurons[i])) for i in ticks]},
             "height": 110 + 6 * max(shown, 16),
@@ -85,16 +90,22 @@ def _figure(own: npt.NDArray[Any], other: npt.NDArray[Any], neurons: npt.NDArray
     }  # fmt: skip
 
 
-def _mark(side: str, symbol: str) -> dict[str, Any]:
-    return {"color": f"@{side}", "symbol": symbol, "size": 7, "line": {"width": 1.5, "color": f"@{side}"}}
+def _mark(side: str, symbol: str, steps: int) -> dict[str, Any]:
+    return {
+        "color": f"@{side}",
+        "symbol": symbol,
+        "size": 7 if steps <= 40 else 5,
+        "line": {"width": 1.5, "color": f"@{side}"},
+    }
 
 
-def _nothing(steps: int, shown: int) -> dict[str, Any]:
-    return {"type": "scatter", "mode": "text", "x": [(steps - 1) / 2], "y": [(shown - 1) / 2], "name": "no spike",
-            "text": ["no spike"], "textfont": {"color": "@muted"}, "hoverinfo": "skip"}  # fmt: skip
+def _nothing(start: int, steps: int, shown: int) -> dict[str, Any]:
+    middle = {"x": [start + (steps - 1) / 2], "y": [(shown - 1) / 2]}
+    return {"type": "scatter", "mode": "text", "name": "no spike", **middle, "text": ["no spike"], "textfont": {"color": "@muted"},
+            "hoverinfo": "skip"}  # fmt: skip
 
 
-def _words(raster: Raster, r: npt.NDArray[Any], q: npt.NDArray[Any], drawn: int) -> str:
+def _words(raster: Raster, r: npt.NDArray[Any], q: npt.NDArray[Any], drawn: slice) -> str:
     steps, shown = r.shape
     same = int(((r == q) & (r != 0)).sum())
     only_r, only_q = int(((r != 0) & (q == 0)).sum()), int(((q != 0) & (r == 0)).sum())
@@ -105,4 +116,5 @@ def _words(raster: Raster, r: npt.NDArray[Any], q: npt.NDArray[Any], drawn: int)
     text += f", {count(counted)} in both but not as many" if counted else ""
     differs = np.nonzero((r != q).any(1))[0]
     text += f". They first differ at step {int(differs[0])}." if differs.size else ". They do not differ."
-    return text if drawn == steps else f"{text} Drawn: the first {count(drawn)} steps."
+    whole = drawn.start == 0 and drawn.stop >= steps
+    return text if whole else f"{text} Drawn: steps {count(drawn.start)} to {count(drawn.stop - 1)}."

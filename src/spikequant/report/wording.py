@@ -13,6 +13,7 @@ from spikequant.analyse import Comparison, LayerBehaviour, Side
 from spikequant.report.numerals import count, decimal, percent, points, size, times
 
 NUMBER_WORDS = dict(enumerate(("One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine"), start=1))
+MOST_NAMED = 3
 HALVES, SEEDS = "two halves of the data", "two float seeds"
 
 
@@ -46,7 +47,7 @@ def memory_words(comparison: Comparison) -> str:
     ratio = memory_ratio(comparison)
     before, after = size(memory_bytes(comparison.reference)), size(memory_bytes(comparison.quantized))
     if not math.isfinite(ratio):
-        return f"in {after} instead of {before}"
+        return "its memory not counted"
     if abs(ratio - 1) < 0.005:
         return f"in no less memory ({after})"
     if ratio < 1:
@@ -108,15 +109,35 @@ def dead_words(comparison: Comparison) -> str:
 def headline_of_many(comparisons: Mapping[str, Comparison]) -> str:
     """One sentence on several quantized networks of one reference."""
     reference = next(iter(comparisons.values())).reference
-    parts = [
-        f"{name} has {percent(c.quantized.accuracy)} ({points(c.difference, c.interval)}) {_memory_short(c)}, "
-        f"its EMD of {decimal(c.emd)} {floor_standing(c)}" + (", with silent layers" if fell_silent(c) else "")
-        for name, c in comparisons.items()
-    ]
     number = NUMBER_WORDS.get(len(comparisons), count(len(comparisons)))
     plural = "s" if len(comparisons) > 1 else ""
     counted = f"{number} quantized network{plural} against one reference of {percent(reference.accuracy)}"
-    return f"{counted}: {'; '.join(parts)}."
+    if len(comparisons) <= MOST_NAMED:
+        return f"{counted}: {'; '.join(_short(name, c) for name, c in comparisons.items())}."
+    return f"{counted}: {_chosen(comparisons)}."
+
+
+def _short(subject: str, c: Comparison) -> str:
+    figures = f"{subject} has {percent(c.quantized.accuracy)} ({points(c.difference, c.interval)}) {_memory_short(c)}"
+    silent = ", with silent layers" if fell_silent(c) else ""
+    return f"{figures}, its EMD of {decimal(c.emd)} {floor_standing(c)}{silent}"
+
+
+def _chosen(comparisons: Mapping[str, Comparison]) -> str:
+    """Of many: the smallest that loses nothing measurable, or else the most accurate; and how many have gone silent."""
+    kept = {name: c for name, c in comparisons.items() if c.difference >= -c.interval}
+    if kept:
+        name = max(kept, key=lambda name: (_sortable(memory_ratio(kept[name])), kept[name].difference))
+        text = _short(f"the smallest without a measurable loss, {name},", kept[name])
+    else:
+        name = max(comparisons, key=lambda name: _sortable(comparisons[name].difference))
+        text = f"all with a measurable loss; {_short(f'the most accurate, {name},', comparisons[name])}"
+    silent = sum(bool(fell_silent(c)) for c in comparisons.values())
+    return f"{text}; {count(silent)} of {count(len(comparisons))} have silent layers" if silent else text
+
+
+def _sortable(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
 
 
 def _memory_short(comparison: Comparison) -> str:
