@@ -82,6 +82,13 @@ def test_data_that_cannot_be_compared_on(rows, message):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
 
 
+def test_things_that_are_no_models_and_no_data():
+    with pytest.raises(sq.DataError, match="model is a str; expected a torch module"):
+        sq.compare(Net(), "net.spq", data())
+    with pytest.raises(sq.DataError, match=r"the data are a NoneType; expected batches of \(input, target\)"):
+        sq.compare(Net(), Net(), None)
+
+
 def test_used_up_data():
     rows = iter(data())
     net = Net()

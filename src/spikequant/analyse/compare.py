@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 
 import numpy as np
@@ -72,6 +72,13 @@ def compare(
         raise DataError(
             f"compare: raster_sample {raster_sample}, dead_below {dead_below}; expected 0 or more, and a rate in [0, 1]"
         )
+    for what, given in (
+        ("reference", reference),
+        ("model", model),
+        ("other_seed", model if other_seed is None else other_seed),
+    ):
+        if not isinstance(given, nn.Module):
+            raise DataError(f"compare: {what} is a {type(given).__name__}; expected a torch module")
     search, samples = DivergenceSearch(), 0
     rasters: tuple[Raster, ...] = ()
     with ExitStack() as stack:
@@ -108,7 +115,9 @@ def compare(
     )
 
 
-def _pairs(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterable[tuple[Tensor, Tensor]]:
+def _pairs(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    if not isinstance(batches, Iterable):
+        raise DataError(f"compare: the data are a {type(batches).__name__}; expected batches of (input, target)")
     for number, batch in enumerate(batches):
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             raise DataError(
