@@ -100,9 +100,8 @@ def _mark(side: str, symbol: str, steps: int) -> dict[str, Any]:
 
 
 def _nothing(start: int, steps: int, shown: int) -> dict[str, Any]:
-    middle = {"x": [start + (steps - 1) / 2], "y": [(shown - 1) / 2]}
-    return {"type": "scatter", "mode": "text", "name": "no spike", **middle, "text": ["no spike"], "textfont": {"color": "@muted"},
-            "hoverinfo": "skip"}  # fmt: skip
+    text = {"text": ["no spike"], "textfont": {"color": "@muted"}, "hoverinfo": "skip", "name": "no spike"}
+    return {"type": "scatter", "mode": "text", "x": [start + (steps - 1) / 2], "y": [(shown - 1) / 2], **text}
 
 
 def _words(raster: Raster, r: npt.NDArray[Any], q: npt.NDArray[Any], drawn: slice) -> str:
