@@ -302,21 +302,21 @@ def test_a_network_of_snntorch():
     class Tutorial(nn.Module):
         def __init__(self):
             super().__init__()
-            self.fc1, self.lif1 = nn.Linear(8, 12), snn.Leaky(beta=0.75)
+            self.fc1, self.lif1 = nn.Linear(8, 12), snn.RLeaky(beta=0.75, linear_features=12)
             self.fc2, self.lif2 = nn.Linear(12, 2), snn.Leaky(beta=0.75)
 
         def forward(self, x):
-            mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+            (spk1, mem1), mem2 = self.lif1.init_rleaky(), self.lif2.init_leaky()
             spikes = []
             for _ in range(4):
-                spk1, mem1 = self.lif1(self.fc1(x), mem1)
+                spk1, mem1 = self.lif1(self.fc1(x), spk1, mem1)
                 spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
                 spikes.append(spk2)
             return torch.stack(spikes).sum(0)
 
     net = trained(Tutorial, batches(shuffle=True), epochs=8)
     result = sq.shrink(net, batches(), max_drop=5.0, validation=batches(1), **QUICK)
-    assert type(net.lif1) is snn.Leaky
+    assert type(net.lif1) is snn.RLeaky
     assert result.comparison.reference.accuracy > 0.8
     assert result.met
     assert result.verified.differences == 0

@@ -135,13 +135,13 @@ def _is_ours(path: Path) -> bool:
     )
 
 
-def belonging(model: nn.Module, before: Observation, **settings: Any) -> dict[str, Any]:
-    """What the trials of a folder are a function of: network, held-out data, settings."""
+def belonging(model: nn.Module, before: Observation, example: Tensor, **settings: Any) -> dict[str, Any]:
+    """What the trials of a folder are a function of: network, held-out data, first batch, settings."""
     weights = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         weights.update(f"{name}:{tuple(tensor.shape)}".encode())
         weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    data = hashlib.sha256()
+    data = hashlib.sha256(example.detach().cpu().contiguous().numpy().tobytes())
     for tensor in (*before.targets, *before.predictions):
         data.update(tensor.contiguous().numpy().tobytes())
     for path, statistics in before.firing.items():

@@ -89,7 +89,8 @@ def _next(levels: tuple[int, ...], now: int) -> int | None:
 class Roles:
     """What a network has that a plan can speak of: paths of its layers by role.
 
-    ``feeds`` names the neuron layer behind each weighted layer (a readout without a neuron has none).
+    ``feeds`` names the neuron layer behind each weighted layer (a readout without a neuron has none), ``weights``
+    counts the weights of all.
     """
 
     synapses: tuple[str, ...]
@@ -99,6 +100,7 @@ class Roles:
     currents: tuple[str, ...]
     leaks: tuple[str, ...]
     feeds: Mapping[str, str]
+    weights: int
 
 
 def roles_of(model: nn.Module, example_input: Tensor) -> Roles:
@@ -120,6 +122,7 @@ def roles_of(model: nn.Module, example_input: Tensor) -> Roles:
         currents=tuple(p for p, m in neurons.items() if m.real_spec.has_current),
         leaks=tuple(p for p, m in neurons.items() if m.real_spec.leak.form == "multiply"),
         feeds={p: names[id(m.link.branch.neuron)] for p, m in synapses.items() if m.link is not None},
+        weights=sum(m.weight.numel() for m in synapses.values()),
     )
 
 

@@ -70,7 +70,8 @@ def shrink(
         batches: ``(input, target)`` to calibrate and train on.  An iterator is read into memory.
         max_drop: points of accuracy that may be lost.
         validation: ``(input, target)`` that decide.  None: every fourth sample of `batches`
-            is held out, and all are read into memory.
+            is held out, and all are read into memory; a float network that was trained on
+            them has seen these samples, so the drop then comes out too large.
         example_input: for the capture; None takes the first batch.
         strict: the upper end of the interval must keep the limit, not the drop alone.
         epochs: of each training; 0 for none.
@@ -106,7 +107,7 @@ def shrink(
     settings = {"epochs": epochs, "lr": lr, "seed": seed, "loss": getattr(loss, "__name__", "loss")}
     journal = Journal(
         None if checkpoint_folder is None else Path(checkpoint_folder),
-        belonging(bench.reference, bench.before, **settings),
+        belonging(bench.reference, bench.before, bench.example, **settings),
     )
     journal.open(resume=resume)
     with Show(quiet, on_progress) as show:
@@ -172,7 +173,9 @@ def _finished(bench: Bench, descent: Descent, *, max_drop: float, strict: bool) 
     few = bench.example.narrow(bench.sample_axis, 0, min(VERIFY_SAMPLES, bench.example.shape[bench.sample_axis]))
     plan = bench.plan(attempt)
     net = lower(network, few, metadata={"name": trial.name, "plan": plan.to_dict()})
-    comparison = compare(bench.reference, network, bench.decide)
+    readable = copied(bench.reference)
+    read_(readable)  # the graph of a recurrent neuron of another library names parts that only its reading has
+    comparison = compare(readable, network, bench.decide)
     return Shrunk(
         plan=plan,
         model=network,

@@ -17,7 +17,7 @@ from spikequant.analyse import Observation, memory_rows, observe, paired_differe
 from spikequant.law.errors import DataError, WidthError
 from spikequant.measure import emd, flash_bits, network_emd, ram_bits
 from spikequant.plan import Plan
-from spikequant.quantize import CalibrationReport, QuantizeReport, calibrate, freeze, quantize_
+from spikequant.quantize import QuantizeReport, calibrate, freeze, quantize_
 from spikequant.shrinking.held_out import Batch, at_first_epoch, length_of
 from spikequant.shrinking.ladder import Ladder, Roles, Rung, Scheme, plan_for
 from spikequant.shrinking.result import Trial
@@ -68,14 +68,12 @@ class Bench:
 
     def bits_of(self, rung: Rung) -> int:
         """Bits of all weights and of all spiking membranes and currents at a rung: what a step saves."""
-        weights = sum(
-            self.reference.get_submodule(path).get_parameter("weight").numel() for path in self.roles.synapses
-        )
         states = sum(
             math.prod(self.before.shapes[path]) * (2 if path in self.roles.currents else 1)
             for path in self.roles.neurons
+            if path in self.before.shapes
         )
-        return weights * rung.weight_bits + states * rung.membrane_bits
+        return self.roles.weights * rung.weight_bits + states * rung.membrane_bits
 
     def dressed(self, attempt: Attempt) -> tuple[nn.Module, QuantizeReport]:
         """A quantized copy of the float network."""
@@ -92,7 +90,6 @@ class Tried:
     model: nn.Module | None
     report: QuantizeReport | None
     weights: dict[str, Tensor]
-    calibration: CalibrationReport | None
 
 
 def run_trial(bench: Bench, attempt: Attempt, *, tick: Tick, checkpoint: Path | None = None) -> Tried:
@@ -110,17 +107,17 @@ def run_trial(bench: Bench, attempt: Attempt, *, tick: Tick, checkpoint: Path | 
         torch.manual_seed(bench.seed)
         try:
             model, report = bench.dressed(attempt)
-            calibration = calibrate(model, at_first_epoch(bench.learn))
+            calibrate(model, at_first_epoch(bench.learn))
             if attempt.scheme == "qat":
                 _train(bench, model, tick, checkpoint)
             weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
             freeze(model)
         except (WidthError, _Diverged) as error:
             refused = _trial(attempt, verdict=f"refused: {error}", seconds=time.perf_counter() - started)
-            return Tried(trial=refused, attempt=attempt, model=None, report=None, weights={}, calibration=None)
+            return Tried(trial=refused, attempt=attempt, model=None, report=None, weights={})
         found = observe(model, bench.decide, operations=False)
     trial = _measured(bench, attempt, model, found, time.perf_counter() - started)
-    return Tried(trial=trial, attempt=attempt, model=model, report=report, weights=weights, calibration=calibration)
+    return Tried(trial=trial, attempt=attempt, model=model, report=report, weights=weights)
 
 
 def rebuilt(bench: Bench, attempt: Attempt, weights: dict[str, Tensor]) -> tuple[nn.Module, QuantizeReport]:

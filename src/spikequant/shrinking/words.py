@@ -145,6 +145,11 @@ def _honesty(shrunk: Shrunk, is_split: bool) -> list[str]:
         f"Decided on {samples} samples ({source}); all {_trials(list(shrunk.trials))} were judged on them, "
         "so the figures of the chosen one are optimistic: measure it once more on other data."
     ]
+    if is_split:
+        words.append(
+            "If the float network was trained on these batches, it has seen these samples and its quantized copies "
+            "have not: the loss is then too large. Pass validation=... with data that it has not seen."
+        )
     best, one = shrunk.best, 100 / samples
     if one > shrunk.max_drop >= 0:
         words.append(f"One sample of {samples} is {one:.2f} points: the limit asks that not one is lost.")
