@@ -349,3 +349,58 @@ def test_modules_print_what_they_are():
     assert "membrane 6 bits" in repr(net)
     sq.freeze(net)
     assert repr(net).count("frozen") == 2
+
+
+def looped(model, x, steps=4):
+    spikes = [model(x) for _ in range(steps)]
+    return torch.stack(spikes)
+
+
+@pytest.mark.parametrize("quantizer", ["uniform", "lsq"])
+def test_what_a_step_needs_is_made_once_per_parameter_version(quantizer):
+    """In the user's own loop over time: integers and the sums of a static input; new ones after every change."""
+    torch.manual_seed(0)
+
+    def net():
+        return nn.Sequential(
+            nn.Linear(8, 6), LIF(leak=0.75, step_mode="s", learn=("threshold",)), nn.Linear(6, 4), IF(step_mode="s")
+        )
+
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net()
+
+        def forward(self, x):
+            return looped(self.net, x)
+
+    model, x = Loop(), torch.rand(5, 8) * 4
+    sq.quantize_(model, sq.Plan.uniform(weight_bits=4, weight_quantizer=quantizer, membrane_bits=6), x, quiet=True)
+    calls = []
+    neuron = model.net[1]
+    integers = neuron.integers
+    neuron.integers = lambda: calls.append(1) or integers()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    seen = []
+    for _ in range(3):
+        sq.reset(model)
+        calls.clear()
+        optimizer.zero_grad()
+        output = model(x)
+        seen.append(output.detach().clone())
+        assert len(calls) == 1
+        fresh = copy.deepcopy(model)
+        del fresh.net[1].__dict__["integers"]
+        assert torch.equal(fresh(x), output)
+        (output.mean() - 1).square().backward()
+        assert neuron.threshold.grad is not None
+        assert model.net[0].weight.grad.abs().sum() > 0
+        optimizer.step()
+    calls.clear()
+    sq.reset(model)
+    with torch.no_grad():
+        model(x)
+        neuron.v_limit.mul_(0.5)
+        sq.reset(model)
+        model(x)
+    assert len(calls) == 2

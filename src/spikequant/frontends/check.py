@@ -40,15 +40,19 @@ def check_reading(model: nn.Module, example_input: Tensor, *, calls: int = 1, qu
     foreign = {path: m for path, m in model.named_modules() if path and library_of(m) is not None}
     layers: list[LayerReading] = []
     readings: dict[str, Reading] = {}
+    whole: list[str] = []
     for path, module in foreign.items():
-        if any(path.startswith(f"{other}.") for other in readings):
+        if any(path.startswith(f"{other}.") for other in whole):
             continue  # a part of a layer that is read as one
+        whole.append(path)
         try:
             reading = _library(module).read(path, module)
         except Unsupported as error:
             layers.append(_refused(path, module, str(error)))
             continue
-        if reading is not None and reading.neuron is not None:
+        if reading is None:  # a container, whose children are read
+            whole.pop()
+        elif reading.neuron is not None:
             readings[path] = reading
     if not readings and not layers:
         raise DataError("check_reading: the model has no neurons of a known library; is it read or quantized already?")

@@ -14,7 +14,7 @@ from spikequant.frontends.recurrent import RecurrentReading
 from spikequant.law.errors import Unsupported
 from spikequant.nn import NeuronLayer
 
-FRONTENDS: dict[str, str] = {"snntorch": "snntorch", "spikingjelly": "spikingjelly"}
+FRONTENDS: dict[str, str] = {"brevitas": "brevitas", "snntorch": "snntorch", "spikingjelly": "spikingjelly"}
 """Package in which the classes of a library live -> module of this folder that has its `LIBRARY`."""
 
 

@@ -20,7 +20,7 @@ from spikequant.nn.neuron import (
 )
 from spikequant.nn.quantized_neuron import QuantizedNeuron
 from spikequant.nn.surrogate import Surrogate
-from spikequant.nn.synapse import SYNAPSES, Synapse
+from spikequant.nn.synapse import SYNAPSES, Synapse, WeightGrid
 from spikequant.nn.torch_ops import TorchOps
 
 POOLS = (
@@ -79,6 +79,7 @@ __all__ = [
     "Synapse",
     "TorchOps",
     "ValueSource",
+    "WeightGrid",
     "adopt",
     "joined",
 ]

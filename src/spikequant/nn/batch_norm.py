@@ -115,6 +115,11 @@ class FoldedNorm(nn.Module):
         """Whether the thresholds of this forward pass come from the batch."""
         return self.training and self.statistics == "batch" and bool(self.branch)
 
+    @property
+    def measures(self) -> bool:
+        """Whether the thresholds of now come from a batch that was just measured."""
+        return self._batch is not None
+
     def forward(self, x: Tensor) -> Tensor:
         """`x` itself; measures it where that is asked."""
         self._batch = None

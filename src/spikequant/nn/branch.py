@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,6 +27,8 @@ class Branch:
     neuron: QuantizedNeuron
     pool_unit: float = 1.0
     shared: bool = False
+    kept: tuple[tuple[object, ...], Tensor] | None = field(default=None, repr=False)
+    """The last gain that does not move with the scales, and what it was made from."""
 
     def raw_lsb(self) -> Tensor:
         """Real value of one accumulator LSB before batch norm, ``[C]``, float64."""
@@ -53,10 +55,16 @@ class Branch:
         """Accumulator LSBs in one unit of the sum, ``[C]`` with the sign of gamma; and whether float64 is needed."""
         neuron = self.neuron
         if neuron.is_frozen:
-            gain = neuron.get_buffer(f"int_gain_{neuron.branches.index(self)}").to(torch.float64)
+            stored = neuron.get_buffer(f"int_gain_{neuron.branches.index(self)}")
+            made_from: tuple[object, ...] = (stored, stored._version)
         else:
-            gain = neuron.gain_of(self)
-        return gain.expand(self.synapse.weight.shape[0]), neuron.needs_double
+            stored, made_from = None, (neuron.fraction_bits, self.synapse.weight.device)
+            if self.norm is not None or not (self.shared or self is neuron.branches[0]):  # it moves with the scales
+                return neuron.gain_of(self).expand(self.synapse.weight.shape[0]), neuron.needs_double
+        if self.kept is None or not _same(self.kept[0], made_from):
+            gain = neuron.gain_of(self) if stored is None else stored.to(torch.float64)
+            self.kept = (made_from, gain.expand(self.synapse.weight.shape[0]))
+        return self.kept[1], neuron.needs_double
 
     def constant_channels(self) -> Tensor:
         """Channels that a batch norm with a gamma of (nearly) 0 makes constant: their scale says nothing."""
@@ -73,6 +81,13 @@ class Branch:
         """One weight scale for all synapses of the group: the largest that any of them needs."""
         scales = [branch.synapse.fitted_scale() for branch in self.neuron.branches]
         return torch.stack(scales).amax(0)
+
+
+def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    """Equality, by identity for tensors."""
+    return len(one) == len(other) and all(
+        a is b or (not isinstance(a, Tensor) and a == b) for a, b in zip(one, other, strict=True)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

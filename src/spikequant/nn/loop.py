@@ -15,6 +15,10 @@ from spikequant.nn.torch_ops import TorchOps
 States = dict[str, Tensor]
 
 
+class Prepared(dict[str, Tensor]):
+    """Parameters that `prepare` has seen."""
+
+
 def zero_states(spec: NeuronSpec, like: Tensor) -> States:
     """Every state at rest, shaped like one step of input."""
     return {name: torch.zeros_like(like) for name in spec.state_formats()}
@@ -36,7 +40,7 @@ def run_over_time(
     `noise_at(t)` gives the words of a step; `watch` sees every new state.
     Returns the outputs ``[T, N, *shape]`` and the last states.
     """
-    ready = prepare(ops, spec, params)
+    ready = params if isinstance(params, Prepared) else prepare(ops, spec, params)
     outputs = []
     for t, current in enumerate(x.unbind(0), start=first_step):
         noise = noise_at(t) if noise_at is not None else None
@@ -45,7 +49,7 @@ def run_over_time(
         if watch is not None:
             watch(states)
         outputs.append(output)
-    return torch.stack(outputs), states
+    return outputs[0][None] if len(outputs) == 1 else torch.stack(outputs), states
 
 
 def add_per_step(x: Tensor, bias: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ from spikequant.nn.integers import integer_params, integer_spec, on_grid, wanted
 from spikequant.nn.layer import NeuronLayer
 from spikequant.nn.loop import States, add_per_step, torch_noise
 from spikequant.nn.neuron import Neuron, over_features, run_neuron
+from spikequant.nn.program import ProgramCache
 from spikequant.nn.synapse import Link
-from spikequant.nn.torch_ops import TorchOps
 from spikequant.quantizers import floor_ste, round_ste
 
 LEAST_FRACTION_BITS = 4
@@ -72,6 +72,7 @@ class QuantizedNeuron(NeuronLayer):
         self.needs_double, self.last_axis = False, False
         self.spec: NeuronSpec | None = None
         self.units: States = {}
+        self.programs = ProgramCache()
         if source.dialect is not None and source.foreign_class is not None:
             adopt(self, source.foreign_class, source.dialect)
 
@@ -265,22 +266,18 @@ class QuantizedNeuron(NeuronLayer):
     def advance(self, x: Tensor) -> Tensor:
         """Spikes, or the real membrane of a readout, for integer input sums."""
         features = self.check_features(x)
-        dtype = torch.float64 if self.needs_double else torch.float32
-        found = self.integers()
-        lsb = over_features(found.lsb, features, last=self.last_axis).to(dtype)
-        params = {k: over_features(v, features, last=self.last_axis).to(dtype) for k, v in found.params.items()}
-        x = x.to(dtype)
+        program = self.programs.get(self, x, features)
+        x = x.to(program.ops.dtype)
         pool_unit = self.branches[0].pool_unit
         if pool_unit != 1.0:
             x = round_ste(x / pool_unit, "half_even")
-        if found.spec.x is None and not found.spec.refractory and "bias" in params:
-            x = add_per_step(x, params.pop("bias"))
-        ops = TorchOps(surrogate=self.surrogate, lsb=lsb, detach_reset=self.detach_reset, like=x)
+        if program.bias is not None:
+            x = add_per_step(x, program.bias)
         shape = x.shape[1:] if self.step_mode == "m" else x.shape
         noise = torch_noise(self.seed, self.layer, self.first_sample, shape, x.device) if self._is_noisy() else None
-        output = run_neuron(self, ops, found.spec, params, x, noise)
-        self.units = {n: params[f"{n}_load"] * lsb for n in ("v", "i") if f"{n}_load" in params}
-        if found.spec.output == "state":
+        output = run_neuron(self, program.ops, program.spec, program.params, x, noise)
+        self.units = program.units
+        if program.spec.output == "state":
             output = output * self.units["v"]
         elif self.spike_unit != 1.0:
             output = output * self.spike_unit
@@ -316,6 +313,7 @@ class QuantizedNeuron(NeuronLayer):
     def train(self, mode: bool = True) -> QuantizedNeuron:
         """Set the mode; the float type that carries the integers is proven anew."""
         super().train(mode)
+        self.programs.clear()
         if self.branches and not self.is_frozen:
             with torch.no_grad():
                 self.prove(self.integers())
@@ -339,4 +337,4 @@ class QuantizedNeuron(NeuronLayer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies start from rest."""
-        return {**super().__getstate__(), "units": {}}
+        return {**super().__getstate__(), "units": {}, "programs": ProgramCache()}

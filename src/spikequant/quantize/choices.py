@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import nn
 
 from spikequant.capture import Graph
-from spikequant.law.errors import PlanError
-from spikequant.nn import STATEFUL, Neuron, NeuronChoice, Register
+from spikequant.law.errors import PlanError, Unsupported
+from spikequant.nn import STATEFUL, Neuron, NeuronChoice, Register, WeightGrid
 from spikequant.plan import LayerPlan, Plan, StateRole, TensorRole
 from spikequant.quantize.groups import WEIGHTED, module_of
+from spikequant.quantizers import Quantizer
 
 WIDE_STATE_BITS = 20
 
@@ -89,3 +90,27 @@ def neuron_choice(plan: LayerPlan, source: Neuron, bias: TensorRole | None, wher
         bias=None if bias is None else bias.build(f"{where}.bias"),
         narrow_before_fire=plan.membrane is not None and plan.membrane.attach == "before_fire",
     )
+
+
+def weight_grid(module: nn.Module | None) -> WeightGrid | None:
+    """The grid that a layer's weights have already, if another library gave them one."""
+    return getattr(module, "weight_grid", None)
+
+
+def kept_grid(path: str, grid: WeightGrid, asked: Quantizer | None, *, per_channel: bool) -> tuple[Quantizer, bool]:
+    """Weights are not quantized twice: their own bits and scales stay, and the plan may only ask for the same.
+
+    Raises:
+        PlanError: the plan asks for other bits.
+        Unsupported: a readout needs one scale, the weights have one per channel.
+    """
+    if asked is not None and asked.bits != grid.quantizer.bits:
+        raise PlanError(
+            f"{path}: the plan asks for {asked.bits} weight bits, but {grid.library} quantizes this layer to "
+            f"{grid.quantizer.bits} already; ask for {grid.quantizer.bits} or for none, or use a plain torch layer"
+        )
+    if grid.per_channel and not per_channel:
+        raise Unsupported(
+            f"{path}: {grid.library} gives every channel a scale of its own, but a readout across channels needs one"
+        )
+    return grid.quantizer, grid.per_channel

@@ -24,7 +24,7 @@ from spikequant.nn import (
 )
 from spikequant.nn.integers import leak_bits
 from spikequant.plan import InputRole, LayerPlan, Plan
-from spikequant.quantize.choices import check_plan, neuron_choice
+from spikequant.quantize.choices import check_plan, kept_grid, neuron_choice, weight_grid
 from spikequant.quantize.groups import NORMALIZING, WEIGHTED, Path, Structure, gives_membrane, module_of, structure
 from spikequant.quantize.report import QuantizedRow, QuantizeReport
 from spikequant.quantizers import Quantizer, Uniform
@@ -129,7 +129,8 @@ def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: 
     graph, model = work.found.graph, work.model
     source = module_of(graph.node(neuron), model)
     asked = [work.layer(neuron).asked(), *(work.layer(p.synapse).asked() for p in paths)]
-    if not any(asked):
+    given = [weight_grid(module_of(graph.node(path.synapse), model)) for path in paths]
+    if not any(asked) and not any(given):
         return
     assert isinstance(source, Neuron)
     per_channel_values = [name for name in source.value_names if source.real_value(name).numel() > 1]
@@ -178,9 +179,15 @@ def _dress_synapse(work: _Dresser, name: str, example: Tensor, *, per_channel: b
     node = work.found.graph.node(name)
     source, plan = module_of(node, work.model), work.layer(name)
     role = plan.weight
-    quantizer: Quantizer = Uniform(WIDE_WEIGHT_BITS) if role is None else role.build(f"{node.path}.weight")
     assert source is not None
-    synapse = Synapse(source, quantizer, per_channel=per_channel and (role is None or role.per_channel))
+    quantizer: Quantizer = Uniform(WIDE_WEIGHT_BITS) if role is None else role.build(f"{node.path}.weight")
+    grid, by_channel = weight_grid(source), per_channel and (role is None or role.per_channel)
+    if grid is not None:
+        quantizer, by_channel = kept_grid(
+            node.path, grid, quantizer if role is not None else None, per_channel=per_channel
+        )
+        work.notes.append(f"{node.path}: keeps the {quantizer.bits}-bit weights that {grid.library} made")
+    synapse = Synapse(source, quantizer, per_channel=by_channel)
     if plan.bias is not None:
         if source.bias is None and work.plan.rules and not _has_norm(work, name):
             work.notes.append(f"{node.path}: the plan asks for a bias quantizer, but the layer has no bias")
@@ -195,7 +202,7 @@ def _dress_synapse(work: _Dresser, name: str, example: Tensor, *, per_channel: b
     if synapse.input_std is not None:  # the fit of the constructor did not know the folded weights
         synapse.refit()
     replace_module(work.model, node.path, synapse)
-    _report_synapse(work, node.path, synapse, asked=role is not None)
+    _report_synapse(work, node.path, synapse, asked=role is not None or grid is not None)
     return synapse
 
 
@@ -254,7 +261,7 @@ def _dress_norm(work: _Dresser, name: str | None, *, several: bool) -> FoldedNor
 
 def _dress_readout(work: _Dresser, name: str, example: Tensor) -> None:
     """A last layer without a neuron: its currents are summed exactly; one scale for all classes (rule 7)."""
-    if not work.layer(name).asked():
+    if not work.layer(name).asked() and weight_grid(module_of(work.found.graph.node(name), work.model)) is None:
         return
     synapse = _dress_synapse(work, name, example, per_channel=False)
     synapse.readout_bits = LEAST_FRACTION_BITS if work.plan.fraction_bits is None else work.plan.fraction_bits
