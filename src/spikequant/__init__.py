@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Plan": "plan",
     "check_reading": "frontends",
+    "from_nir": "frontends",
     "load_prepared": "quantize",
     "from_ann": "frontends",
     "quantize_": "quantize",
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from spikequant.analyse import compare as compare
     from spikequant.frontends import check_reading as check_reading
     from spikequant.frontends import from_ann as from_ann
+    from spikequant.frontends import from_nir as from_nir
     from spikequant.law.errors import ArtifactError as ArtifactError
     from spikequant.law.errors import CaptureError as CaptureError
     from spikequant.law.errors import DataError as DataError

@@ -232,7 +232,7 @@ def test_normalize_that_does_not_fold_is_refused():
         (lambda: nn.Sequential(OverTime(nn.Conv2d(2, 3, 3), nn.MaxPool2d(2, ceil_mode=True)), IF()),
          "pooling with ceil_mode=True, dilation=1, count_include_pad=True; expected full windows of equal weight"),
         (lambda: nn.Sequential(OverTime(nn.Conv2d(2, 3, 3), nn.AvgPool2d(2, divisor_override=3)), IF()),
-         "pooling with divisor_override=3; fold the factor into the next layer's weights"),
+         "a pooling that sums (divisor_override) behind the bias or batch norm of 0.layer.0 does not fold"),
         (lambda: nn.Sequential(OverTime(nn.Conv2d(2, 3, 3, padding="same")), IF()),
          "Conv2d: padding 'same' with mode 'zeros'; expected numbers and the mode 'zeros'"),
         (lambda: nn.Sequential(OverTime(nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular")), IF()),

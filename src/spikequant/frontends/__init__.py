@@ -6,6 +6,7 @@
 from spikequant.frontends.ann import ConvertedLayer, RateCodedNetwork, from_ann
 from spikequant.frontends.check import check_reading
 from spikequant.frontends.library import Library, Reading
+from spikequant.frontends.nir import NirNetwork, NirReading, from_nir
 from spikequant.frontends.recurrent import RecurrentReading
 from spikequant.frontends.registry import Readings, Replacement, library_of, read_, read_or_undo
 from spikequant.frontends.report import LayerReading, ReadingReport
@@ -14,6 +15,8 @@ __all__ = [
     "ConvertedLayer",
     "LayerReading",
     "Library",
+    "NirNetwork",
+    "NirReading",
     "RateCodedNetwork",
     "Reading",
     "ReadingReport",
@@ -22,6 +25,7 @@ __all__ = [
     "Replacement",
     "check_reading",
     "from_ann",
+    "from_nir",
     "library_of",
     "read_",
     "read_or_undo",

@@ -190,7 +190,7 @@ def _pool_flow(node: GraphNode, first: Flow, pooling: Pooling) -> Flow:
         raise Unsupported(f"{node.site}: pooling of the analog input; pool the data, or put it behind the first layer")
     if pooling.kind != "sum":
         return first
-    return Flow(first.domain, first.unit / pooling.window, first.bound * pooling.window)
+    return Flow(first.domain, first.unit / pooling.divisor, first.bound * pooling.window)
 
 
 def _paths(
@@ -247,12 +247,24 @@ def _path(node: GraphNode, graph: Graph, model: nn.Module, after: tuple[str, ...
                 _check_norm_after_max(other, module)
         else:
             pooling = functional_pool(other) if module is None else pool_options(other, module, graph)
-            unit = unit / pooling.window if pooling.kind == "sum" else unit
+            unit = unit / pooling.divisor if pooling.kind == "sum" else unit
+            if pooling.kind == "sum" and pooling.divisor != pooling.window:
+                _check_sum_of_bias(other, node, norm, graph, model)
             behind_maximum = behind_maximum or pooling.kind == "max"
             if pooling.kind == "sum" and any(pooling.padding):
                 _check_padded_average(other, node, norm, graph, model)
             pools.append(name)
     return Path(node.name, norm, tuple(pools), delay, unit)
+
+
+def _check_sum_of_bias(pool: GraphNode, layer: GraphNode, norm: str | None, graph: Graph, model: nn.Module) -> None:
+    """A sum over a window holds a layer's bias many times, but a neuron adds it once."""
+    source = module_of(graph.node(layer.inputs[0].source), model)
+    if norm is not None or isinstance(source, Normalize) or getattr(module_of(layer, model), "bias", None) is not None:
+        raise Unsupported(
+            f"{pool.name}: a pooling that sums (divisor_override) behind the bias or batch norm of {layer.path} does "
+            "not fold; use the average, a layer with bias=False, or pool the spikes behind the neuron"
+        )
 
 
 def _check_padded_average(pool: GraphNode, layer: GraphNode, norm: str | None, graph: Graph, model: nn.Module) -> None:

@@ -14,12 +14,21 @@ from spikequant.law.errors import Unsupported
 
 @dataclass(frozen=True)
 class Pooling:
-    """A pooling in numbers; ``repeat`` gives every value `kernel` times, as adaptive pooling of one pixel does."""
+    """A pooling in numbers; ``repeat`` gives every value `kernel` times, as adaptive pooling of one pixel does.
+
+    ``sum`` is the sum of a window divided by `divisor`, by default an average.
+    """
 
     kind: Literal["sum", "max", "repeat"]
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[int, ...]
+    divisor_override: int | None = None
+
+    @property
+    def divisor(self) -> int:
+        """What the sum of a window is divided by."""
+        return self.window if self.divisor_override is None else self.divisor_override
 
     @property
     def window(self) -> int:
@@ -51,8 +60,8 @@ def pool_options(node: GraphNode, module: nn.Module, graph: Graph) -> Pooling:
     _check_pool(
         node.path, module.ceil_mode, getattr(module, "dilation", 1), getattr(module, "count_include_pad", True), axes
     )
-    _check_divisor(node.path, getattr(module, "divisor_override", None))
-    return Pooling("max" if isinstance(module, (nn.MaxPool1d, nn.MaxPool2d)) else "sum", kernel, stride, padding)
+    kind: Literal["sum", "max"] = "max" if isinstance(module, (nn.MaxPool1d, nn.MaxPool2d)) else "sum"
+    return Pooling(kind, kernel, stride, padding, _divisor(node.path, getattr(module, "divisor_override", None)))
 
 
 def functional_pool(node: GraphNode) -> Pooling:
@@ -65,8 +74,8 @@ def functional_pool(node: GraphNode) -> Pooling:
     dilation = 1 if average else options.get("dilation", 1)  # the fourth argument of avg_pool is ceil_mode
     ceil_mode = bool(options.get("dilation", False)) if average else options.get("ceil_mode", False)
     _check_pool(node.site, ceil_mode, dilation, options.get("count_include_pad", True), axes)
-    _check_divisor(node.site, options.get("divisor_override"))
-    return Pooling("sum" if average else "max", kernel, stride, _tuple(options.get("padding", 0), axes))
+    divisor = _divisor(node.site, options.get("divisor_override"))
+    return Pooling("sum" if average else "max", kernel, stride, _tuple(options.get("padding", 0), axes), divisor)
 
 
 def _check_pool(where: str, ceil_mode: bool, dilation: Any, include_pad: bool, axes: int) -> None:
@@ -77,8 +86,7 @@ def _check_pool(where: str, ceil_mode: bool, dilation: Any, include_pad: bool, a
         )
 
 
-def _check_divisor(where: str, divisor: int | None) -> None:
-    if divisor is not None:
-        raise Unsupported(
-            f"{where}: pooling with divisor_override={divisor}; fold the factor into the next layer's weights"
-        )
+def _divisor(where: str, divisor: int | None) -> int | None:
+    if divisor is not None and divisor < 1:
+        raise Unsupported(f"{where}: pooling with divisor_override={divisor}; expected a positive number")
+    return divisor

@@ -1,0 +1,249 @@
+"""NIR graphs out of HDF5 files and out of `nir.NIRGraph` objects, strictly and within bounds.
+
+The file is read with h5py alone: every dataset is looked at before it is loaded, links
+that leave the file or go in circles are refused, and the sum of all values is bounded.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spikequant.frontends.nir.records import NirNode, NirRecord, check_name, node_record
+from spikequant.law.errors import DataError, Unsupported
+
+MOST_VALUES = 2**26
+MOST_NODES = 2_000
+MOST_EDGES = 20_000
+MOST_DEPTH = 16
+MOST_TEXT = 2**16
+OBJECT_TYPES = {"Input": ("shape", "input_type", "input"), "Output": ("shape", "output_type", "output"),
+                "Flatten": ("input_type", "input_type", "input")}  # fmt: skip
+
+
+@dataclass
+class _Bounds:
+    """What was read so far; raises where a file wants more than any network needs."""
+
+    most_values: int
+    values: int = 0
+    nodes: int = 0
+    open_groups: list[int] = field(default_factory=list)
+
+    def take(self, where: str, values: int) -> None:
+        self.values += values
+        if self.values > self.most_values:
+            raise DataError(
+                f"{where}: the graph holds more than {self.most_values:,} values; pass max_values= if it really does"
+            )
+
+    def node(self, where: str, depth: int) -> None:
+        self.nodes += 1
+        if self.nodes > MOST_NODES or depth > MOST_DEPTH:
+            raise DataError(f"{where}: more than {MOST_NODES:,} nodes, or graphs nested deeper than {MOST_DEPTH}")
+
+
+def load(source: Any, *, max_values: int = MOST_VALUES) -> NirRecord:
+    """The record of a graph given as a path or as a `nir.NIRGraph`."""
+    bounds = _Bounds(max_values)
+    if isinstance(source, (str, os.PathLike)):
+        return _read_file(Path(source), bounds)
+    if not (hasattr(source, "nodes") and hasattr(source, "edges")):
+        raise Unsupported(
+            f"from_nir: got a {type(source).__name__}; expected the path of a .nir file or a nir.NIRGraph"
+        )
+    return _from_object("graph", source, bounds, 0)
+
+
+def _edges(where: str, pairs: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    if len(pairs) > MOST_EDGES:
+        raise DataError(f"{where}: {len(pairs):,} edges; expected at most {MOST_EDGES:,}")
+    return tuple(dict.fromkeys(pairs))
+
+
+# -- objects ---------------------------------------------------------------------------
+
+
+def _from_object(where: str, graph: Any, bounds: _Bounds, depth: int) -> NirRecord:
+    bounds.node(where, depth)
+    if not isinstance(graph.nodes, Mapping):
+        raise DataError(f"{where}: nodes is a {type(graph.nodes).__name__}; expected a mapping from names to nodes")
+    nodes: dict[str, NirNode | NirRecord] = {}
+    for name, node in graph.nodes.items():
+        check_name(where, str(name))
+        place = f"{where}.{name}"
+        if hasattr(node, "nodes") and hasattr(node, "edges"):
+            nodes[str(name)] = _from_object(place, node, bounds, depth + 1)
+        else:
+            bounds.node(place, depth)
+            nodes[str(name)] = _object_node(place, node, bounds)
+    try:
+        pairs = [(str(a), str(b)) for a, b in graph.edges]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: its edges are no pairs of node names") from error
+    return NirRecord(nodes=nodes, edges=_edges(where, pairs), metadata=_metadata(graph))
+
+
+def _object_node(where: str, node: Any, bounds: _Bounds) -> NirNode:
+    kind = type(node).__name__
+    given = {k: v for k, v in vars(node).items() if k not in ("input_type", "output_type", "metadata")}
+    if kind in OBJECT_TYPES:
+        name, attribute, key = OBJECT_TYPES[kind]
+        types = getattr(node, attribute, None)
+        given[name] = types.get(key) if isinstance(types, Mapping) else types
+    for value in given.values():
+        bounds.take(where, int(getattr(value, "size", 1)))
+    return node_record(where, kind, given, _metadata(node))
+
+
+def _metadata(thing: Any) -> Mapping[str, Any]:
+    found = getattr(thing, "metadata", None)
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+# -- files -----------------------------------------------------------------------------
+
+
+def _read_file(path: Path, bounds: _Bounds) -> NirRecord:
+    try:
+        import h5py  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise Unsupported("reading .nir files needs h5py; install spikequant[nir]") from error
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; expected a .nir file")
+    try:
+        with h5py.File(path, "r") as file:
+            node = _member(file, "node", path.name)
+            if not isinstance(node, h5py.Group):
+                raise DataError(f"{path.name}: has no group 'node'; expected a NIR graph as nir.write makes it")
+            record = _group(node, path.stem, bounds, 0)
+            version = _text(_member(file, "version", path.name), "version") if "version" in file else ""
+    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
+        raise DataError(f"{path.name}: no readable HDF5 file ({str(error)[:120]})") from error
+    if not isinstance(record, NirRecord):
+        raise DataError(f"{path.name}: holds one {record.kind}; expected a NIRGraph")
+    return NirRecord(nodes=record.nodes, edges=record.edges, metadata=record.metadata, version=version)
+
+
+def _member(group: Any, name: str, where: str) -> Any:
+    """A child of a group that lies in this file; None if there is none."""
+    import h5py
+
+    link = group.get(name, getlink=True)
+    if link is not None and not isinstance(link, h5py.HardLink):
+        raise DataError(f"{where}.{name}: a link out of its place; expected the data themselves")
+    return group.get(name)
+
+
+def _group(group: Any, where: str, bounds: _Bounds, depth: int) -> NirNode | NirRecord:
+    import h5py
+
+    address = h5py.h5o.get_info(group.id).addr
+    if address in bounds.open_groups:
+        raise DataError(f"{where}: a graph that contains itself")
+    bounds.node(where, depth)
+    kind = _text(_member(group, "type", where), f"{where}.type")
+    bounds.open_groups.append(address)
+    metadata = _tree(_member(group, "metadata", where), f"{where}.metadata", bounds, depth)
+    if kind == "NIRGraph":
+        found: NirNode | NirRecord = _graph(group, where, bounds, depth, metadata)
+    else:
+        given = {}
+        for name in group:
+            if name not in ("type", "metadata"):
+                given[name] = _dataset(_member(group, name, where), f"{where}.{name}", bounds)
+        found = node_record(where, kind, given, metadata)
+    bounds.open_groups.pop()
+    return found
+
+
+def _graph(group: Any, where: str, bounds: _Bounds, depth: int, metadata: Mapping[str, Any]) -> NirRecord:
+    import h5py
+
+    unknown = sorted(set(group) - {"type", "metadata", "nodes", "edges"})
+    if unknown:
+        raise Unsupported(f"{where}: a NIRGraph has no field {unknown[0][:40]!r}; expected nodes, edges, metadata")
+    members = _member(group, "nodes", where)
+    if not isinstance(members, h5py.Group) or len(members) > MOST_NODES:
+        raise DataError(f"{where}: lacks the group 'nodes', or it has more than {MOST_NODES:,} members")
+    nodes: dict[str, NirNode | NirRecord] = {}
+    for name in members:
+        check_name(where, name)
+        node = _member(members, name, where)
+        if not isinstance(node, h5py.Group):
+            raise DataError(f"{where}.{name}: is no group; expected a node with a type")
+        nodes[name] = _group(node, f"{where}.{name}", bounds, depth + 1)
+    table = _member(group, "edges", where)
+    if not isinstance(table, h5py.Dataset):
+        raise DataError(f"{where}: lacks the edges; expected a table of pairs of node names")
+    return NirRecord(nodes=nodes, edges=_edges(where, _pairs(table, where, bounds)), metadata=metadata)
+
+
+def _pairs(table: Any, where: str, bounds: _Bounds) -> list[tuple[str, str]]:
+    if table.shape is None or table.size == 0:
+        return []
+    if table.ndim != 2 or table.shape[1] != 2 or table.shape[0] > MOST_EDGES:
+        raise DataError(
+            f"{where}.edges: has the shape {table.shape}; expected [E, 2] with at most {MOST_EDGES:,} edges"
+        )
+    rows = _dataset(table, f"{where}.edges", bounds)
+    if not all(isinstance(end, (bytes, str)) for row in rows for end in row):
+        raise DataError(f"{where}.edges: holds {table.dtype}; expected node names")
+    return [(_decoded(a), _decoded(b)) for a, b in rows]
+
+
+def _decoded(value: bytes | str) -> str:
+    return value.decode("utf8") if isinstance(value, bytes) else value
+
+
+def _text(dataset: Any, where: str) -> str:
+    """One short text."""
+    value = None if dataset is None else _dataset(dataset, where, _Bounds(1))
+    if not isinstance(value, str):
+        raise DataError(f"{where}: expected one text, such as the name of a primitive")
+    return value
+
+
+def _dataset(dataset: Any, where: str, bounds: _Bounds) -> Any:
+    """A dataset that was found harmless: numbers as an array, one text as str, None for an empty one."""
+    import h5py
+
+    if not isinstance(dataset, h5py.Dataset):
+        raise DataError(f"{where}: is a group; expected values")
+    if dataset.shape is None:
+        return None
+    if dataset.external or dataset.is_virtual:
+        raise DataError(f"{where}: its values lie in another file; expected them in this one")
+    is_text = h5py.check_string_dtype(dataset.dtype) is not None
+    if not is_text and dataset.dtype.kind not in "iufb":
+        raise DataError(f"{where}: has the type {dataset.dtype}; expected numbers or text")
+    if dataset.dtype.itemsize > (MOST_TEXT if is_text else 8) or (is_text and dataset.size > 2 * MOST_EDGES):
+        raise DataError(f"{where}: {dataset.size:,} values of {dataset.dtype.itemsize:,} bytes; expected smaller ones")
+    bounds.take(where, max(math.prod(dataset.shape), math.prod(dataset.chunks or (1,))))
+    value = dataset[()]
+    if not is_text or dataset.shape != ():
+        return value
+    if len(value) > MOST_TEXT:
+        raise DataError(f"{where}: a text of {len(value):,} bytes; expected a short one")
+    return _decoded(value)
+
+
+def _tree(node: Any, where: str, bounds: _Bounds, depth: int) -> dict[str, Any]:
+    """Metadata: nested groups of values."""
+    import h5py
+
+    if node is None:
+        return {}
+    if not isinstance(node, h5py.Group):
+        raise DataError(f"{where}: is no group; expected named values")
+    bounds.node(where, depth)
+    found: dict[str, Any] = {}
+    for name in node:
+        child = _member(node, name, where)
+        inner = isinstance(child, h5py.Group)
+        found[name] = _tree(child, f"{where}.{name}", bounds, depth + 1) if inner else _dataset(child, where, bounds)
+    return found
