@@ -66,7 +66,7 @@ def starting_point(origin: Origin, screen: Screen, *, batch_size: int, seed: int
     else:
         weights = weights / WEIGHTS if weights.is_dir() else weights
         load_weights(model, weights)
-    check_with_batch(model, data.train, classes=data.classes, source=source)
+    check_with_batch(model, data, source)
     read_foreign_neurons(model, data.first(READING_SAMPLES), screen)
     return StartingPoint(model, source, weights, data)
 

@@ -111,7 +111,7 @@ def _train(asked: Training, folder: RunFolder, screen: Screen) -> dict[str, Any]
     model = build_network(source, seed=asked.seed)
     if asked.weights is not None:
         load_weights(model, asked.weights)
-    check_with_batch(model, data.train, classes=data.classes, source=source)
+    check_with_batch(model, data, source)
     if not spiking_layers(model):
         screen.note(f"note: {asked.network} has no spiking neuron; it can be trained, but not quantized")
     config = RunConfig(

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from spikequant.cli.datasets import ShellData
 from spikequant.cli.networks import NetworkSource, user_frames
 from spikequant.law.errors import DataError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 SAMPLES = 8
 
 
-def check_with_batch(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, classes: int, source: NetworkSource
-) -> None:
+def check_with_batch(model: nn.Module, data: ShellData, source: NetworkSource) -> None:
     """Run `model` on a few samples in evaluation mode; its states and torch's random state stay as they were.
 
     Raises:
@@ -26,8 +24,8 @@ def check_with_batch(
 
     from spikequant.nn.reset import reset_states
 
-    x, y = next(iter(batches))
-    few, count = (x[:SAMPLES], min(SAMPLES, len(y))) if len(x) == len(y) else (x, len(y))
+    few = data.first(SAMPLES)
+    count = few.shape[data.sample_axis]
     was_training = model.training
     model.eval()
     reset_states(model)
@@ -40,7 +38,7 @@ def check_with_batch(
         model.train(was_training)
         reset_states(model)
     scores = result[0] if isinstance(result, (tuple, list)) and result else result
-    _check_scores(scores, count, classes, source.text)
+    _check_scores(scores, count, data.classes, source.text)
 
 
 def _check_scores(scores: object, samples: int, classes: int, name: str) -> None:
