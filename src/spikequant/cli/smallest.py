@@ -79,15 +79,16 @@ def _shell_words(words: tuple[str, ...]) -> list[str]:
 
 
 def trial_table(shrunk: Shrunk) -> Table:
-    """Every trial of the search; the one that was taken is marked."""
-    header = ("tried", "accuracy", "drop, points", "EMD", "flash B", "RAM B", "verdict")
+    """Every trial of the search, short enough for a terminal; the verdicts in words are in the JSON document."""
+    header = ("tried", "accuracy", "drop, points", "EMD", "flash B", "RAM B")
     rows = []
     for trial in shrunk.trials:
-        name = f"> {trial.name}" if trial == shrunk.best else f"  {trial.name}"
+        mark = ">" if trial == shrunk.best else "+" if trial.met else "-"
+        name = trial.name.replace("unsigned membranes", "unsigned").replace(" bits", "").replace(" at ", ": ")
         figures = ("-",) * 5
         if not trial.was_refused:
             figures = (f"{trial.accuracy:.2%}", f"{trial.drop:+.2f} ± {trial.interval:.2f}", f"{trial.emd:.4f}",
                        f"{trial.flash_bytes:,.0f}", f"{trial.ram_bytes:,.0f}")  # fmt: skip
-        rows.append((name, *figures, trial.verdict))
-    title = "What was tried, on the validation data"
-    return Table(header, tuple(rows), title=title, left=frozenset({"verdict"}))
+        rows.append((f"{mark} {name}", *figures))
+    title = "What was tried, on the validation data (+ keeps the limit, - does not, > was taken)"
+    return Table(header, tuple(rows), title=title)
