@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from spikequant.cli.figures import near_chance, what_was_quantized
@@ -13,6 +15,7 @@ from spikequant.cli.run_folder import TRIALS, RunFolder
 from spikequant.cli.screen import Screen
 from spikequant.cli.starting_point import StartingPoint
 from spikequant.cli.tables import Table
+from spikequant.law.errors import ArtifactError
 
 if TYPE_CHECKING:
     from spikequant.shrinking import Shrunk, Trial
@@ -41,7 +44,7 @@ def quantize_within(
     data = start.data
     example = data.first(VERIFY_SAMPLES)
 
-    with bar(screen.progress, "trial 1", None) as shown:
+    with bar(screen.progress, "trial 1", None) as shown, _shell_errors():
 
         def on_step(trial: Trial) -> None:
             done.append(trial)
@@ -58,7 +61,7 @@ def quantize_within(
         comparison = compare(start.model, shrunk.model, shown.watch(data.test))
     what = f"Quantized: {what_was_quantized(shrunk.report)}. Below, on the test data, which took no part in the search:"
     return Outcome(
-        name=shrunk.best.name,
+        name=shrunk.best.name.partition(",")[0],
         plan=shrunk.plan,
         report=shrunk.report,
         net=shrunk.net,
@@ -71,6 +74,15 @@ def quantize_within(
         table=trial_table(shrunk),
         interrupted=shrunk.interrupted,
     )
+
+
+@contextlib.contextmanager
+def _shell_errors() -> Iterator[None]:
+    """Errors of the Python function with the options that the command has."""
+    try:
+        yield
+    except ArtifactError as error:
+        raise ArtifactError(str(error).replace("pass resume=False", "give --overwrite")) from error
 
 
 def _shell_words(words: tuple[str, ...]) -> list[str]:
