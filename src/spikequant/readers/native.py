@@ -236,6 +236,9 @@ class Compiled:
             first = ctypes.c_uint32(first_sample + start)
             self._call("run", _aligned(own), sizes[0], first, sizes[1], where, sizes[2], sizes[3], into, sizes[4])
 
+        if self.threads == 1:
+            part(0, batch)
+            return scores.astype(np.int64)
         edges = np.linspace(0, batch, min(self.threads, batch) + 1).astype(int).tolist()
         with ThreadPoolExecutor(max_workers=self.threads) as pool:
             list(pool.map(part, edges[:-1], edges[1:]))

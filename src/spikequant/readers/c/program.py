@@ -83,7 +83,8 @@ def build(net: IntNet, prefix: str) -> CProgram:
         Member("started", UINT8, 0, ""),
     ]
     ordered = sorted(members, key=lambda m: -m.ctype.bytes)
-    texts = [field_functions(writer.packings, prefix), writer.printer.functions(), MIX if writer.noisy else ""]
+    texts = [field_functions(writer.packings, prefix), writer.printer.functions()]
+    texts += [MIX if writer.noisy else "", NEXT if writer.scans else ""]
     texts = [text.replace("@P", prefix) for text in texts if text]
     functions = "\n".join([*texts, *writer.functions])
     frozen = tuple(tuple(slot) for slot in layout.slots)
@@ -103,6 +104,24 @@ static inline uint32_t @P_mix(uint32_t h, uint32_t word)
     h ^= h >> 13;
     h *= UINT32_C(0xC2B2AE35);
     return h ^ (h >> 16);
+}
+"""
+
+
+NEXT = """/* the next byte from `i` on that is not 0, or `n`; silence is skipped eight bytes at a time */
+static inline size_t @P_next(const uint8_t *const p, size_t i, const size_t n)
+{
+    for (; i + 8u <= n; i += 8u) {
+        uint64_t word;
+        memcpy(&word, p + i, 8);
+        if (word != 0) {
+            break;
+        }
+    }
+    while (i < n && p[i] == 0) {
+        ++i;
+    }
+    return i;
 }
 """
 

@@ -21,7 +21,7 @@ WORDS = {
 def row_function(packed: Packed, prefix: str, name: str, sums: CType, *, binary: bool) -> str:
     """The function ``<name>_row(acc, k[, x])``; without `x` where the input is 0 or 1."""
     x = "" if binary else f", const {factor(sums)} x"
-    head = f"static void {name}_row({sums.name} *const acc, const size_t k{x})\n{{\n"
+    head = f"static void {name}_row({sums.name} *restrict const acc, const size_t k{x})\n{{\n"
     body = _sparse(packed, prefix, name, sums, binary) if packed.sparse else _dense(packed, prefix, name, sums, binary)
     return head + "".join(f"    {line}\n" for line in body) + "}\n"
 
@@ -95,14 +95,14 @@ def _dense(packed: Packed, prefix: str, name: str, sums: CType, binary: bool) ->
     columns, width = packed.columns, packed.decode.width
     if packed.native:
         ctype = packed.tables[0].ctype.name
-        head = f"const {ctype} *const w = {name}_codes + k * {columns}u;"
+        head = f"const {ctype} *restrict const w = {name}_codes + k * {columns}u;"
         body = _accumulate("acc[o]", _code(packed, name, "w[o]", sums), sums, binary)
         return [head, f"for (size_t o = 0; o < {columns}u; ++o) {{", f"    {body}", "}"]
     if packed.aligned and width in (1, 2, 4):
         return _bytewise(packed, name, sums, binary)
     first = []
     if packed.aligned:
-        first = [f"const uint8_t *const w = {name}_codes + k * {packed.stride}u;"]
+        first = [f"const uint8_t *restrict const w = {name}_codes + k * {packed.stride}u;"]
         field = f"{prefix}_field{field_bytes(packed)}(w, o * {width}u, {2**width - 1}u)"
     else:
         field = _field(packed, prefix, f"{name}_codes", f"k * {columns}u + o")
@@ -121,7 +121,7 @@ def _bytewise(packed: Packed, name: str, sums: CType, binary: bool) -> list[str]
         shifted = f"{byte} >> {k * width}" if k else byte
         return f"({shifted}) & {mask}u"
 
-    lines = [f"const uint8_t *const w = {name}_codes + k * {packed.stride}u;"]
+    lines = [f"const uint8_t *restrict const w = {name}_codes + k * {packed.stride}u;"]
     if full:
         lines.append(f"for (size_t o = 0; o < {full}u; ++o) {{")
         lines += ["    const uint32_t b = w[o];", f"    {sums.name} *const a = acc + o * {per}u;"]

@@ -30,7 +30,7 @@ def write_synapse(writer: Writer, node: SynapseNode) -> None:
     body += loops(["i"], (value.size,), ["acc[i] = 0;"])
     call = f"{symbol}_row(acc@, #{'' if binary else f', ({factor(value.ctype)})u'});"
     if product.kind == "linear":
-        body += _linear(product, source, call)
+        body += _linear(writer, product, source, call)
     else:
         body += _conv(writer, node, source, value, pad, call)
     about = f"{plain_text(node.name)}: {product.kind}, codes of {packed.decode.width} bits ({packed.decode.kind})"
@@ -67,13 +67,41 @@ def _rows(writer: Writer, node: SynapseNode) -> IntArray:
     return permuted
 
 
-def _linear(product: Product, source: Value, call: str) -> list[str]:
+def _linear(writer: Writer, product: Product, source: Value, call: str) -> list[str]:
     names = [f"r{k}" for k in range(len(source.shape) - 1)]
-    index = source.at([*names, "k"]) if names else "k"
     offset = f" + {flat(names, source.shape[:-1])} * {len(product.codes)}u" if names else ""
-    body = [f"const {source.ctype.name} u = in[{index}];", "if (u != 0) {"]
-    body += [f"    {call.replace('@', offset).replace('#', 'k')}", "}"]
-    return loops([*names, "k"], source.shape, body)
+    add = call.replace("@", offset).replace("#", "k")
+    if _can_scan(source) and not (names and source.last):
+        where = _coordinates([*names, "k"], source.shape) if names else ["const size_t k = i;"]
+        return _scan(writer, source, [*where, add], signs="u" in call.split("#")[1])
+    body = [f"const {source.ctype.name} u = in[{source.at([*names, 'k']) if names else 'k'}];"]
+    return loops([*names, "k"], source.shape, [*body, "if (u != 0) {", f"    {add}", "}"])
+
+
+def _can_scan(source: Value) -> bool:
+    """Whether zeros can be skipped eight bytes at a time, and are many enough for that."""
+    return source.ctype.bits == 8 and source.size >= 16
+
+
+def _scan(writer: Writer, source: Value, body: list[str], *, signs: bool) -> list[str]:
+    """A loop over the inputs that are not zero, in the order of memory."""
+    writer.scans = True
+    following, n = f"{writer.prefix}_next(in, {{}}, {source.size}u)", f"{source.size}u"
+    if source.ctype.signed:
+        following = following.replace("(in,", "((const uint8_t *)in,")
+    load = [f"const {source.ctype.name} u = in[i];"] if signs else []
+    head = f"for (size_t i = {following.format('0')}; i < {n}; i = {following.format('i + 1u')}) {{"
+    return [head, *(f"    {line}" for line in [*load, *body]), "}"]
+
+
+def _coordinates(names: list[str], shape: tuple[int, ...]) -> list[str]:
+    """Statements that take the flat index ``i`` of a C-ordered array apart."""
+    lines, inner = [], 1
+    for k in reversed(range(len(names))):
+        whole = f"i / {inner}u" if inner > 1 else "i"
+        lines.append(f"const size_t {names[k]} = {whole}{f' % {shape[k]}u' if k else ''};")
+        inner *= shape[k]
+    return lines[::-1]
 
 
 def _conv(writer: Writer, node: SynapseNode, source: Value, value: Value, pad: IntArray | None, call: str) -> list[str]:
@@ -81,7 +109,6 @@ def _conv(writer: Writer, node: SynapseNode, source: Value, value: Value, pad: I
     product, space = node.product, source.shape[1:]
     names, taps = ["y", "z"][: len(space)], ["ky", "kz"][: len(space)]
     outputs, codes = len(product.codes) // product.groups, product.codes
-    load, limits = _load(writer, node, source, value, names, pad)
     group = f" + c / {codes.shape[1]}u * {outputs}u" if product.groups > 1 else ""
     offset = f" + {flat([f'o{a}' for a in names], value.shape[1:])} * {value.shape[0]}u{group}"
     row = flat(["c", *taps], (_channels(product), *codes.shape[2:]))
@@ -90,6 +117,11 @@ def _conv(writer: Writer, node: SynapseNode, source: Value, value: Value, pad: I
         shift = product.padding[k] if pad is None else 0
         reach = _tap(names[k], taps[k], shift, product.dilation[k], product.stride[k], value.shape[1 + k])
         body = loops([taps[k]], (codes.shape[2 + k],), reach + body)
+    if pad is None and _can_scan(source):
+        order = [*names, "c"] if source.last else ["c", *names]
+        shape = (*space, source.shape[0]) if source.last else source.shape
+        return _scan(writer, source, [*_coordinates(order, shape), *body], signs="u" in call.split("#")[1])
+    load, limits = _load(writer, node, source, value, names, pad)
     body = [load, "if (u == 0) {", "    continue;", "}", *body]
     return loops(["c", *names], (_channels(product), *limits), body)
 

@@ -83,6 +83,7 @@ SOURCE = """/* {name}: see {name}.h.  Written by spikequant; do not edit. */
 #include "{name}.h"
 
 #include <stddef.h>
+#include <string.h>
 
 /* the state is not larger than the header says */
 typedef char {name}_size_check[sizeof({name}_state) <= {upper}_STATE_BYTES ? 1 : -1];

@@ -24,6 +24,7 @@ class Writer:
     packings: list[Packed] = field(default_factory=list)
     calls: dict[str, str] = field(default_factory=dict)
     noisy: bool = False
+    scans: bool = False
 
     def symbol(self, node: Node) -> str:
         """Prefix of a node's functions and tables."""

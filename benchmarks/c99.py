@@ -1,0 +1,206 @@
+"""Streaming in compiled C against the same network stepped in plain torch, SpikingJelly and snnTorch; packed sizes.
+
+One sample, one time step after the other, one core, all in one process and interleaved.  Prints the table of
+benchmarks/c99.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import spikequant as sq
+from spikequant.readers import golden
+from spikequant.readers.c99 import measure
+from spikequant.readers.native import Compiled, compile
+
+STEPS = 200
+
+
+class HandLIF(nn.Module):
+    """Plain torch: ``v = 0.9 v + x``; fires at 1; reset to 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v: Tensor | float = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = 0.9 * self.v + x
+        s = (v >= 1.0).to(x.dtype)
+        self.v = v * (1.0 - s)
+        return s
+
+
+def layers(kind: str) -> list[nn.Module]:
+    """Weighted layers of a network; a neuron follows each."""
+    if kind == "mlp":
+        return [nn.Linear(784, 512), nn.Linear(512, 512), nn.Linear(512, 10)]
+    if kind == "small mlp":
+        return [nn.Linear(64, 128), nn.Linear(128, 10)]
+    return [
+        nn.Conv2d(2, 16, 5, padding=2, stride=2, bias=False),
+        nn.Conv2d(16, 32, 3, padding=1, stride=2, bias=False),
+        nn.Sequential(nn.Flatten(), nn.Linear(32 * 9 * 9, 10)),
+    ]
+
+
+class Net(nn.Module):
+    """Weights and neurons in turn, one step per call."""
+
+    def __init__(self, weighted: list[nn.Module], neuron: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.weighted, self.neurons = nn.ModuleList(weighted), nn.ModuleList(neuron() for _ in weighted)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer, neuron in zip(self.weighted, self.neurons, strict=True):
+            x = neuron(layer(x))
+            x = x[0] if isinstance(x, tuple) else x
+        return x
+
+
+class Loop(nn.Module):
+    """The same over time, as spikequant captures it."""
+
+    def __init__(self, weighted: list[nn.Module]) -> None:
+        super().__init__()
+        self.step = Net(weighted, lambda: sq.nn.LIF(leak=0.9, step_mode="s"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = 0
+        for t in range(x.shape[0]):
+            count = count + self.step(x[t])
+        return count
+
+
+def peers(weighted: list[nn.Module]) -> dict[str, Net]:
+    """The network in other libraries, with the same weights."""
+    found = {"plain torch": Net(weighted, HandLIF)}
+    try:
+        import snntorch
+
+        found["snnTorch"] = Net(weighted, lambda: snntorch.Leaky(beta=0.9, reset_mechanism="zero", init_hidden=True))
+    except ImportError:
+        print("snnTorch is not installed")
+    try:
+        from spikingjelly.activation_based import neuron
+
+        tau = 10.0
+        found["SpikingJelly"] = Net(weighted, lambda: neuron.LIFNode(tau=tau, decay_input=False, step_mode="s"))
+    except ImportError:
+        print("SpikingJelly is not installed")
+    return found
+
+
+def excite_(weighted: list[nn.Module]) -> None:
+    """Random weights under which every layer fires now and then."""
+    with torch.no_grad():
+        for layer in weighted:
+            for module in layer.modules():
+                if isinstance(module, (nn.Linear, nn.Conv2d)):
+                    fan_in = module.weight[0].numel()
+                    module.weight.normal_(0.6 / fan_in, 1.3 / fan_in**0.5)
+                    if module.bias is not None:
+                        module.bias.uniform_(-0.02, 0.05)
+
+
+def integers(weighted: list[nn.Module], x: Tensor, bits: int) -> sq.IntNet:
+    """The integer network."""
+    model = Loop(weighted).eval()
+    sq.quantize_(model, sq.Plan.uniform(weight_bits=bits, membrane_bits=8), x, quiet=True)
+    sq.freeze(model)
+    return sq.lower(model, x)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def bandwidth() -> float:
+    """Bytes per second that a copy of cached memory moves, read plus write."""
+    source = np.zeros(64 * 1024, dtype=np.uint8)
+    target = np.zeros_like(source)
+    best = min(seconds(lambda: [np.copyto(target, source) for _ in range(200)]) for _ in range(20))
+    return 2 * source.size * 200 / best
+
+
+def moved_bytes(net: sq.IntNet, codes: np.ndarray) -> float:
+    """Bytes a step must move: states and spikes read and written, sums written and read, rows of active inputs."""
+    sizes, run = measure(Compiled_of(net).program), golden.run(net, codes)
+    state = 2 * sum(s for _, _, s in sizes.layers.values())
+    source, rows = codes.reshape(len(codes), -1), 0.0
+    for synapse in net.synapses:
+        origin = synapse.inputs[0].source
+        while origin not in run.outputs and origin != net.input.name:
+            origin = net.node(origin).inputs[0].source
+        active = source if origin == net.input.name else run.outputs[origin].reshape(len(codes), -1)
+        per_input = synapse.product.codes.size / (
+            net.node(origin).shape[0] if len(net.node(origin).shape) > 1 else active.shape[1]
+        )
+        shrink = np.prod(synapse.product.stride) if synapse.product.kind == "conv" else 1
+        rows += float((active != 0).sum(1).mean()) * per_input * synapse.bits / 8 / shrink
+    return state + rows + 2 * 4 * sum(float(np.prod(s.shape)) for s in net.synapses)
+
+
+def Compiled_of(net: sq.IntNet) -> Compiled:  # noqa: N802
+    return compile(net)
+
+
+def bench(kind: str, bits: int, rounds: int) -> str:
+    torch.manual_seed(0)
+    weighted = layers(kind)
+    excite_(weighted)
+    shape = (2, 34, 34) if kind == "conv" else (weighted[0].in_features,)
+    x = (torch.rand(STEPS, 1, *shape) < (0.03 if kind == "conv" else 0.1)).float()
+    import copy
+
+    net = integers(copy.deepcopy(weighted), x[:20], bits)
+    compiled, codes = compile(net), golden.encode(net, x.numpy())
+    data = np.ascontiguousarray(codes, dtype=compiled.program.input_type.numpy)
+    assert np.array_equal(compiled.run(data, encoded=True), golden.run(net, codes).scores)
+    others = peers(weighted)
+    run = golden.run(net, codes)
+    rate = np.mean([float((o > 0).mean()) for o in run.outputs.values()])
+    times: dict[str, list[float]] = {name: [] for name in ("C", "C from Python", *others)}
+    for _ in range(rounds):
+        times["C"].append(seconds(lambda: compiled.run(data, encoded=True)) / STEPS)
+        times["C from Python"].append(
+            seconds(lambda: [compiled.step(data[t], encoded=True) for t in range(STEPS)]) / STEPS
+        )
+        for name, model in others.items():
+            with torch.no_grad():
+                times[name].append(seconds(lambda m=model: [m(x[t]) for t in range(STEPS)]) / STEPS)
+    median = {name: statistics.median(values) for name, values in times.items()}
+    least = moved_bytes(net, codes) / bandwidth()
+    ratios = " | ".join(f"{median[n] * 1e6:.0f} ({median[n] / median['C']:.0f} x)" for n in others)
+    sizes = measure(compiled.program)
+    return (
+        f"| {kind}, W{bits}/U8 | {rate:.1%} | {median['C'] * 1e6:.2f} | {median['C from Python'] * 1e6:.1f} | {ratios} "
+        f"| {median['C'] / least:.1f} | {sizes.weights:,} | {sizes.weights * 8 / sizes.ideal_weight_bits - 1:+.2%} | {sizes.state:,} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=9)
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)
+    rows = [
+        bench(kind, bits, rounds) for kind, bits in (("small mlp", 8), ("mlp", 4), ("mlp", 8), ("conv", 4), ("conv", 8))
+    ]
+    print(
+        "| network | mean rate | C µs | C from Python µs | plain torch µs | snnTorch µs | SpikingJelly µs | x bytes | weights B | over ideal | state B |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()
