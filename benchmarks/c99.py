@@ -1,15 +1,20 @@
 """Streaming in compiled C against the same network stepped in plain torch, SpikingJelly and snnTorch; packed sizes.
 
-One sample, one time step after the other, one core, all in one process and interleaved.  Prints the table of
-benchmarks/c99.md.
+One sample, one time step after the other, one core, all in one process and interleaved.  ``--write`` puts the table
+into benchmarks/c99.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import os
+import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +23,7 @@ from torch import Tensor, nn
 import spikequant as sq
 from spikequant.readers import golden
 from spikequant.readers.c99 import measure
-from spikequant.readers.native import Compiled, compile
+from spikequant.readers.native import compile
 
 STEPS = 200
 
@@ -131,26 +136,20 @@ def bandwidth() -> float:
     return 2 * source.size * 200 / best
 
 
-def moved_bytes(net: sq.IntNet, codes: np.ndarray) -> float:
-    """Bytes a step must move: states and spikes read and written, sums written and read, rows of active inputs."""
-    sizes, run = measure(Compiled_of(net).program), golden.run(net, codes)
-    state = 2 * sum(s for _, _, s in sizes.layers.values())
-    source, rows = codes.reshape(len(codes), -1), 0.0
+def moved_bytes(net: sq.IntNet, state_bytes: int, codes: np.ndarray) -> float:
+    """Bytes a step must move: states and spikes read and written, the rows of codes of active inputs read."""
+    run, rows = golden.run(net, codes), 0.0
     for synapse in net.synapses:
         origin = synapse.inputs[0].source
         while origin not in run.outputs and origin != net.input.name:
             origin = net.node(origin).inputs[0].source
-        active = source if origin == net.input.name else run.outputs[origin].reshape(len(codes), -1)
-        per_input = synapse.product.codes.size / (
-            net.node(origin).shape[0] if len(net.node(origin).shape) > 1 else active.shape[1]
-        )
-        shrink = np.prod(synapse.product.stride) if synapse.product.kind == "conv" else 1
-        rows += float((active != 0).sum(1).mean()) * per_input * synapse.bits / 8 / shrink
-    return state + rows + 2 * 4 * sum(float(np.prod(s.shape)) for s in net.synapses)
-
-
-def Compiled_of(net: sq.IntNet) -> Compiled:  # noqa: N802
-    return compile(net)
+        train = codes if origin == net.input.name else run.outputs[origin]
+        active = float((train != 0).reshape(len(codes), -1).sum(1).mean())
+        is_conv = synapse.product.kind == "conv"
+        inputs = net.node(origin).shape[0] if is_conv else train[0].size
+        reached = synapse.product.codes.size / inputs / (np.prod(synapse.product.stride) if is_conv else 1)
+        rows += active * reached * synapse.bits / 8
+    return 2 * state_bytes + rows
 
 
 def bench(kind: str, bits: int, rounds: int) -> str:
@@ -159,14 +158,11 @@ def bench(kind: str, bits: int, rounds: int) -> str:
     excite_(weighted)
     shape = (2, 34, 34) if kind == "conv" else (weighted[0].in_features,)
     x = (torch.rand(STEPS, 1, *shape) < (0.03 if kind == "conv" else 0.1)).float()
-    import copy
-
     net = integers(copy.deepcopy(weighted), x[:20], bits)
     compiled, codes = compile(net), golden.encode(net, x.numpy())
     data = np.ascontiguousarray(codes, dtype=compiled.program.input_type.numpy)
     assert np.array_equal(compiled.run(data, encoded=True), golden.run(net, codes).scores)
-    others = peers(weighted)
-    run = golden.run(net, codes)
+    others, run = peers(weighted), golden.run(net, codes)
     rate = np.mean([float((o > 0).mean()) for o in run.outputs.values()])
     times: dict[str, list[float]] = {name: [] for name in ("C", "C from Python", *others)}
     for _ in range(rounds):
@@ -178,28 +174,43 @@ def bench(kind: str, bits: int, rounds: int) -> str:
             with torch.no_grad():
                 times[name].append(seconds(lambda m=model: [m(x[t]) for t in range(STEPS)]) / STEPS)
     median = {name: statistics.median(values) for name, values in times.items()}
-    least = moved_bytes(net, codes) / bandwidth()
-    ratios = " | ".join(f"{median[n] * 1e6:.0f} ({median[n] / median['C']:.0f} x)" for n in others)
     sizes = measure(compiled.program)
-    return (
-        f"| {kind}, W{bits}/U8 | {rate:.1%} | {median['C'] * 1e6:.2f} | {median['C from Python'] * 1e6:.1f} | {ratios} "
-        f"| {median['C'] / least:.1f} | {sizes.weights:,} | {sizes.weights * 8 / sizes.ideal_weight_bits - 1:+.2%} | {sizes.state:,} |"
-    )
+    least = moved_bytes(net, sum(state for _, _, state in sizes.layers.values()), codes) / bandwidth()
+    cells = [f"{kind}, W{bits}/U8", f"{rate:.1%}", f"{median['C'] * 1e6:.2f}", f"{median['C from Python'] * 1e6:.1f}"]
+    for name in PEERS:
+        shown = f"{median[name] * 1e6:.0f} ({median[name] / median['C']:.0f} x)" if name in median else "not installed"
+        cells.append(shown)
+    cells += [
+        f"{median['C'] / least:.1f}",
+        f"{sizes.weights:,}",
+        f"{sizes.weights * 8 / sizes.ideal_weight_bits - 1:+.2%}",
+    ]
+    return "| " + " | ".join([*cells, f"{sizes.state:,}"]) + " |"
+
+
+PEERS = ("plain torch", "snnTorch", "SpikingJelly")
+HEAD = ("network", "mean rate", "C, us", "C called from Python, us", *(f"{p}, us" for p in PEERS), "x bytes")
+HEAD += ("weights, B", "over ideal", "state, B")
+CASES = (("small mlp", 8), ("mlp", 4), ("mlp", 8), ("conv", 4), ("conv", 8))
+PAGE = Path(__file__).with_suffix(".md")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--write", action="store_true", help="replace the table of c99.md")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [
-        bench(kind, bits, rounds) for kind, bits in (("small mlp", 8), ("mlp", 4), ("mlp", 8), ("conv", 4), ("conv", 8))
-    ]
-    print(
-        "| network | mean rate | C µs | C from Python µs | plain torch µs | snnTorch µs | SpikingJelly µs | x bytes | weights B | over ideal | state B |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    print("\n".join(rows))
+    rows = [f"| {' | '.join(HEAD)} |", "|" + " --- |" * len(HEAD)]
+    rows += [bench(kind, bits, options.rounds) for kind, bits in CASES]
+    compiler = subprocess.run(["cc", "--version"], capture_output=True, text=True, check=False).stdout.splitlines()[0]
+    about = f"Machine: {platform.machine()}, {os.cpu_count()} cores, one used, {compiler}, torch {torch.__version__}."
+    text = "\n".join([*rows, "", about])
+    print(text)
+    if options.write:
+        before, mark, rest = PAGE.read_text(encoding="utf-8").partition("<!-- table -->\n")
+        after = rest.partition("<!-- end -->\n")[2]
+        PAGE.write_text(f"{before}{mark}\n{text}\n\n<!-- end -->\n{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

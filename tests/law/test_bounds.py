@@ -301,3 +301,9 @@ def test_a_shift_beyond_the_word_is_refused():
 def test_a_state_without_width_is_refused():
     with pytest.raises(WidthError, match="state v has no integer format; prove a spec after its widths are chosen"):
         prove_step(integrate_and_fire(), ints(theta=10, reset=10), -1, 1)
+
+
+def test_products_beyond_64_bits_are_bounded_and_not_an_overflow():
+    ops = RangeOps()
+    square = ops.mul(ops.interval(-(2**40), 2**40), ops.interval(-(2**40), 2**40))
+    assert (int(square.low), int(square.high)) == (-(2**80), 2**80)

@@ -153,7 +153,7 @@ class RangeOps:
 
 
 def _product_range(a: Any, b: Any) -> tuple[Any, Any]:
-    corners = [a[0] * b[0], a[0] * b[1], a[1] * b[0], a[1] * b[1]]
+    corners = [exact(x * y) for x in a for y in b]  # beyond 64 bits numpy takes no bare integers
     low = high = corners[0]
     for corner in corners[1:]:
         low, high = np.minimum(low, corner), np.maximum(high, corner)

@@ -31,7 +31,7 @@ def write_neuron(writer: Writer, node: NeuronNode) -> None:
     inputs |= {name: f"s->{own}_{name}[i]" for name in program.inputs if name in types}
     body = _over_elements(writer, node, program, inputs, stores)
     about = f"{plain_text(node.name)}: {', '.join(node.spec.order)}; {value.size} neurons"
-    writer.function(node, head + body, [place for place, _ in writer.read(node)], about=about)
+    writer.function(node, head + body, about=about)
 
 
 def _noise(writer: Writer, node: NeuronNode, program: Program) -> tuple[list[str], dict[str, str]]:
@@ -52,7 +52,7 @@ def write_join(writer: Writer, node: JoinNode) -> None:
     program = record_join(node, writer.intervals(node))
     body = _over_elements(writer, node, program, {}, {"out": (value.place, value.ctype)})
     about = f"{plain_text(node.name)}: {node.kind}"
-    writer.function(node, body, [place for place, _ in writer.read(node)], about=about)
+    writer.function(node, body, about=about)
 
 
 def _over_elements(

@@ -173,7 +173,9 @@ def _find_aliases(layout: Layout, last: dict[str, bool]) -> None:
         readers = [n for n in net.nodes if any(e.source == node.name for e in n.inputs)]
         flat_only = len(node.shape) == 1 and node.name != net.decoder.source
         only_linear = all(isinstance(n, SynapseNode) and n.product.kind == "linear" for n in readers)
-        if not last[layout.resolve(node.inputs[0]).source] or (flat_only and only_linear):
+        behind = layout.resolve(node.inputs[0])
+        late = behind.delay > 0 and node.name == net.decoder.source  # the decoder reads values of this step
+        if not late and (not last[behind.source] or (flat_only and only_linear)):
             layout.alias[node.name] = node.inputs[0]
 
 

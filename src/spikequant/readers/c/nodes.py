@@ -52,12 +52,12 @@ def write_pool(writer: Writer, node: PoolNode) -> None:
     body.append(f"out[{value.at(names)}] = ({value.ctype.name})best;")
     about = f"{plain_text(node.name)}: {node.kind} over windows of {' x '.join(map(str, node.kernel))}"
     lines = [pointer(source, "in", place), _out(value), *loops(names, node.shape, body)]
-    writer.function(node, lines, [place], about=about)
+    writer.function(node, lines, about=about)
 
 
 def write_concat(writer: Writer, node: JoinNode) -> None:
     """Values one behind the other along an axis."""
-    value, places, start = writer.layout.values[node.name], [], 0
+    value, start = writer.layout.values[node.name], 0
     kind, names, lines = factor(value.ctype), _axes(node.shape), [_out(value)]
     for k, ((place, source), gain) in enumerate(zip(writer.read(node), node.gains, strict=True)):
         there = list(names)
@@ -66,8 +66,7 @@ def write_concat(writer: Writer, node: JoinNode) -> None:
         copy = f"out[{value.at(there)}] = ({value.ctype.name})({scaled});"
         lines += [pointer(source, f"in{k}", place), *loops(names, source.shape, [copy])]
         start += source.shape[node.axis]
-        places.append(place)
-    writer.function(node, lines, places, about=f"{plain_text(node.name)}: concatenation")
+    writer.function(node, lines, about=f"{plain_text(node.name)}: concatenation")
 
 
 def write_matmul(writer: Writer, node: MatmulNode) -> None:
@@ -81,7 +80,7 @@ def write_matmul(writer: Writer, node: MatmulNode) -> None:
     body = [f"{kind} sum = 0;", *loops(["k"], (a.shape[-1],), [sum_up])]
     body.append(f"out[{value.at(names)}] = ({value.ctype.name})sum;")
     lines = [pointer(a, "in0", place0), pointer(b, "in1", place1), _out(value), *loops(names, node.shape, body)]
-    writer.function(node, lines, [place0, place1], about=f"{plain_text(node.name)}: product of two activations")
+    writer.function(node, lines, about=f"{plain_text(node.name)}: product of two activations")
 
 
 def write_reshape(writer: Writer, node: ReshapeNode) -> None:
@@ -91,7 +90,7 @@ def write_reshape(writer: Writer, node: ReshapeNode) -> None:
     names = _axes(source.shape)
     copy = f"out[{flat(names, source.shape)}] = ({value.ctype.name})in[{source.at(names)}];"
     lines = [pointer(source, "in", place), _out(value), *loops(names, source.shape, [copy])]
-    writer.function(node, lines, [place], about=f"{plain_text(node.name)}: axes in their logical order")
+    writer.function(node, lines, about=f"{plain_text(node.name)}: axes in their logical order")
 
 
 def _axes(shape: tuple[int, ...]) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from spikequant.law.formats import IntArray
 from spikequant.law.network import Edge, IntNet, NeuronNode
 from spikequant.readers import golden
-from spikequant.readers.c.layout import Layout, Member, plan
+from spikequant.readers.c.layout import Layout, Member, Value, plan
 from spikequant.readers.c.nodes import write_node
 from spikequant.readers.c.rows import field_functions
 from spikequant.readers.c.step import StepPrinter
@@ -136,10 +136,8 @@ def _places(layout: Layout, node: NeuronNode) -> dict[str, tuple[str, CType]]:
 
 def _decoder(layout: Layout, prefix: str) -> tuple[CType, list[str]]:
     """Type of the scores, and the statements that bring them up to date."""
-    net, decoder = layout.net, layout.net.decoder
-    held = layout.resolve(Edge(decoder.source))
-    value, logical = layout.values[held.source], net.node(decoder.source)
-    low, high = layout.low_high(held.source, with_zero=True)
+    decoder = layout.net.decoder
+    value, low, high = _decoded(layout)
     gains = None if decoder.gains is None else np.asarray(decoder.gains).reshape(-1)
     most = 1 if gains is None else int(np.abs(gains).max())
     reach = max(-low, high) * most * (MOST_STEPS if decoder.name in ("spike_count", "membrane_sum") else 1)
@@ -161,11 +159,25 @@ def _decoder(layout: Layout, prefix: str) -> tuple[CType, list[str]]:
         ]
     if plain:
         return score, loops(["i"], (value.size,), body)
-    assert value.shape == logical.shape
     flat = names[0]
     for axis, name in zip(value.shape[1:], names[1:], strict=True):
         flat = f"({flat} * {axis}u + {name})"
     return score, loops(names, value.shape, [f"const size_t i = {flat};", *body])
+
+
+def _decoded(layout: Layout) -> tuple[Value, int, int]:
+    """What the decoder reads, and its range: a node's value, or the stored membrane of a neuron layer."""
+    decoder = layout.net.decoder
+    node, held = layout.net.node(decoder.source), layout.resolve(Edge(decoder.source))
+    value = layout.values[held.source]
+    low, high = layout.low_high(held.source, with_zero=True)
+    if not (decoder.name.startswith("membrane") and isinstance(node, NeuronNode)):
+        return value, low, high
+    fmt = node.spec.state_formats()["v"]
+    assert fmt is not None
+    place = f"{layout.name(node)}_v"
+    ctype = next(member.ctype for member in layout.members if member.name == place)
+    return Value(node, ctype, value.last, f"s->{place}"), fmt.min, fmt.max
 
 
 def _update(name: str, term: str, score: CType) -> str:

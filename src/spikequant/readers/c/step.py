@@ -58,7 +58,8 @@ class StepPrinter:
     def expression(self, term: Term) -> str:
         """Right-hand side of a statement."""
         a, *rest = (self.names[id(x)] for x in term.args)
-        wide = max(x.bits for x in (type_of(term), *map(type_of, term.args[:2])))
+        values = term.args[:1] if term.word == "shr" else term.args
+        wide = max(x.bits for x in (type_of(term), *map(type_of, values)))
         result = getattr(self, f"_word_{term.word}")(term, wide, a, *rest)
         return f"(int32_t)({result})" if wide == 64 and type_of(term) == INT32 and term.word != "ge" else str(result)
 

@@ -34,7 +34,7 @@ def write_synapse(writer: Writer, node: SynapseNode) -> None:
     else:
         body += _conv(writer, node, source, value, pad, call)
     about = f"{plain_text(node.name)}: {product.kind}, codes of {packed.decode.width} bits ({packed.decode.kind})"
-    writer.function(node, body, [place], about=about + (", sparse" if packed.sparse else ""))
+    writer.function(node, body, about=about + (", sparse" if packed.sparse else ""))
 
 
 def _border(product: Product) -> IntArray | None:

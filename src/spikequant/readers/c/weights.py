@@ -109,7 +109,7 @@ def pack(codes: IntArray, bits: int, name: str, layer: str) -> Packed:
     """The smaller of the dense and the sparse form of codes ``[rows, columns]``."""
     dense = _dense(codes, choose(codes, bits), name, layer)
     used = codes[codes != 0]
-    if used.size > 0.6 * codes.size:
+    if not 0 < used.size <= 0.6 * codes.size:
         return dense
     sparse = _sparse(codes, choose(used, bits), name, layer)
     return sparse if sparse.bytes < SPARSE_GAIN * dense.bytes else dense

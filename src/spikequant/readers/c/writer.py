@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from spikequant.law.bounds import Interval
@@ -30,9 +31,9 @@ class Writer:
         """Prefix of a node's functions and tables."""
         return f"{self.prefix}_{self.layout.name(node)}"
 
-    def function(self, node: Node, body: list[str], sources: list[str], *, about: str) -> None:
+    def function(self, node: Node, body: list[str], *, about: str) -> None:
         """Add the function of a node and the call of it."""
-        takes_x = "x" in sources
+        takes_x = any(re.search(r"\bx\b", line) for line in body)
         argument = f", const {self.prefix}_input *const x" if takes_x else ""
         head = f"/* {about} */\nstatic void {self.symbol(node)}({self.prefix}_state *const s{argument})\n{{\n"
         self.functions.append(head + "".join(f"    {line}\n" if line else "\n" for line in body) + "}\n")
