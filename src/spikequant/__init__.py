@@ -28,6 +28,7 @@ _HOMES = {
     "Comparison": "analyse",
     "ann_baseline": "analyse",
     "compare": "analyse",
+    "diagnose": "analyse",
     "compile": "readers.native",
     "export": "readers.export",
     "shrink": "shrinking",
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from spikequant.analyse import Comparison as Comparison
     from spikequant.analyse import ann_baseline as ann_baseline
     from spikequant.analyse import compare as compare
+    from spikequant.analyse import diagnose as diagnose
     from spikequant.frontends import check_reading as check_reading
     from spikequant.frontends import from_ann as from_ann
     from spikequant.frontends import from_nir as from_nir
