@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -279,3 +280,19 @@ def test_one_to_one_recurrence_is_refused():
     net = nn.Sequential(nn.Linear(8, 4), snn.RLeaky(beta=0.5, all_to_all=False))
     with pytest.raises(sq.Unsupported, match=r"1: all_to_all = False: one weight back to each neuron"):
         sq.frontends.read_(net)
+
+
+@pytest.mark.parametrize("options", OPTIONS[:4])
+def test_the_membrane_of_a_spiking_layer_is_the_output_in_c_too(options):
+    from spikequant.readers import golden
+
+    if shutil.which("gcc") is None and shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    net, x = made(out="membranes", **options), drive()
+    sq.quantize_(net, PLAN, x, quiet=True)
+    sq.freeze(net)
+    lowered = sq.lower(net, x)
+    assert lowered.decoder.name == "membrane_train"
+    wanted = golden.run(lowered, golden.encode(lowered, x.numpy())).scores
+    assert (sq.compile(lowered).run(x.numpy()) == wanted).all()
+    assert len(set(wanted.reshape(-1).tolist())) > 50
