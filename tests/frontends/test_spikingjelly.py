@@ -408,3 +408,32 @@ def test_every_neuron_of_the_library_is_read_or_refused_by_name():
 def test_a_neuron_alone_is_no_model():
     with pytest.raises(sq.Unsupported, match="LIFNode: the model itself is one layer"):
         sq.quantize_(neuron.LIFNode(step_mode="m"), PLAN, spikes())
+
+
+# -- around the module -----------------------------------------------------------------
+
+
+def test_distributed_data_parallel_trains_it(tmp_path):
+    net = quantized(kind=neuron.ParametricLIFNode)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        parallel = nn.parallel.DistributedDataParallel(net.train())
+        before = net[1].w.item()
+        optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            parallel(spikes()).sum().backward()
+            optimizer.step()
+            functional.reset_net(parallel)
+        assert net[1].w.item() != before
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_monitors_of_the_library_see_its_spikes():
+    monitor = pytest.importorskip("spikingjelly.activation_based.monitor")
+    net = quantized()
+    with torch.no_grad(), monitor.OutputMonitor(net, neuron.LIFNode) as seen:
+        net(spikes())
+        assert sorted(seen.monitored_layers) == ["1", "3"]
+        assert seen["1"][0].shape == (STEPS, BATCH, 6)
