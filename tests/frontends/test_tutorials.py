@@ -141,6 +141,32 @@ def test_truncated_backpropagation_by_detaching_states():
     assert mem.shape == (4, 5)
 
 
+@pytest.mark.parametrize("quantized", [False, True])
+def test_detach_hidden_cuts_the_graph_of_hidden_states(quantized):
+    torch.manual_seed(0)
+    net, x = conv_net()[6:], torch.rand(3, 1024)
+    if quantized:
+        sq.quantize_(net, PLAN, x, quiet=True)
+    else:
+        sq.frontends.read_(net)
+    utils.reset(net)
+    for _ in range(3):
+        spikes, membrane = net(x)
+        (spikes.sum() + membrane.sum()).backward()
+        snn.Leaky.detach_hidden()
+    assert membrane.abs().max() > 0
+
+
+def test_one_layer_at_two_places_is_one_reading():
+    layer = snn.Leaky(beta=0.9, init_hidden=True)
+    places = nn.ModuleDict({"a": layer, "b": layer, "c": nn.Sequential(layer)})
+    readings = sq.frontends.read_(places)
+    assert isinstance(places["a"], sq.nn.NeuronLayer)
+    assert places["a"] is places["b"] is places["c"][0]
+    readings.undo()
+    assert places["a"] is places["b"] is places["c"][0] is layer
+
+
 def test_states_of_the_users_own_go_on_from_there():
     """A membrane that the caller makes: the real reading takes it exactly, the quantized one on its grid."""
     original, x = snn.Leaky(beta=0.8), torch.rand(4, 5)

@@ -70,7 +70,9 @@ def read_(model: nn.Module) -> Readings:
 
 
 def _read_children(parent: nn.Module, prefix: str, found: Readings, done: dict[nn.Module, Reading | None]) -> None:
-    for name, child in list(parent.named_children()):
+    for name, child in list(parent._modules.items()):  # named_children leaves out a module's second place
+        if child is None:
+            continue
         path = f"{prefix}{name}"
         library = library_of(child)
         if library is not None and child not in done:

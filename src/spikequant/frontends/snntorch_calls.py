@@ -22,7 +22,7 @@ def _membrane(state: str) -> property:
         if layer.state is None:
             return torch.zeros(0)
         if state not in layer.answer:
-            layer.answer = layer.in_real_units(layer.state)
+            layer.answer = layer.in_real_units({n: code for n, code in layer.state.items() if n in ARGUMENTS})
         return layer.answer[state]
 
     def put(layer: NeuronLayer, value: Tensor) -> None:
