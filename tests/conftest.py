@@ -16,6 +16,11 @@ if os.environ.get("PYTEST_XDIST_WORKER"):
     torch.set_num_threads(1)  # as many workers as cores: more threads only wait for each other
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Norse 1.1 compiles functions on import in a way that torch 2.13 warns of."""
+    config.addinivalue_line("filterwarnings", "ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_networks_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Compiled networks go to a folder of this run, not to the user's cache."""

@@ -90,6 +90,11 @@ def sweep(family: Family, seeds: range) -> Tally:
     return tally
 
 
+def parameters(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters of a module under the names of its checkpoints, which a reading keeps."""
+    return {n: p for n, p in module.state_dict(keep_vars=True).items() if isinstance(p, nn.Parameter)}
+
+
 def gradients(family: Family, module: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """Gradients of a weighted sum of the spikes, by input and parameters."""
     x = x.clone().requires_grad_()
@@ -97,7 +102,7 @@ def gradients(family: Family, module: nn.Module, x: Tensor) -> dict[str, Tensor]
     spikes = family.library.run(module, x)
     weights = torch.linspace(-1, 1, spikes.numel()).reshape(spikes.shape)
     (spikes * weights).sum().backward()
-    found = {name.replace("cell.", ""): p.grad for name, p in module.named_parameters() if p.grad is not None}
+    found = {name: p.grad for name, p in parameters(module).items() if p.grad is not None}
     return {name: g.clone() for name, g in {"input": x.grad, **found}.items() if g is not None}
 
 

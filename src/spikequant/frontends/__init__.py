@@ -4,6 +4,7 @@
 """
 
 from spikequant.frontends.ann import ConvertedLayer, RateCodedNetwork, from_ann
+from spikequant.frontends.cell import CellReading
 from spikequant.frontends.check import check_reading
 from spikequant.frontends.library import Library, Reading
 from spikequant.frontends.nir import NirNetwork, NirReading, from_nir
@@ -12,6 +13,7 @@ from spikequant.frontends.registry import Readings, Replacement, library_of, rea
 from spikequant.frontends.report import LayerReading, ReadingReport
 
 __all__ = [
+    "CellReading",
     "ConvertedLayer",
     "LayerReading",
     "Library",

@@ -120,6 +120,8 @@ def check_layer(path: str, original: nn.Module, reading: Reading, x: Tensor) -> 
     """Grade one layer on its input ``[T, N, ...]``: in the model's own type, and where that differs in float64."""
     library, neuron = _library(original), reading.neuron
     assert neuron is not None
+    if neuron.neuron_spec.output == "state":
+        return _check_readout(path, original, reading, x)
     wanted = library.run(original, x)
     got, margins = run_with_margins(library, reading.module, neuron, x)
     wrong = wanted != got
@@ -132,13 +134,43 @@ def check_layer(path: str, original: nn.Module, reading: Reading, x: Tensor) -> 
         difference = _explained(differing, margin, reading, rounding)
         if rounding and _equal_in_double(path, original, library, x):
             difference += "; none in float64"
-    spec = neuron.neuron_spec
     return LayerReading(
         path=path, kind=type(original).__name__, library=library.name, grade=grade, difference=difference,  # type: ignore[arg-type]
         neuron_steps=wanted.numel(), spikes=int((wanted != 0).sum()), differing=differing, margin=margin,
-        order=spec.order, compare=spec.compare, reset=spec.reset, gain=_gain(neuron),
-        surrogate=f"{neuron.surrogate.name}({neuron.surrogate.slope:g})", detach_reset=neuron.detach_reset,
+        **_words(neuron),
     )  # fmt: skip
+
+
+def _check_readout(path: str, original: nn.Module, reading: Reading, x: Tensor) -> LayerReading:
+    """Grade a layer whose membrane leaves it: equal, or equal to float rounding."""
+    library, neuron = _library(original), reading.neuron
+    assert neuron is not None
+    wanted, got = library.run(original, x), library.run(reading.module, x)
+    largest = float((wanted - got).abs().max()) / (float(wanted.abs().max()) or 1.0)
+    differing = int((wanted != got).sum())
+    grade, difference = "exact", ""
+    if differing:
+        grade = "faithful" if largest <= ROUNDING_MARGIN else "refused"
+        what = "float rounding" if grade == "faithful" else "this reading does not hold; please report the layer"
+        difference = f"membranes differ by at most {largest:.1e} of the largest: {what}"
+    return LayerReading(
+        path=path, kind=type(original).__name__, library=library.name, grade=grade, difference=difference,  # type: ignore[arg-type]
+        neuron_steps=wanted.numel(), differing=differing, **_words(neuron),
+    )  # fmt: skip
+
+
+def _words(neuron: NeuronLayer) -> dict[str, Any]:
+    """What a neuron is, for the report."""
+    spec = neuron.neuron_spec
+    fires = spec.output == "spike"
+    return {
+        "order": spec.order,
+        "compare": spec.compare if fires else "",
+        "reset": spec.reset if fires else "",
+        "gain": _gain(neuron),
+        "surrogate": f"{neuron.surrogate.name}({neuron.surrogate.slope:g})" if fires else "",
+        "detach_reset": fires and neuron.detach_reset,
+    }
 
 
 def _explained(differing: int, margin: float, reading: Reading, rounding: bool) -> str:

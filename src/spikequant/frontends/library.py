@@ -94,6 +94,22 @@ def check_value(path: str, name: str, value: Tensor, *, least: float | None = No
         raise refuse(path, name, float(value.min()), f"expected at least {least:g}")
 
 
+def check_axes(layer: NeuronLayer, x: Tensor) -> None:
+    """Refuse a plain vector of values on a feature map: libraries spread it over the last axis, which is the width.
+
+    Raises:
+        Unsupported: with what to do.
+    """
+    for name, source in layer.sources.items():
+        for part in source.attributes:
+            value = getattr(layer, part)
+            if x.dim() > 2 and value.dim() == 1 and value.numel() > 1:
+                raise Unsupported(
+                    f"{part} ({name}) has the shape {tuple(value.shape)}, which runs along the last of the axes "
+                    f"{tuple(x.shape[1:])}; give every channel one number, [C, 1, 1], or all of them one"
+                )
+
+
 def read_neuron(
     original: nn.Module,
     spec: NeuronSpec,

@@ -7,30 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikequant.frontends.cell import CellReading
 from spikequant.nn import NeuronLayer
 
-INSIDE = "cell."
 
-
-class RecurrentReading(nn.Module):
+class RecurrentReading(CellReading):
     """``cell(x + recurrent(spikes of the step before))``.
 
-    The neurons are the submodule `cell`, which `quantize_` exchanges, and the weights the
-    submodule `recurrent`.  In a `state_dict` the names of the cell stand without ``cell.``,
-    as they stood in the layer that was read.
+    The neurons are the submodule `cell` and the weights the submodule `recurrent`.
 
     Attributes:
         spikes: what left the layer in the step before; None at rest.
     """
 
-    cell: NeuronLayer
-
     def __init__(self, cell: NeuronLayer, recurrent: nn.Module) -> None:
-        super().__init__()
-        self.cell, self.recurrent = cell, recurrent
+        super().__init__(cell)
+        self.recurrent = recurrent
         self.spikes: Tensor | None = None
-        self.register_state_dict_post_hook(_outer_names)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_inner_names)  # type: ignore[no-untyped-call]
 
     def step(self, x: Tensor, previous: Tensor | None, **states: Tensor | None) -> Any:
         """One step of the cell on the input and on what the layer fired before; the cell's answer."""
@@ -43,22 +36,8 @@ class RecurrentReading(nn.Module):
     def put_to_rest(self) -> None:
         """Forget states and spikes."""
         self.spikes = None
-        self.cell.reset()
+        super().put_to_rest()
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies start from rest."""
         return {**self.__dict__, "spikes": None}
-
-
-def _outer_names(module: nn.Module, record: dict[str, Any], prefix: str, _metadata: Any) -> None:
-    start = f"{prefix}{INSIDE}"
-    for name in [name for name in record if name.startswith(start)]:
-        record[prefix + name[len(start) :]] = record.pop(name)
-
-
-def _inner_names(module: nn.Module, record: dict[str, Any], prefix: str, *_rest: Any) -> None:
-    assert isinstance(module, RecurrentReading)
-    names = [*module.cell.state_dict(), "_extra_state"]
-    for name in names:
-        if f"{prefix}{name}" in record:
-            record[f"{prefix}{INSIDE}{name}"] = record.pop(f"{prefix}{name}")

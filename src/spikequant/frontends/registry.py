@@ -9,12 +9,17 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from spikequant.frontends.cell import CellReading
 from spikequant.frontends.library import Library, Reading
-from spikequant.frontends.recurrent import RecurrentReading
 from spikequant.law.errors import Unsupported
 from spikequant.nn import NeuronLayer
 
-FRONTENDS: dict[str, str] = {"brevitas": "brevitas", "snntorch": "snntorch", "spikingjelly": "spikingjelly"}
+FRONTENDS: dict[str, str] = {
+    "brevitas": "brevitas",
+    "snntorch": "snntorch",
+    "spikingjelly": "spikingjelly",
+    "norse": "norse",
+}
 """Package in which the classes of a library live -> module of this folder that has its `LIBRARY`."""
 
 
@@ -44,7 +49,7 @@ class Readings:
 
 def library_of(module: nn.Module) -> Library | None:
     """The front-end for a module's class, or for the class that it derives from; None for plain torch."""
-    if isinstance(module, (NeuronLayer, RecurrentReading)):
+    if isinstance(module, (NeuronLayer, CellReading)):
         return None
     for kind in type(module).__mro__:
         name = FRONTENDS.get(kind.__module__.partition(".")[0])

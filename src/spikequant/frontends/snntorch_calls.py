@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from spikequant.frontends.library import check_axes
 from spikequant.frontends.recurrent import RecurrentReading
-from spikequant.law.errors import Unsupported
 from spikequant.nn import Dialect, NeuronLayer
 
 ARGUMENTS = {"v": "mem", "i": "syn"}
@@ -148,7 +148,7 @@ class SnnRecurrent(RecurrentReading):
 def _take(layer: NeuronLayer, given: dict[str, Tensor | None], x: Tensor) -> None:
     """Set the layer to the states that the caller passes; its own last ones go on exactly as stored."""
     if layer.state is None:
-        _check_axes(layer, x)
+        check_axes(layer, x)
     elif layer.state["v"].shape != x.shape:
         layer.reset()  # snnTorch starts anew on another shape
     passed: dict[str, Tensor] = {
@@ -172,15 +172,3 @@ def _take(layer: NeuronLayer, given: dict[str, Tensor | None], x: Tensor) -> Non
                 states[name] = torch.zeros_like(x, dtype=torch.float32)
         states.update(passed)
         layer.start_from(states)
-
-
-def _check_axes(layer: NeuronLayer, x: Tensor) -> None:
-    """SnnTorch spreads a plain vector over the last axis, which in a feature map is the width."""
-    for name, source in layer.sources.items():
-        for attribute in source.attributes:
-            value = getattr(layer, attribute)
-            if x.dim() > 2 and value.dim() == 1 and value.numel() > 1:
-                raise Unsupported(
-                    f"{attribute} ({name}) has the shape {tuple(value.shape)}, which runs along the last of the axes "
-                    f"{tuple(x.shape[1:])}; give every channel one number, [C, 1, 1], or all of them one"
-                )

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from spikequant.frontends import RecurrentReading, read_
+from spikequant.frontends import CellReading, read_
 from spikequant.law.atomic import replacing
 from spikequant.law.errors import ArtifactError, NotFrozen, SpikequantError
 from spikequant.law.formats import IntFormat
@@ -284,7 +284,7 @@ def _fill(model: nn.Module, tensors: dict[str, Tensor]) -> None:
 def _name_in_file(model: nn.Module, path: str) -> str:
     """A layer's prefix in a `state_dict`: the neurons of a recurrent layer stand under the layer's own name."""
     parent, _, name = path.rpartition(".")
-    return parent if name == "cell" and isinstance(model.get_submodule(parent), RecurrentReading) else path
+    return parent if name == "cell" and isinstance(model.get_submodule(parent), CellReading) else path
 
 
 def _finish(model: nn.Module, layer: dict[str, Any]) -> None:
