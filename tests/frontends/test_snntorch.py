@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import shutil
 
 import pytest
@@ -15,6 +16,7 @@ from spikequant.frontends.snntorch import LIBRARY
 
 snn = pytest.importorskip("snntorch")
 utils = pytest.importorskip("snntorch.utils")
+quant = pytest.importorskip("snntorch.functional.quant")
 
 PLAN = sq.Plan.uniform(weight_bits=8, membrane_bits=12)
 OPTIONS = [
@@ -175,7 +177,8 @@ def test_everything_is_put_back_when_quantize_raises():
     ("options", "message"),
     [
         ({"inhibition": True}, "lif1: inhibition = True: a winner-take-all .* train with inhibition=False"),
-        ({"state_quant": lambda mem: mem}, "lif1: state_quant = .*; build it with state_quant=False"),
+        ({"state_quant": lambda mem: mem}, "lif1: state_quant = .*with state_quant=False and put its bits as those"),
+        ({"state_quant": quant.state_quant(num_bits=4)}, r"state_quant=False and put membrane = \{bits = 4\} into the"),
         ({"threshold": -1.0}, "lif1: threshold = -1.0: expected at least 0"),
         ({"graded_spikes_factor": torch.ones(5)}, "lif1: graded_spikes_factor = .*: expected one positive number"),
         ({"learn_graded_spikes_factor": True}, r"lif1: graded_spikes_factor = [\s\S]*not learned"),
@@ -296,3 +299,14 @@ def test_the_membrane_of_a_spiking_layer_is_the_output_in_c_too(options):
     wanted = golden.run(lowered, golden.encode(lowered, x.numpy())).scores
     assert (sq.compile(lowered).run(x.numpy()) == wanted).all()
     assert len(set(wanted.reshape(-1).tolist())) > 50
+
+
+def test_a_quantized_layer_of_a_foreign_class_is_pickled():
+    """For processes that are sent a model, which snnTorch's own neurons cannot be: their spike function is a closure."""
+    net, x = made(), drive()
+    sq.quantize_(net, PLAN, x, quiet=True)
+    assert (net.lif1.reset_mechanism, net.lif1.init_hidden, net.lif1.reset_delay) == ("subtract", False, True)
+    again = pickle.loads(pickle.dumps(net.lif1))
+    assert type(again) is type(net.lif1)
+    assert isinstance(again, snn.Leaky)
+    assert torch.equal(again.beta, net.lif1.beta)

@@ -166,13 +166,24 @@ def _checked(path: str, module: nn.Module, kind: type[nn.Module]) -> tuple[Reset
         why = "a winner-take-all across the layer is no property of a neuron; train with inhibition=False"
         raise refuse(path, "inhibition", True, why)
     if attribute(path, module, "state_quant", NAME):
-        why = "quantizes the membrane already; build it with state_quant=False and put its bits into the plan"
+        why = (
+            "its levels are no integers times the scale of the weights, so no register holds them; "
+            f"build the neuron with state_quant=False and put {_bits_of(module.state_quant)} into the plan"
+        )
         raise refuse(path, "state_quant", module.state_quant, why)
     graded = attribute(path, module, "graded_spikes_factor", NAME)
     if graded.numel() > 1 or isinstance(graded, nn.Parameter) or not float(graded) > 0:
         why = "expected one positive number that is not learned; fold it into the next layer's weights"
         raise refuse(path, "graded_spikes_factor", graded, why)
     return _reset(path, module), bool(getattr(module, "reset_delay", True))
+
+
+def _bits_of(state_quant: Any) -> str:
+    """The bits that a `state_quant` function has, in words of a plan."""
+    for cell in getattr(state_quant, "__closure__", None) or ():
+        if isinstance(cell.cell_contents, Tensor):
+            return f"membrane = {{bits = {max(1, cell.cell_contents.numel() - 1).bit_length()}}}"
+    return "its bits as those of the membrane"
 
 
 def _reset(path: str, module: nn.Module) -> ResetKind:
@@ -224,13 +235,14 @@ def _reading(
         detach_reset=delayed or reset == "none",
         spike_unit=float(module.graded_spikes_factor),
     )
-    neuron.__dict__.update(_plain_attributes(module))
+    neuron.told = _plain_attributes(module)
+    neuron.__dict__.update(neuron.told)
     return Reading(module=neuron, caveats=(TWICE,) if reset == "subtract" and not delayed else ())
 
 
 def _plain_attributes(module: Any) -> dict[str, Any]:
     """What users read of a neuron besides its tensors."""
-    names = ("init_hidden", "output", "inhibition", "state_quant", "reset_delay", "spike_grad", "_reset_mechanism")
+    names = ("init_hidden", "output", "inhibition", "state_quant", "reset_delay", "_reset_mechanism")
     return {name: getattr(module, name) for name in names if hasattr(module, name)}
 
 

@@ -69,6 +69,11 @@ def joined(own: type, foreign: type, dialect: type[Dialect] = Dialect) -> type:
     return type(name, (own, foreign), {"__module__": own.__module__, **dialect.members})
 
 
+def blank(own: type, foreign: type, dialect: type[Dialect]) -> object:
+    """An object of the joined class whose state is still to be set: how copies and pickles begin."""
+    return object.__new__(joined(own, foreign, dialect))  # type: ignore[arg-type]
+
+
 def adopt(layer: NeuronLayer, foreign: type[nn.Module], dialect: Dialect) -> None:
     """Make `layer` an instance of `foreign`, too, with every method of its own in front.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.law.spec import NeuronSpec
-from spikequant.nn.dialect import Dialect, ValueSource
+from spikequant.nn.dialect import Dialect, ValueSource, blank
 from spikequant.nn.loop import States
 from spikequant.nn.surrogate import Surrogate
 
@@ -38,6 +38,7 @@ class NeuronLayer(nn.Module):
         spike_unit: real value of one spike.
         carries: whether multi-step calls, too, go on from the state that the last one left, until `reset`.
         dialect: how the layer is called, where it came from another library.
+        told: plain attributes of the layer that was read, for users who look at them.
         watch: a list that collects every new state, or None.
     """
 
@@ -64,6 +65,7 @@ class NeuronLayer(nn.Module):
         self.dialect: Dialect | None = None
         self.own_class: type = type(self)
         self.foreign_class: type[nn.Module] | None = None
+        self.told: dict[str, Any] = {}
         self.state: States | None = None
         self.answer: dict[str, Tensor] = {}
         self.steps_done = 0
@@ -138,6 +140,12 @@ class NeuronLayer(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """Copies start from rest: a state may hold a graph that cannot be copied."""
         return {**self.__dict__, "state": None, "answer": {}, "steps_done": 0, "watch": None}
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A layer that is of a foreign class, too, is made anew from both: their join has no name to be found by."""
+        if self.foreign_class is None:
+            return super().__reduce_ex__(protocol)
+        return blank, (self.own_class, self.foreign_class, type(self.dialect)), self.__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy of a read layer is as known to its library as the layer itself."""

@@ -75,6 +75,8 @@ class QuantizedNeuron(NeuronLayer):
         self.programs = ProgramCache()
         if source.dialect is not None and source.foreign_class is not None:
             adopt(self, source.foreign_class, source.dialect)
+            self.told = source.told
+            self.__dict__.update(source.told)
 
     @property
     def neuron_spec(self) -> NeuronSpec:
