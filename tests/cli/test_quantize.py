@@ -168,3 +168,25 @@ def test_export(run, quantized, tmp_path):
     facts = json.loads(done.out)
     assert done.code == 0
     assert {p.name for p in (tmp_path / "build").iterdir()} == set(facts["files"])
+
+
+def test_training_on_goes_on_after_ctrl_c_and_ends_with_the_same_integers(run, trained, tmp_path, monkeypatch):
+    from spikequant.cli.training_loop import EpochLog
+
+    add, whole, cut = EpochLog.add, tmp_path / "whole", tmp_path / "cut"
+    arguments = ["quantize", trained, "--weight-bits", "3", "--membrane-bits", "6", "--epochs", "3", "--limit", "100"]
+    assert run(*arguments, "--out", whole).code == 0
+
+    def stop_after_one(self, epoch):
+        add(self, epoch)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochLog, "add", stop_after_one)
+        done = run(*arguments, "--out", cut)
+    assert done.code == 130
+    assert "1 of 3 epochs are kept" in done.err
+    assert not (cut / "network.spq").exists()
+    assert run(*arguments, "--out", cut, "--resume").code == 0
+    assert (cut / "network.spq").read_bytes() == (whole / "network.spq").read_bytes()
+    assert len((cut / "metrics.jsonl").read_text().splitlines()) == 3
