@@ -193,3 +193,12 @@ def test_import_loads_no_library_of_neurons():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_one_of_two_states_may_be_passed():
+    original, x = snn.Synaptic(alpha=0.7, beta=0.8), torch.rand(4, 5)
+    reading = sq.frontends.snntorch.LIBRARY.read("lif", snn.Synaptic(alpha=0.7, beta=0.8)).module
+    for layer in (original, reading):
+        _, syn, _ = layer(x)
+        layer.last = layer(x, syn.clone())
+    assert all(torch.equal(a, b) for a, b in zip(original.last, reading.last, strict=True))

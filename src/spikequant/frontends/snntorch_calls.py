@@ -164,7 +164,7 @@ def _take(layer: NeuronLayer, given: dict[str, Tensor | None], x: Tensor) -> Non
     if not any(bool(torch.any(state != 0)) for state in passed.values()) and len(passed) == len(given):
         layer.reset()
     elif all(name in own and torch.equal(state, own[name]) for name, state in passed.items()):
-        layer.map_state(torch.Tensor.detach if not passed["v"].requires_grad else torch.Tensor.clone)
+        layer.map_state(torch.Tensor.clone if any(s.requires_grad for s in passed.values()) else torch.Tensor.detach)
     else:
         states = dict(layer.in_real_units(now)) if now is not None else {}
         for name in layer.neuron_spec.state_formats():
