@@ -97,6 +97,23 @@ def test_a_reading_gives_the_same_spikes_membranes_and_names(options, mode):
     assert type(net[1]) is options.get("kind", neuron.LIFNode)
 
 
+@pytest.mark.parametrize("mode", ["m", "s"])
+@pytest.mark.parametrize("options", [*KINDS, {"v_threshold": -0.1, "v_reset": 0.25, "decay_input": False}])
+def test_every_neuron_becomes_verified_integers(options, mode):
+    net, x = network(mode, **options), spikes()
+    with torch.no_grad():
+        wanted = run(net, x)
+    functional.reset_net(net)
+    example = x if mode == "m" else x[0]
+    sq.quantize_(net, sq.Plan.uniform(weight_bits=8, membrane_bits=16), example, quiet=True)
+    assert float((run(net, x) == wanted).float().mean()) > 0.95
+    sq.calibrate(net, [example])
+    sq.freeze(net)
+    proof = sq.verify(net, sq.lower(net, example), example)
+    assert proof.differences == 0
+    assert proof.spikes > 5
+
+
 @pytest.mark.parametrize("stage", ["read", "quantized"])
 @pytest.mark.parametrize("mode", ["m", "s"])
 @pytest.mark.parametrize("reset", [functional.reset_net, sq.reset])

@@ -65,7 +65,7 @@ class SharedDropout(nn.Dropout):
         if self.mask is None or self.mask.shape != step.shape:
             drop = nn.functional.dropout2d if self.channels else nn.functional.dropout
             self.mask = drop(torch.ones_like(step), self.p, training=True)
-        return input * self.mask
+        return input * self.mask.to(input)
 
 
 class NormOverTime(nn.BatchNorm2d):
