@@ -123,6 +123,42 @@ def test_the_library_is_compiled_once(monkeypatch, tmp_path):
     assert stat.S_IMODE(os.stat(tmp_path / "cache").st_mode) & 0o077 == 0
 
 
+def test_a_damaged_library_is_made_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("SPIKEQUANT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(native, "FLAGS", ("-std=c99", "-O0"))
+    program = native.build(scaled_net(), "damaged")
+    native.cache_folder()
+    monkeypatch.setattr(native, "_machine", lambda: "another")
+    text_before = set((tmp_path / "cache").iterdir())
+    real = native._compile
+    monkeypatch.setattr(native, "_compile", lambda c, f, t, path: path.write_bytes(b"cut short"))
+    with pytest.raises(OSError):
+        native.library([program])
+    monkeypatch.setattr(native, "_compile", real)
+    assert set((tmp_path / "cache").iterdir()) > text_before
+    compiled = native.Compiled(program, native.library([program]))
+    assert compiled.run(np.ones((6, 1, 2))).sum() > 0
+
+
+def test_a_cache_that_cannot_be_made(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SPIKEQUANT_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(sq.ArtifactError, match="set SPIKEQUANT_CACHE to a folder of yours"):
+        sq.compile(scaled_net())
+
+
+def test_the_batch_may_not_change_between_steps():
+    run = sq.compile(scaled_net())
+    run.step(np.ones((2, 2)))
+    with pytest.raises(sq.DataError, match=r"of 2 samples, 3 were given; call reset\(3\)"):
+        run.step(np.ones((3, 2)))
+    run.reset(3)
+    run.step(np.ones((3, 2)))
+    for wrong in (np.ones((3, 1)), np.ones(2), np.ones((0, 2)), np.ones((3, 2, 1))):
+        with pytest.raises(sq.DataError, match=r"step takes \[N, 2\], got"):
+            run.step(wrong, encoded=True)
+
+
 def test_inputs_that_do_not_fit_are_refused():
     run = sq.compile(scaled_net())
     with pytest.raises(sq.DataError, match="expected"):

@@ -196,7 +196,7 @@ add_test(NAME @name_self_test COMMAND @name_example)
 README = """# @name
 
 A quantized spiking network as C99, written by spikequant. `@name.c` and `@name.h` are all that a firmware needs:
-no floating point, no allocation, no libc calls in the source, no global state.
+no floating point, no allocation, no global state, nothing of libc but `memcpy` and `memset`.
 
 ```c
 static @name_state state;

@@ -6,6 +6,7 @@ compiler and processor (``SPIKEQUANT_CACHE``, else ``$XDG_CACHE_HOME/spikequant`
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from spikequant.law.errors import DataError, Unsupported
+from spikequant.law.errors import ArtifactError, DataError, Unsupported
 from spikequant.law.formats import IntArray
 from spikequant.law.network import IntNet
 from spikequant.readers import golden
@@ -108,16 +109,25 @@ def library(programs: Sequence[CProgram], flags: Sequence[str] = FLAGS) -> ctype
     key = hashlib.sha256("\n".join([compiler, *flags, _machine(), text]).encode()).hexdigest()
     folder = cache_folder()
     path = folder / f"{key}.so"
-    if not path.exists():
-        _compile(compiler, flags, text, path)
+    if path.exists():
+        with contextlib.suppress(OSError):  # a file that was cut short is made again
+            return ctypes.CDLL(str(path))
+    _compile(compiler, flags, text, path)
     return ctypes.CDLL(str(path))
 
 
 def cache_folder() -> Path:
-    """Where compiled networks are kept; made if absent, for this user only."""
+    """Where compiled networks are kept; made if absent, for this user only.
+
+    Raises:
+        ArtifactError: it cannot be made.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(os.environ.get("SPIKEQUANT_CACHE") or Path(home) / "spikequant")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ArtifactError(f"cannot make {folder}: {error}; set SPIKEQUANT_CACHE to a folder of yours") from error
     return folder
 
 
@@ -182,11 +192,21 @@ class Compiled:
 
         Args:
             x: data as the network takes them, or its input codes.
-            encoded: `x` are codes already; they must be in range.
+            encoded: `x` are codes already; that they are in range is not checked here.
+
+        Raises:
+            DataError: a wrong shape, or another number of samples than in the step before.
         """
         codes = np.asarray(x) if encoded else self._encode(x)
-        if self.samples != len(codes):
+        shape = self.net.input.shape
+        if codes.ndim == 0 or codes.shape != (len(codes), *shape) or not len(codes):
+            raise DataError(f"step takes [N, {', '.join(map(str, shape))}], got {codes.shape}")
+        if self.samples == 0:
             self.reset(len(codes))
+        if self.samples != len(codes):
+            raise DataError(
+                f"the states are of {self.samples} samples, {len(codes)} were given; call reset({len(codes)})"
+            )
         self._step(np.ascontiguousarray(codes, dtype=self.program.input_type.numpy))
         return self.scores()
 

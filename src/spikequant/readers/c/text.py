@@ -159,7 +159,7 @@ def header(program: CProgram) -> str:
         name=program.prefix,
         upper=program.prefix.upper(),
         guard=f"{program.prefix.upper()}_H",
-        target=plain_text(net.target.replace("/", ".")),
+        target=plain_text(net.target, also="/"),
         version=NETWORK_VERSION,
         sha256=network_hash(net),
         inputs=int(np.prod(source.shape)),

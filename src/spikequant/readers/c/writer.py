@@ -70,6 +70,10 @@ def flat(coordinates: list[str], shape: tuple[int, ...]) -> str:
     return index
 
 
-def plain_text(name: str) -> str:
-    """A layer's name as it may stand in a comment."""
-    return "".join(ch if ch.isascii() and (ch.isalnum() or ch in "._-") else "_" for ch in name)[:60]
+def plain_text(name: str, *, also: str = "") -> str:
+    """A name as it may stand in a comment or a string: ASCII letters, digits, ``. _ -``, and what `also` allows.
+
+    >>> plain_text('a */ "b'), plain_text("reference/1", also="/")
+    ('a_____b', 'reference/1')
+    """
+    return "".join(ch if ch.isascii() and (ch.isalnum() or ch in f"._-{also}") else "_" for ch in name)[:60]
