@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Plan": "plan",
     "check_reading": "frontends",
+    "from_lava": "frontends",
     "from_nir": "frontends",
     "load_prepared": "quantize",
     "from_ann": "frontends",
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from spikequant.analyse import diagnose as diagnose
     from spikequant.frontends import check_reading as check_reading
     from spikequant.frontends import from_ann as from_ann
+    from spikequant.frontends import from_lava as from_lava
     from spikequant.frontends import from_nir as from_nir
     from spikequant.law.errors import ArtifactError as ArtifactError
     from spikequant.law.errors import CaptureError as CaptureError

@@ -6,6 +6,7 @@
 from spikequant.frontends.ann import ConvertedLayer, RateCodedNetwork, from_ann
 from spikequant.frontends.cell import CellReading
 from spikequant.frontends.check import check_reading
+from spikequant.frontends.lava import from_lava
 from spikequant.frontends.library import Library, Reading
 from spikequant.frontends.nir import NirNetwork, NirReading, from_nir
 from spikequant.frontends.recurrent import RecurrentReading
@@ -27,6 +28,7 @@ __all__ = [
     "Replacement",
     "check_reading",
     "from_ann",
+    "from_lava",
     "from_nir",
     "library_of",
     "read_",
