@@ -25,6 +25,6 @@ def run_blocks(page: Path, names: dict[str, Any]) -> None:
 
 
 def needed_libraries(page: Path) -> list[str]:
-    """The modules of the comment ``<!-- needs: snntorch, h5py -->`` that a page may start with."""
+    """What the comment ``<!-- needs: snntorch, program cc -->`` at the head of a page names: modules, programs."""
     found = re.search(r"<!-- needs: (.*?) -->", page.read_text(encoding="utf-8"))
     return [name.strip() for name in found[1].split(",")] if found else []

@@ -1,4 +1,4 @@
-"""docs/guides/export-c.md: its Python runs, its C compiles, the files are those it lists."""
+"""docs/guides/export-c.md: its C compiles (its Python runs in test_guides.py), the files are those it lists."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tests.conformance.handmade import net as handmade
 
 import spikequant as sq
-from spikequant.readers import golden
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "export-c.md"
 
@@ -59,17 +57,3 @@ def test_the_firmware_compiles(case, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert subprocess.run(["./firmware"], cwd=tmp_path, check=False).returncode == 0
-
-
-def test_the_native_lines_run(case):
-    from spikequant.readers.native import find_compiler
-
-    if find_compiler() is None:
-        pytest.skip("no C compiler was found")
-    net, codes = case
-    names = {"sq": sq, "net": net, "inputs": codes}
-    first = blocks("python")[1].splitlines()
-    exec("\n".join(first[:2]), names)
-    assert np.array_equal(names["scores"], golden.run(net, codes).scores)
-    exec("\n".join(first[2:]), names)
-    assert set(names["states"]) == {node.name for node in net.neurons}

@@ -121,7 +121,7 @@ def stem(attempt: Attempt) -> str:
 
     >>> from spikequant.shrinking.ladder import Rung
     >>> stem(Attempt(rung=Rung(4, 8), scheme="ptq"))
-    'w4-u8-ptq-4f41de'
+    'w4-u8-ptq-ebcce1'
     """
     name = str(attempt)
     readable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60]
