@@ -36,7 +36,10 @@ class Delay(nn.Module):
         if self.step_mode == "m":
             return delayed(x, self.steps)
         self.queue.append(x)
-        return self.queue.pop(0) if len(self.queue) > self.steps else torch.zeros_like(x)
+        if len(self.queue) <= self.steps:
+            return torch.zeros_like(x)
+        late = self.queue.pop(0)
+        return late.view_as(late)  # a tensor of its own: capture tells values apart by their tensors
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies start empty."""

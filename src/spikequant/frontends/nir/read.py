@@ -41,8 +41,8 @@ ADVICE = {
     "held over a step: Nengo, exact solutions) or 'impulse' (decay exp(-dt/tau), input an impulse: sinabs, Rockpool)",
     "reset": "'v_reset' (the membrane is set to it, as NIR says) or 'subtract' (the threshold is taken away: sinabs, "
     "and snnTorch by default; NIR cannot say so)",
-    "current": "'same_step' (the membrane takes the new current: snnTorch, SpikingJelly) or 'next_step' (that of the "
-    "step before: Norse)",
+    "current": "'same_step' (the membrane takes the new current: snnTorch, Norse) or 'next_step' (that of the step "
+    "before: forward Euler of both equations at once)",
 }
 
 

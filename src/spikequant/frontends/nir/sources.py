@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spikequant.frontends.nir.records import NirNode, NirRecord, check_name, node_record
-from spikequant.law.errors import DataError, Unsupported
+from spikequant.law.errors import DataError, SpikequantError, Unsupported
 
 MOST_VALUES = 2**26
 MOST_NODES = 2_000
@@ -122,7 +122,9 @@ def _read_file(path: Path, bounds: _Bounds) -> NirRecord:
                 raise DataError(f"{path.name}: has no group 'node'; expected a NIR graph as nir.write makes it")
             record = _group(node, path.stem, bounds, 0)
             version = _text(_member(file, "version", path.name), "version") if "version" in file else ""
-    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
+    except SpikequantError:
+        raise
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:  # what h5py raises
         raise DataError(f"{path.name}: no readable HDF5 file ({str(error)[:120]})") from error
     if not isinstance(record, NirRecord):
         raise DataError(f"{path.name}: holds one {record.kind}; expected a NIRGraph")
