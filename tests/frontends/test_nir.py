@@ -213,6 +213,23 @@ def test_readouts_over_time(readout):
     assert sq.verify(network, sq.lower(network, x), x).differences == 0
 
 
+def test_currents_are_pooled_by_sums_where_no_bias_is_in_the_way():
+    def graph(bias: float) -> nir.NIRGraph:
+        two, zero = np.array([2, 2]), np.array([0, 0])
+        first = conv(3, 2, (8, 8), bias=full(bias, 3))
+        return chain(nir.Input(np.array([2, 8, 8])), first, nir.SumPool2d(two, two, zero), lif(3, 4, 4, threshold=1.5))
+
+    x, plan = spikes(graph(0)), sq.Plan.uniform(weight_bits=8, membrane_bits=12)
+    network = from_nir(graph(0), **EULER)
+    sq.quantize_(network, plan, x, quiet=True)
+    sq.freeze(network)
+    report = sq.verify(network, sq.lower(network, x), x)
+    assert report.differences == 0
+    assert report.spikes > 100
+    with pytest.raises(sq.Unsupported, match="a pooling that sums"):
+        sq.quantize_(from_nir(graph(0.1), **EULER), plan, x, quiet=True)
+
+
 # -- choices ---------------------------------------------------------------------------
 
 

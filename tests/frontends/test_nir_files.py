@@ -170,6 +170,10 @@ HOSTILE = {
     "missing nodes": (removed("nodes"), "lacks the group 'nodes'"),
     "edges of numbers": (replaced("edges", np.zeros((3, 2))), "expected node names"),
     "edges of three": (replaced("edges", [["a", "b", "c"]], dtype=h5py.string_dtype()), "has the shape (1, 3)"),
+    "an edge twice": (
+        replaced("edges", [["input", "fc"], ["input", "fc"]], dtype=h5py.string_dtype()),
+        "the edge ('input', 'fc') is there twice",
+    ),
     "no edge": (replaced("edges", np.zeros((0, 2))), "does not depend on the Input"),
     "NaN": (replaced("nodes/fc/weight", np.full((2, 3), np.nan)), "holds NaN or infinite values"),
     "empty": (replaced("nodes/fc/weight", np.zeros((0, 3))), "is empty"),

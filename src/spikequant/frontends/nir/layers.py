@@ -31,12 +31,11 @@ def make_layer(
         return _weighted(name, nn.Linear(got[0], shape[0], bias=kind == "Affine"), node)
     if kind in ("Conv1d", "Conv2d"):
         make = nn.Conv1d if kind == "Conv1d" else nn.Conv2d
-        return _weighted(
-            name, make(got[0], shape[0], node.fields["weight"].shape[2:], **conv_options(name, node)), node
-        )
+        kernel, options = node.fields["weight"].shape[2:], conv_options(name, node)
+        return _weighted(name, make(got[0], shape[0], kernel, bias=not _pools_no_bias(flat, name), **options), node)
     if kind in ("SumPool2d", "AvgPool2d"):
-        options: dict[str, Any] = {**pool_options(name, node)}
-        return nn.AvgPool2d(**options, divisor_override=1 if kind == "SumPool2d" else None)
+        pooling: dict[str, Any] = {**pool_options(name, node)}
+        return nn.AvgPool2d(**pooling, divisor_override=1 if kind == "SumPool2d" else None)
     if kind == "Flatten":
         first, last = flat_axes(name, node, len(got))
         return nn.Flatten(first + 1, last + 1)
@@ -46,6 +45,12 @@ def make_layer(
         steps = node.fields["steps"] - max(edge.delay for edge in flat.into(name))
         return Delay(steps, step_mode="s") if steps else None
     return None
+
+
+def _pools_no_bias(flat: FlatGraph, name: str) -> bool:
+    """Whether a pooling of currents follows that no bias may pass: NIR's Conv always has one, often of zeros."""
+    pools = any(flat.kind(edge.target) in ("SumPool2d", "AvgPool2d") for edge in flat.out_of(name))
+    return pools and not bool(np.any(flat.nodes[name].fields["bias"]))
 
 
 def _weighted(name: str, layer: Any, node: NirNode) -> nn.Module:

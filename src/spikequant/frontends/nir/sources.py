@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +63,10 @@ def load(source: Any, *, max_values: int = MOST_VALUES) -> NirRecord:
 def _edges(where: str, pairs: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     if len(pairs) > MOST_EDGES:
         raise DataError(f"{where}: {len(pairs):,} edges; expected at most {MOST_EDGES:,}")
-    return tuple(dict.fromkeys(pairs))
+    twice = next((pair for pair, count in Counter(pairs).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"{where}: the edge {twice} is there twice; an edge carries a value once, use a Scale for more")
+    return tuple(pairs)
 
 
 # -- objects ---------------------------------------------------------------------------
