@@ -46,8 +46,9 @@ FILES: dict[str, dict[str, Any]] = {
 HEADER = """# NIR networks
 
 The 12 NIR files at hand, read by `sq.from_nir`, quantized to 8-bit weights and 16-bit states, trained by one step (SGD,
-learning rate 1e-4), frozen, lowered and verified against the golden model: every spike and every stored state. Written
-by `python benchmarks/nir_networks.py` on {date} at commit {commit}; torch {torch}, numpy {numpy}, nir {nir}.
+learning rate 1e-4), frozen, lowered and verified against the golden model on at most 4 samples: every spike and every
+stored state. Written by `python benchmarks/nir_networks.py` on {date} at commit {commit};
+torch {torch}, numpy {numpy}, nir {nir}.
 
 The N-MNIST network gets the first 300 ms of recordings in steps of 1 ms, one sample per class; the Braille networks get
 random spikes (their recordings are not at hand) drawn so that both layers fire; single neurons get the paper's input.

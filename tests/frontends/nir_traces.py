@@ -37,7 +37,7 @@ SIMULATORS = {
     "nengo": Simulator("exponential", why="shows v / threshold"),
     "norse": Simulator("euler"),
     "snntorch": Simulator("euler", why="shows v / (dt / tau)"),
-    "spinnaker2": Simulator("euler", why="shows v / (dt / tau), its decay rounded to a fixed point"),
+    "spinnaker2": Simulator("euler", why="shows 24.995 v, 1 / (dt / tau) being 25"),
     "spyx": Simulator(
         "euler", "subtract", late_output=1, tolerance=0.1, why="its reset comes with the spike, one step late"
     ),
