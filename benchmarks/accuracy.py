@@ -207,6 +207,8 @@ NOTES = """## Goals that were missed, and what to try next
 - Fashion-MNIST W2/U4 within 1.0 points: -1.13 on the one seed that was run (three epochs at two bits). Next: more
   epochs, the first layer at four bits (it alone costs half a point at four bits), distillation from the float network.
 - Three seeds on every row: the column `seeds` says how many there are; a row of one seed has no interval.
+- The rows are of the commits below. Since then `compare` also counts input, spike and readout buffers (a few KiB here)
+  and takes the floor between even and odd samples instead of even and odd batches.
 """
 
 
