@@ -29,6 +29,8 @@ _HOMES = {
     "Comparison": "analyse",
     "ann_baseline": "analyse",
     "compare": "analyse",
+    "neurobench_footprint": "analyse",
+    "neurobench_model": "analyse",
     "diagnose": "analyse",
     "compile": "readers.native",
     "export": "readers.export",
@@ -77,6 +79,8 @@ if TYPE_CHECKING:
     from spikequant.analyse import ann_baseline as ann_baseline
     from spikequant.analyse import compare as compare
     from spikequant.analyse import diagnose as diagnose
+    from spikequant.analyse import neurobench_footprint as neurobench_footprint
+    from spikequant.analyse import neurobench_model as neurobench_model
     from spikequant.frontends import check_reading as check_reading
     from spikequant.frontends import from_ann as from_ann
     from spikequant.frontends import from_lava as from_lava

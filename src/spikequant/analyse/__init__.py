@@ -3,6 +3,7 @@
 from spikequant.analyse.ann import ann_baseline
 from spikequant.analyse.compare import compare, paired_difference
 from spikequant.analyse.memory import memory_rows
+from spikequant.analyse.neurobench import neurobench_footprint, neurobench_model
 from spikequant.analyse.probe import Observation, observe
 from spikequant.analyse.records import Comparison, LayerBehaviour, Raster
 from spikequant.analyse.side import AnnBaseline, LayerOperations, Side
@@ -22,6 +23,8 @@ __all__ = [
     "compare",
     "diagnose",
     "memory_rows",
+    "neurobench_footprint",
+    "neurobench_model",
     "observe",
     "paired_difference",
 ]
