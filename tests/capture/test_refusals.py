@@ -209,7 +209,7 @@ MULTI = {
     scales_a_factor: "mul: multiplies two values one of which is scaled",
     not_of_spikes: "fc2: takes 1 - spikes; only their product with other spikes (IAND) is understood",
     two_nots: "mul: multiplies two values of the form 1 - spikes; only one of them may be (IAND)",
-    permutes: "permute: permutes axes; only bringing the time of a [N, T, ...] input to the front is understood",
+    permutes: "permute: permutes axes; only exchanging time and batch, [N, T, ...] and [T, N, ...], is understood",
     adds_a_constant: "add: adds a constant [0.1]; give it to a layer as its bias",
     subtracts: "sub: subtracts; only 1 - spikes (for IAND) is understood",
     unknown_function: "relu: is not understood between spiking layers; use a layer, a sum, a concatenation or a pooling",

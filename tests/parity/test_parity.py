@@ -6,6 +6,8 @@ import pytest
 import torch
 from tests.parity.harness import Family, drawn, families, gradients, parameters, sweep
 
+from spikequant.frontends.check import check_layer
+
 QUICK, FULL = 25, 200
 FAMILIES = list(families())
 
@@ -41,7 +43,7 @@ def check(tally):
 @pytest.mark.parametrize("family", FAMILIES, ids=ids)
 def test_gradients_are_those_of_the_library(family, seed):
     module, reading, x = drawn(family, seed)
-    if reading.caveats:
+    if reading.caveats and check_layer("layer", module, reading, x[:12]).grade != "exact":
         pytest.skip("; ".join(reading.caveats))
     names = {n for n, p in module.named_parameters() if p.requires_grad}
     assert names <= set(parameters(reading.module))

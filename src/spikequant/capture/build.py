@@ -27,16 +27,18 @@ class Builder:
 
     def _start(self, layout: Layout) -> int:
         shape = self.folded.input_shape
-        leading = {"static": 1, "step": 1, "time": 2, "batch_time": 2}[layout]
+        leading = {"static": 1, "step": 1, "batch_merged": 1, "time": 2, "batch_time": 2}[layout]
         if len(shape) <= leading or (layout == "time" and shape[0] != self.steps and not self._sliced()):
             raise CaptureError(f"the input {shape} is not in the layout {layout} of {self.steps} steps")
         if layout == "batch_time" and shape[1] != self.steps:
             raise CaptureError(f"the input {shape} has not {self.steps} steps on its second axis")
+        if layout == "batch_merged" and shape[0] % self.steps:
+            raise CaptureError(f"the input {shape} is no whole number of samples of {self.steps} steps")
         features = shape[leading:]
         self.vals[INPUT] = Val(INPUT, layout, features)
         per_step = layout != "static"
         self.nodes.append(GraphNode(name=INPUT, kind="input", inputs=(), shape=features, per_step=per_step))
-        return shape[1] if layout == "time" else shape[0]
+        return {"time": shape[1], "batch_merged": shape[0] // self.steps}.get(layout, shape[0])
 
     def _sliced(self) -> bool:
         return any(c.event.name == "__getitem__" and c.per_step for c in self.folded.calls.values())
@@ -48,8 +50,8 @@ class Builder:
         for key, call in self.folded.calls.items():
             meaning = {"module": self.module, "state": self.stored_state}.get(call.event.kind)
             self.vals[key] = operation(self, call) if meaning is None else meaning(call)
-        layouts = {"static": "static", "time": "time_first", "batch_time": "batch_first", "step": "step"}
-        layout = layouts[self.vals[INPUT].layout]
+        layouts = {"time": "time_first", "batch_time": "batch_first"}
+        layout = layouts.get(self.vals[INPUT].layout, self.vals[INPUT].layout)
         return Graph(
             nodes=tuple(self._resolved(node) for node in self.nodes),
             output=self.output(),
@@ -136,7 +138,10 @@ class Builder:
     def lead(self, layout: Layout) -> tuple[int, ...]:
         """The axes of time and batch in front of the features."""
         n, t = self.batch, self.steps
-        leads = {"static": (n,), "ones": (1, n), "step": (n,), "time": (t, n), "merged": (t * n,), "batch_time": (n, t)}
+        leads: dict[Layout, tuple[int, ...]] = {
+            "static": (n,), "ones": (1, n), "batch_ones": (n, 1), "step": (n,), "time": (t, n), "merged": (t * n,),
+            "batch_time": (n, t), "batch_merged": (n * t,),
+        }  # fmt: skip
         return leads[layout]
 
     def strip(self, call: Call, layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -166,10 +171,12 @@ class Builder:
             features = self.strip(call, "time", call.shape)
             return Val(self.add_node("module", path, (edge,), features, call, path=path, alive=True), "time", features)
         takes_any = isinstance(module, (*DROPOUTS, Synapse, FoldedNorm))
-        over_time = val.layout in ("ones", "time") and (
-            getattr(module, "step_mode", "s") == "m" or isinstance(module, nn.Linear)
+        apart = val.layout in ("ones", "time", "batch_ones", "batch_time")
+        over_time = apart and (
+            isinstance(module, nn.Linear)
+            or (getattr(module, "step_mode", "s") == "m" and val.layout in ("ones", "time"))
         )
-        if not (takes_any or over_time or val.layout not in ("ones", "batch_time", "time")):
+        if not (takes_any or over_time or not apart):
             why = f"takes [N, ...] or [T*N, ...], got the layout {val.layout}; flatten time and batch first"
             raise self.refuse(call, why)
         layout: Layout = "step" if call.per_step and val.layout == "static" else val.layout
@@ -206,8 +213,10 @@ class Builder:
         val = self.vals[result.key]
         if val.delay:
             raise CaptureError(f"the result is {val.node} of {val.delay} steps ago; read the value itself")
-        if result.all_steps or (val.layout in ("time", "step") and not result.last_step and val.reduction is None):
-            return Output(source=val.node, reduction="train", factor=val.factor)
+        trains = ("time", "step", "batch_time", "batch_merged")
+        if result.all_steps or (val.layout in trains and not result.last_step and val.reduction is None):
+            layout = {"batch_time": "batch_first", "batch_merged": "batch_merged"}.get(val.layout, "time_first")
+            return Output(source=val.node, reduction="train", factor=val.factor, layout=layout)  # type: ignore[arg-type]
         if result.last_step:
             return Output(source=val.node, reduction="sum" if val.sums else "last", factor=val.factor)
         if val.reduction is None:
@@ -220,7 +229,7 @@ class Builder:
 def build(folded: Folded, modules: dict[str, nn.Module]) -> Graph:
     """Build the graph under the one input layout that makes sense of every call."""
     single_call = folded.looped and folded.steps == 1
-    layouts: tuple[Layout, ...] = ("step",) if single_call else ("time", "batch_time", "static")
+    layouts: tuple[Layout, ...] = ("step",) if single_call else ("time", "batch_time", "static", "batch_merged")
     furthest, reached = CaptureError("the model cannot be read as a graph"), -1
     for layout in layouts:
         builder = None

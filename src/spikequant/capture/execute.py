@@ -38,10 +38,8 @@ class LayerwiseRunner:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The model's output for a whole input."""
-        layout = self.graph.input_layout
-        if layout == "batch_first":
-            x = x.transpose(0, 1)
-        if layout != "static" and x.shape[0] != self.graph.steps:
+        x = self.graph.time_first(x)
+        if self.graph.input_layout != "static" and x.shape[0] != self.graph.steps:
             raise DataError(f"the graph was captured over {self.graph.steps} steps, the input has {x.shape[0]}")
         values: Values = {"input": x}
         for group in self.groups:
@@ -55,6 +53,8 @@ class LayerwiseRunner:
 
     def fits(self, x: Tensor) -> bool:
         """Whether an input has the number of steps that was captured."""
+        if self.graph.input_layout == "batch_merged":
+            return x.shape[0] % self.graph.steps == 0
         axis = {"static": None, "time_first": 0, "batch_first": 1}[self.graph.input_layout]
         return axis is None or x.shape[axis] == self.graph.steps
 
@@ -156,7 +156,7 @@ class LayerwiseRunner:
         if not self.graph.node(output.source).per_step:
             value = value.unsqueeze(0).expand(self.graph.steps, *value.shape)
         if output.reduction == "train":
-            return value if output.factor == 1.0 else value * output.factor
+            return self.graph.as_answered(value if output.factor == 1.0 else value * output.factor)
         reductions: dict[str, Callable[..., Tensor]] = {"sum": value.sum, "mean": value.mean, "max": value.amax}
         reduced = reductions.get(output.reduction)
         result = value[-1] if reduced is None else reduced(dim=0)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from spikequant.law.errors import CaptureError
 
@@ -49,6 +49,8 @@ class Output:
     source: str
     reduction: Reduction
     factor: float = 1.0
+    layout: Literal["time_first", "batch_first", "batch_merged"] = "time_first"
+    """Of a train: ``[T, N, ...]``, ``[N, T, ...]`` or ``[N * T, ...]``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +62,14 @@ class Graph:
         output: how the result is read.
         steps: time steps of the recorded pass.
         input_layout: ``static`` ``[N, ...]``, ``time_first`` ``[T, N, ...]``, ``batch_first``
-            ``[N, T, ...]`` or ``step`` (the caller loops over time and calls the model per step).
+            ``[N, T, ...]``, ``batch_merged`` ``[N * T, ...]`` or ``step`` (the caller loops over
+            time and calls the model per step).
     """
 
     nodes: tuple[GraphNode, ...]
     output: Output
     steps: int
-    input_layout: Literal["static", "time_first", "batch_first", "step"]
+    input_layout: Literal["static", "time_first", "batch_first", "batch_merged", "step"]
 
     def node(self, name: str) -> GraphNode:
         """The node called `name`."""
@@ -78,6 +81,20 @@ class Graph:
     def consumers(self, name: str) -> tuple[GraphNode, ...]:
         """The nodes that read `name`."""
         return tuple(n for n in self.nodes if any(e.source == name for e in n.inputs))
+
+    def time_first(self, x: Tensor) -> Tensor:
+        """An input of the model as ``[T, N, ...]``; a static one, and one of a single step, as they are."""
+        if self.input_layout == "batch_merged":
+            apart: Tensor = x.unflatten(0, (-1, self.steps))  # type: ignore[no-untyped-call]
+            return apart.transpose(0, 1)
+        return x.transpose(0, 1) if self.input_layout == "batch_first" else x
+
+    def as_answered(self, train: Tensor) -> Tensor:
+        """A train ``[T, N, ...]`` in the layout in which the model gives it."""
+        if self.output.layout == "time_first":
+            return train
+        swapped = train.transpose(0, 1)
+        return swapped if self.output.layout == "batch_first" else swapped.flatten(0, 1)
 
     def modules(self, model: nn.Module) -> dict[str, nn.Module]:
         """The modules of the graph by path, as they are in `model` now."""

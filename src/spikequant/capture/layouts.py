@@ -7,14 +7,25 @@ from typing import Literal
 
 from spikequant.capture.graph import Reduction
 
-Layout = Literal["static", "ones", "step", "time", "merged", "batch_time"]
+Layout = Literal[
+    "static",  # [N, ...], the same at every step
+    "ones",  # [1, N, ...]
+    "batch_ones",  # [N, 1, ...]
+    "step",  # [N, ...] of one step
+    "time",  # [T, N, ...]
+    "merged",  # [T * N, ...]
+    "batch_time",  # [N, T, ...]
+    "batch_merged",  # [N * T, ...]
+]
 GROUPS: dict[str, tuple[Layout, ...]] = {
-    "static": ("static", "ones", "time"),
+    "static": ("static", "ones", "time", "batch_ones", "batch_time"),
     "ones": ("ones", "static", "time"),
     "step": ("step",),
     "time": ("time", "merged"),
     "merged": ("merged", "time"),
-    "batch_time": ("batch_time",),
+    "batch_ones": ("batch_ones", "static", "batch_time"),
+    "batch_time": ("batch_time", "batch_merged"),
+    "batch_merged": ("batch_merged", "batch_time"),
 }
 RESHAPES = {"flatten", "reshape", "view", "unflatten", "squeeze", "unsqueeze", "repeat", "expand", "expand_as"}
 ADDS = {"add", "add_", "__add__", "__radd__", "__iadd__"}

@@ -31,9 +31,28 @@ def reshape(walk: Builder, call: Call, val: Val, edge: GraphEdge) -> Val:
 
 def _transpose(walk: Builder, call: Call) -> Val:
     val, _ = walk.inputs(call)[0]
-    if val.layout == "batch_time" and call.shape == (walk.steps, walk.batch, *val.features):
-        return replace(val, layout="time")
-    raise walk.refuse(call, "permutes axes; only bringing the time of a [N, T, ...] input to the front is understood")
+    swapped: dict[Layout, Layout] = {"batch_time": "time", "time": "batch_time"}
+    layout = swapped.get(val.layout)
+    if layout is not None and _swaps_first_two(call) and call.shape == (*walk.lead(layout), *val.features):
+        return replace(val, layout=layout)
+    raise walk.refuse(call, "permutes axes; only exchanging time and batch, [N, T, ...] and [T, N, ...], is understood")
+
+
+def _swaps_first_two(call: Call) -> bool:
+    """Whether ``transpose(0, 1)``, ``permute(1, 0, 2, ...)`` or their like exchange the first two axes alone."""
+    axes = len(call.shape)
+    dims = [o.constant for o in call.operands if o.key is None] + list(call.event.constants.values())
+    flat = [int(d) % axes for dim in dims for d in (dim if isinstance(dim, (list, tuple)) else [dim])]
+    return flat == [1, 0, *range(2, axes)] if call.event.name == "permute" else sorted(flat) == [0, 1]
+
+
+def _repeat_interleave(walk: Builder, call: Call) -> Val:
+    """``x.repeat_interleave(T, 0)``: a static input as ``[N * T, ...]``."""
+    val, _ = walk.inputs(call)[0]
+    dims = [o.constant for o in call.operands if o.key is None] + list(call.event.constants.values())
+    if val.layout == "static" and dims == [walk.steps, 0]:
+        return replace(val, layout="batch_merged")
+    raise walk.refuse(call, f"repeats {dims}; only a static input, once per step along dim 0, is understood")
 
 
 def _index(walk: Builder, call: Call) -> Val:
@@ -148,7 +167,8 @@ def _reduce(walk: Builder, call: Call) -> Val:
     dims = [o.constant for o in call.operands if o.key is None] + list(call.event.constants.values())
     first = dims[0] if dims else None
     first = first[0] if isinstance(first, (list, tuple)) and len(first) == 1 else first
-    if len(found) == 1 and found[0][0].layout == "time" and first == 0:
+    time_axis = {"time": 0, "batch_time": 1}.get(found[0][0].layout)
+    if len(found) == 1 and time_axis is not None and first == time_axis:
         return replace(found[0][0], layout="static", reduction=REDUCTIONS[call.event.name])
     raise walk.refuse(call, f"reduces dim {first}; only a reduction over time (dim 0 of [T, N, ...]) is understood")
 
@@ -173,6 +193,7 @@ def _step_axis(call: Call, places: list[Any]) -> int | None:
 
 HANDLERS: tuple[tuple[set[str], Callable[[Builder, Call], Val]], ...] = (
     ({"transpose", "permute", "swapaxes", "movedim"}, _transpose),
+    ({"repeat_interleave"}, _repeat_interleave),
     ({"__getitem__", "select"}, _index),
     ({"unbind", "__iter__"}, _unbind),
     (ADDS, _add),

@@ -16,6 +16,7 @@ from spikequant.nn import NeuronLayer
 
 FRONTENDS: dict[str, str] = {
     "brevitas": "brevitas",
+    "sinabs": "sinabs",
     "snntorch": "snntorch",
     "spikingjelly": "spikingjelly",
     "norse": "norse",

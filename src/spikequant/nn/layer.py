@@ -81,6 +81,11 @@ class NeuronLayer(nn.Module):
         """What the neuron is, over real numbers."""
         raise NotImplementedError
 
+    @property
+    def compares(self) -> int:
+        """How many comparisons of one step share one surrogate."""
+        return self.neuron_spec.spikes_max if self.surrogate.whole else 1
+
     def real_value(self, name: str) -> Tensor:
         """A value of the neuron in real units."""
         return self.sources[name].of(self)

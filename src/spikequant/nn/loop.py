@@ -43,6 +43,7 @@ def run_over_time(
     ready = params if isinstance(params, Prepared) else prepare(ops, spec, params)
     outputs = []
     for t, current in enumerate(x.unbind(0), start=first_step):
+        ops.begin_step()
         noise = noise_at(t) if noise_at is not None else None
         tick = ops.const(int((t + 1) % spec.adapt_every == 0)) if spec.adapt_every > 1 else None
         states, output = step(ops, spec, ready, states, current, noise=noise, tick=tick)

@@ -80,7 +80,9 @@ class Neuron(NeuronLayer):
         uneven surrogate is turned around there.
         """
         surrogate = self.surrogate.mirrored() if self.spec.compare == ">" else self.surrogate
-        return TorchOps(surrogate=surrogate, lsb=None, detach_reset=self.detach_reset, like=like)
+        return TorchOps(
+            surrogate=surrogate, lsb=None, detach_reset=self.detach_reset, like=like, compares=self.compares
+        )
 
     def advance(self, x: Tensor) -> Tensor:
         """Spikes (or the membrane of a readout) for the input currents."""

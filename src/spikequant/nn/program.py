@@ -101,6 +101,8 @@ def build(neuron: QuantizedNeuron, like: Tensor, features: int) -> Program:
     params = {k: over_features(v, features, last=neuron.last_axis).to(dtype) for k, v in found.params.items()}
     early = found.spec.x is None and not found.spec.refractory
     bias = params.pop("bias", None) if early else None
-    ops = TorchOps(surrogate=neuron.surrogate, lsb=lsb, detach_reset=neuron.detach_reset, like=lsb)
+    ops = TorchOps(
+        surrogate=neuron.surrogate, lsb=lsb, detach_reset=neuron.detach_reset, like=lsb, compares=neuron.compares
+    )
     units = {n: params[f"{n}_load"] * lsb for n in ("v", "i") if f"{n}_load" in params}
     return Program(found.spec, Prepared(prepare(ops, found.spec, params)), ops, bias, units, found.gains)

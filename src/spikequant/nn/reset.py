@@ -12,3 +12,5 @@ def reset_states(model: nn.Module) -> None:
             module.put_to_rest()  # type: ignore[operator]
         elif hasattr(module, "step_mode") and hasattr(module, "reset"):
             module.reset()  # type: ignore[operator]
+        elif hasattr(module, "reset_states") and hasattr(module, "does_spike"):  # a layer of sinabs that was not read
+            module.reset_states()  # type: ignore[operator]

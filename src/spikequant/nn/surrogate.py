@@ -66,7 +66,8 @@ class Surrogate:
     ``k sig(ku)(1 - sig(ku))``; ``fast_sigmoid``: ``1 / (1 + k|u|)^2`` (Zenke & Ganguli
     2018, snnTorch); ``gaussian``; ``triangle``: ``k max(0, 1 - |ku|)``; ``boxcar``;
     ``straight_through``: ``k``.  With `spike`, a spike function of another library, its own
-    backward counts, and the name is only said.
+    backward counts, and the name is only said.  `whole`: of a neuron that fires several times in
+    a step it is the derivative of the count by the membrane before the first spike (sinabs).
 
     >>> Surrogate("triangle", 1.0).derivative(torch.tensor([0.0, 0.5, 2.0])).tolist()
     [1.0, 0.5, 0.0]
@@ -76,6 +77,7 @@ class Surrogate:
     slope: float = 2.0
     mirror: bool = False
     spike: Callable[[Tensor], Tensor] | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if self.spike is not None:

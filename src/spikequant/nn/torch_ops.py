@@ -126,14 +126,23 @@ class TorchOps:
             for a real neuron, whose unit is 1.
         detach_reset: no gradient through the spike that decides a `where`.
         like: a tensor whose type and device the constants take.
+        compares: how many comparisons of one step share one surrogate, that of the whole count
+            of spikes (`Surrogate.whole`); the first takes all of the gradient.
     """
 
-    def __init__(self, *, surrogate: Surrogate, lsb: Tensor | None, detach_reset: bool, like: Tensor) -> None:
+    def __init__(
+        self, *, surrogate: Surrogate, lsb: Tensor | None, detach_reset: bool, like: Tensor, compares: int = 1
+    ) -> None:
         self.surrogate, self.detach_reset = surrogate, detach_reset
         self.rounds = lsb is not None
         self.dtype, self.device = like.dtype, like.device
         self.lsb = torch.ones((), dtype=self.dtype, device=self.device) if lsb is None else lsb.to(self.dtype)
+        self.compares, self._compared = compares, 0
         self._constants: dict[float, Tensor] = {}
+
+    def begin_step(self) -> None:
+        """A new step of the neuron begins."""
+        self._compared = 0
 
     def const(self, value: Any) -> Tensor:
         """A tensor that nothing is learned through."""
@@ -169,6 +178,9 @@ class TorchOps:
 
     def ge(self, a: Tensor, b: Tensor) -> Tensor:
         """1 where ``a >= b``; backward the surrogate."""
+        self._compared += 1
+        if self.compares > 1 and self._compared > 1:
+            return torch.ge(a, b).to(a.dtype)
         fired: Tensor = _Fire.apply(a, b, self.lsb, self.surrogate)  # type: ignore[no-untyped-call]
         return fired
 

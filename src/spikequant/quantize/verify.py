@@ -84,7 +84,7 @@ def verify(model: nn.Module, net: IntNet, inputs: Tensor, *, raise_on_difference
             differences += count
             first = where if first is None or (where is not None and where.step < first.step) else first
     if first is None:
-        _check_scores(net, expected, result)
+        _check_scores(net, expected, result, graph)
     spikes = sum(int(expected.outputs[n.name].sum()) for n in net.neurons if n.spec.output == "spike")
     report = VerifyReport(
         neuron_steps=sum(train.size for train in expected.outputs.values()),
@@ -104,8 +104,7 @@ def network_input(model: nn.Module, net: IntNet, inputs: Tensor, graph: Graph) -
     encoders = [m for m in model.modules() if isinstance(m, ENCODERS)]
     with torch.no_grad():
         x = encoders[0](inputs) if encoders else inputs
-    if graph.input_layout == "batch_first":
-        x = x.transpose(0, 1)
+    x = graph.time_first(x)
     if graph.input_layout == "step":
         x = x[None]
     return golden.encode(net, x.numpy(force=True))
@@ -208,9 +207,11 @@ def _compare(name: str, what: str, wanted: IntArray, got: IntArray) -> tuple[int
     )
 
 
-def _check_scores(net: IntNet, expected: golden.Run, result: Tensor) -> None:
+def _check_scores(net: IntNet, expected: golden.Run, result: Tensor, graph: Graph) -> None:
     """The decoder must read what the model's own code reads (to float rounding)."""
     wanted = expected.scores * net.decoder.scale
+    if graph.output.reduction == "train":
+        wanted = graph.as_answered(torch.from_numpy(wanted)).numpy()
     got = result.numpy(force=True)
     if got.shape != wanted.shape:
         got = got.reshape(wanted.shape) if got.size == wanted.size else got
