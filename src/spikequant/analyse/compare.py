@@ -95,12 +95,13 @@ def compare(
                 rasters = _rasters(r, s, raster_sample, raster_sample - samples)
             samples += len(y)
         results = [probe.result() for probe in (before, after, other) if probe is not None]
+        sides = _side(reference, results[0]), _side(model, results[1])  # while neurons of other libraries are read
     if raster_sample >= samples:
         raise DataError(f"compare: raster_sample {raster_sample}, but the data hold {samples} samples, counted from 0")
     difference, interval = paired_difference(results[0].right, results[1].right)
     return Comparison(
-        reference=_side(reference, results[0]),
-        quantized=_side(model, results[1]),
+        reference=sides[0],
+        quantized=sides[1],
         samples=samples,
         steps=results[0].steps,
         difference=difference,
