@@ -32,6 +32,7 @@ from spikequant.nn import (
     QuantizedNeuron,
     Synapse,
 )
+from spikequant.quantize.readout import membrane_worth
 
 REAL_BITS = 32
 READOUT_STATE_BITS = 48
@@ -179,6 +180,10 @@ def _graph_rows(model: nn.Module, graph: Graph, input_bits: int, steps: int) -> 
     elif isinstance(module, NeuronLayer) and (output.kind == "state" or module.neuron_spec.output == "state"):
         decoder = {"sum": "membrane_sum", "mean": "membrane_sum", "max": "membrane_max"}.get(graph.output.reduction, "")
         v = module.integers().spec.v if isinstance(module, QuantizedNeuron) else None
+        if isinstance(module, QuantizedNeuron) and module.is_frozen:
+            gains, _ = membrane_worth(module, tuple(output.shape), output.path)
+            if gains is not None:
+                yield integer_row("output", "scale", gains)
         bits = REAL_BITS if v is None else v.bits
     else:
         decoder = {"sum": "spike_count", "mean": "spike_count"}.get(graph.output.reduction, "")

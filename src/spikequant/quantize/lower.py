@@ -40,6 +40,7 @@ from spikequant.quantize.groups import (
     structure,
 )
 from spikequant.quantize.pooling import functional_pool, pool_options
+from spikequant.quantize.readout import membrane_worth
 
 READOUT_BITS = 48
 JOIN_KINDS = {"add": "add", "product": "product", "iand": "iand", "maximum": "max", "concat": "concat"}
@@ -294,12 +295,8 @@ def _decoder(work: _Lowering) -> Decoder:
             "max": "membrane_max",
             "train": "membrane_train",
         }
-        found = module.frozen_integers()
-        return Decoder(
-            name=names[output.reduction],
-            source=node.path,
-            scale=factor * float((found.params["v_load"] * found.lsb).reshape(-1)[0]),
-        )
+        gains, worth = membrane_worth(module, tuple(node.shape), node.path)
+        return Decoder(name=names[output.reduction], source=node.path, gains=gains, scale=factor * worth)
     names = {"sum": "spike_count", "mean": "spike_count", "train": "spike_train"}
     if output.reduction not in names:
         raise Unsupported(
