@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -110,3 +111,27 @@ def test_neurons_of_another_library_are_read_and_the_reading_is_checked(run, tmp
     assert done.code == 0
     assert "read lif1: snnTorch Leaky, exact, 0 of" in done.err
     assert run("verify", tmp_path / "small").code == 0
+
+
+def test_hidden_states_of_snntorch_are_reset_between_the_batches(run, tmp_path):
+    """`forward` never resets, as in snnTorch's tutorials, where the training loop does."""
+    pytest.importorskip("snntorch")
+    text = OWN_NETWORK.replace("import spikequant as sq", "import snntorch as snn")
+    hidden = "snn.Leaky(beta=0.75, init_hidden=True)"
+    text = text.replace('sq.nn.LIF(leak=0.75, step_mode="s")', hidden)
+    text = text.replace('sq.nn.LIF(leak=0.75, reset="subtract", step_mode="s")', hidden)
+    assert text.count(hidden) == 2
+    (tmp_path / "hidden_net.py").write_text(text)
+    given = ["--data", "digits", "--limit", "200"]
+    train = ["train", f"{tmp_path}/hidden_net.py:build", *given, "--epochs", 4, "--lr", "0.01"]
+    done = run(*train, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    stated = json.loads((tmp_path / "run" / "result.json").read_text())["accuracy"]
+    small = tmp_path / "small"
+    done = run("quantize", tmp_path / "run", "--weight-bits", "8", "--membrane-bits", "12", "--out", small)
+    assert done.code == 0, done.err
+    found = json.loads((small / "result.json").read_text())["comparison"]
+    # `train` has measured the same network, from rest for each batch, as the reading of it that is compared
+    assert found["reference"]["accuracy"] == pytest.approx(stated, abs=1e-6)
+    assert stated > 0.3  # of 10 classes: it has learned
+    assert run("verify", small).code == 0

@@ -6,7 +6,7 @@ from torch import nn
 
 
 def reset_states(model: nn.Module) -> None:
-    """Forget the state of every single-step neuron and delay of `model`."""
+    """Forget the state of every single-step neuron and delay of `model`, hidden states of snnTorch included."""
     for module in model.modules():
         if hasattr(module, "put_to_rest"):  # a layer that keeps more than its neurons do
             module.put_to_rest()  # type: ignore[operator]
@@ -14,3 +14,5 @@ def reset_states(model: nn.Module) -> None:
             module.reset()  # type: ignore[operator]
         elif hasattr(module, "reset_states") and hasattr(module, "does_spike"):  # a layer of sinabs that was not read
             module.reset_states()  # type: ignore[operator]
+        elif getattr(module, "init_hidden", False) and hasattr(module, "reset_mem"):  # a neuron of snnTorch, not read
+            module.reset_mem()  # type: ignore[operator]
