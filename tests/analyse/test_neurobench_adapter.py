@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from tests.analyse.test_neurobench import NETS, SAMPLES, STEPS
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import spikequant as sq
@@ -84,6 +85,39 @@ def test_quantized_networks(name):
     assert results["BitTrueFootprint"]["Flash"] == flash
     assert results["BitTrueFootprint"]["Total"] == sum(row.count * row.bits for row in rows) / 8
     assert results["BitTrueFootprint"]["Total"] < results["Footprint"]
+
+
+class SnnTorchNet(nn.Module):
+    """States by hand, as in its tutorials."""
+
+    def __init__(self, snn):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc1, self.lif1 = nn.Linear(8, 16), snn.Leaky(beta=0.9, threshold=0.3)
+        self.fc2, self.lif2 = nn.Linear(16, 3), snn.Leaky(beta=0.9, threshold=0.3)
+
+    def forward(self, x):
+        mem1, mem2, total = self.lif1.init_leaky(), self.lif2.init_leaky(), 0
+        for step in x:
+            spk1, mem1 = self.lif1(self.fc1(step), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            total = total + spk2
+        return total
+
+
+def test_neurons_of_another_library():
+    snn = pytest.importorskip("snntorch")
+    model, (_, x), labels = SnnTorchNet(snn).eval(), NETS["mlp"], torch.arange(SAMPLES) % 3
+    before = {name: type(module) for name, module in model.named_modules()}
+    sizes = [t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())]
+    results = run(model, x, labels)
+    check(model, x, results, labels, sq.compare(model, model, [(x, labels)]).reference)
+    assert {name: type(module) for name, module in model.named_modules()} == before
+    assert results["Footprint"] == sum(sizes)
+    twin = copy.deepcopy(model)
+    sq.quantize_(twin, PLAN, x, quiet=True)
+    sq.freeze(twin)
+    check(twin, x, run(twin, x, labels), labels, sq.compare(model, twin, [(x, labels)]).quantized)
 
 
 def test_an_integer_network():

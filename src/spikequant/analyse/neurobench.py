@@ -7,6 +7,7 @@ that holds the codes, fed with the integers that the quantized layer multiplies.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from spikequant.analyse.memory import memory_rows
 from spikequant.capture import capture
+from spikequant.frontends import library_of, read_
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.law.network import IntNet
 from spikequant.measure import FLASH_ROLES, MemoryRow, network_memory
@@ -92,26 +94,24 @@ def _neurobench(part: str) -> Any:
 class CountedLayers(nn.Module):
     """What NeuroBench walks: plain layers with the codes, the neurons; parameters and buffers are the model's own."""
 
-    model: nn.Module | None
-
-    def __init__(self, layers: list[tuple[str, nn.Module]], model: nn.Module | None) -> None:
+    def __init__(self, layers: list[tuple[str, nn.Module]], models: list[nn.Module]) -> None:
         super().__init__()
         for name, layer in layers:
             self.add_module(name.replace(".", "_") or "model", layer)
-        self.__dict__["model"] = model  # no child: its layers would be counted twice
+        self.models = tuple(models)  # no children: their layers would be counted twice
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Of the model, for its Footprint and ParameterCount."""
-        return iter(()) if self.model is None else self.model.parameters(recurse)
+        """Of the model that was given, for NeuroBench's Footprint and ParameterCount."""
+        return self.models[0].parameters(recurse) if self.models else iter(())
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        """Of the model."""
-        return iter(()) if self.model is None else self.model.buffers(recurse)
+        """Of the model that was given."""
+        return self.models[0].buffers(recurse) if self.models else iter(())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CountedLayers:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.model is not None:
-            self.model._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for model in self.models:
+            model._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
 
@@ -121,9 +121,10 @@ class _Answers:
     activation_hooks: list[Any]
     connection_hooks: list[Any]
 
-    def __init__(self, model: nn.Module, example_input: Tensor | None, time_axis: int | None) -> None:
+    def __init__(self, given: nn.Module, example_input: Tensor | None, time_axis: int | None) -> None:
         super().__init__()
-        self.model, self.example_input, self.time_axis = model.eval(), example_input, time_axis
+        self.example_input, self.time_axis = example_input, time_axis
+        self.model = model = _with_our_neurons(given.eval())
         self.seen = {name: m for name, m in model.named_modules() if isinstance(m, (Synapse, *SYNAPSES))}
         self.plain = {name: plain_layer(m) if isinstance(m, Synapse) else m for name, m in self.seen.items()}
         spiking = [
@@ -131,7 +132,9 @@ class _Answers:
             for name, m in model.named_modules()
             if isinstance(m, NeuronLayer) and m.neuron_spec.output == "spike"
         ]
-        self.view = CountedLayers([*self.plain.items(), *spiking], model)
+        self.view = CountedLayers(
+            [*self.plain.items(), *spiking], [given] if given is self.model else [given, self.model]
+        )
         self.spiking = spiking
 
     def __call__(self, batch: Tensor) -> Any:
@@ -219,7 +222,7 @@ class _IntegerAnswers:
         super().__init__()
         self.net, self.time_axis = net, time_axis
         layers = [(node.name, _plain(node.product.kind, node.product.codes, node.product)) for node in net.synapses]
-        self.view = CountedLayers(list(layers), None)
+        self.view = CountedLayers(list(layers), [])
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Scores ``[N, ...]`` in whole numbers."""
@@ -239,6 +242,15 @@ class _IntegerAnswers:
             "NeuroBench's SynapticOperations and ActivationSparsity listen at torch modules; an IntNet has none. "
             "Give neurobench_model the frozen torch model that it came from: it has the same spikes"
         )
+
+
+def _with_our_neurons(model: nn.Module) -> nn.Module:
+    """The model, or a copy in which the neurons of another library are read, whose spikes NeuroBench would not see."""
+    if all(library_of(module) is None for module in model.modules()):
+        return model
+    read = copy.deepcopy(model)
+    read_(read)
+    return read
 
 
 def plain_layer(module: Synapse) -> Any:
