@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HEADER = """# Reference networks
 
 Two trained networks of sinabs {sinabs}, converted by it (`from_model`, `MultiSpike`, `min_v_mem = -1`), read in place.
-W8, W4: weights after training, one scale per channel, membranes of 16 bits, calibrated on 64 images, one training step
+W8, W4: weights after training, one scale per channel, membranes of 16 bits, calibrated on 32 images, one training step
 at a learning rate of 1e-6. Differences: spikes and stored states of the simulation against the golden integer model.
 
 MNIST: weights scaled by sinabs' `normalize_weights` on 256 training images; the first {images} test images (95 %:
@@ -131,7 +131,7 @@ def mnist_rows(folder: Path, images: int, steps: int) -> list[str]:
     ]
     print(*rows, report, sep="\n", flush=True)
     for bits in (8, 4):
-        made, verified = integers(model, bits, learn[:64], labels[:64], x[:8])
+        made, verified = integers(model, bits, learn[:32], labels[:32], x[:8])
         rows.append(f"| MNIST, {steps} steps | W{bits} | {accuracy(made, x, y):.2f} % | {verified} |")
         print(rows[-1], flush=True)
     return rows
