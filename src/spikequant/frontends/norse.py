@@ -20,15 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikequant.frontends.library import Library, Reading, attribute, check_value, one_axis, refuse
+from spikequant.frontends.library import Library, Reading, attribute, one_axis, refuse
 from spikequant.frontends.norse_calls import NorseCall, NorseLinear, NorseRecurrent
 from spikequant.frontends.norse_surrogate import read_surrogate
+from spikequant.frontends.norse_values import NAME, check_rate, decay, difference, gain, parameters_of
 from spikequant.law.errors import Unsupported
 from spikequant.law.presets import MULTIPLY
 from spikequant.law.spec import NeuronSpec, Phase, ResetKind
 from spikequant.nn import Neuron, NeuronLayer, ValueSource, adopt, joined
 
-NAME = "Norse"
 KNOWN = "LIFCell, LIF, LIFBoxCell, IAFCell, IAF, LIFRecurrentCell, LIFRecurrent, LICell, LI, LILinearCell, LIBoxCell"
 NO_SPEC = {
     "LIFRefrac": "it holds its membrane during the refractory time while its current goes on",
@@ -69,43 +69,6 @@ def read(path: str, module: nn.Module) -> Reading | None:
     return None
 
 
-# -- values ----------------------------------------------------------------------------
-
-
-def decay(dt: Tensor, rate: Tensor) -> Tensor:
-    """``1 - dt rate``, of the product in the type in which Norse has it."""
-    return 1 - gain(dt, rate).to(torch.float64)
-
-
-def gain(dt: Tensor, rate: Tensor) -> Tensor:
-    """``dt rate``."""
-    return one_axis(dt.to(rate.dtype) * rate)
-
-
-def difference(value: Tensor, rest: Tensor) -> Tensor:
-    """``value - rest``."""
-    return one_axis(value) - one_axis(rest)
-
-
-def _rate(path: str, p: Any, name: str, dt: float) -> None:
-    value = getattr(p, name)
-    check_value(path, name, value, least=0.0)
-    if bool((value * dt > 1).any()) or (name == "tau_mem_inv" and bool((value == 0).any())):
-        why = f"expected more than 0 and at most 1 / dt = {1 / dt:g}, else the state does not decay"
-        raise refuse(path, name, float(value.max()), why)
-
-
-def _facts(path: str, module: Any, names: tuple[str, ...]) -> Any:
-    """The parameters `p` of a module as tensors, checked."""
-    p = attribute(path, module, "p", NAME)
-    found = {name: torch.as_tensor(attribute(path, p, name, NAME)) for name in names}
-    for name, value in found.items():
-        check_value(path, name, value)
-        if value.requires_grad and not value.is_leaf:
-            raise refuse(path, name, "the result of a calculation", "expected a parameter or a number")
-    return p._replace(**{name: value for name, value in found.items() if name in p._fields})
-
-
 def _neuron(
     path: str, module: Any, p: Any, order: Order, *, current: bool, reset: ResetKind = "zero", rest: str = "v_leak"
 ) -> tuple[Neuron, Any]:
@@ -117,7 +80,7 @@ def _neuron(
         dt = float(attribute(path, module, "dt", NAME))
         tensors["time_step"] = torch.tensor(dt, dtype=torch.float64)
         for name, value in (("tau_mem_inv", "leak"), ("tau_syn_inv", "leak_i"))[: 1 + current]:
-            _rate(path, p, name, dt)
+            check_rate(path, p, name, dt)
             sources[value], tensors[name] = ValueSource(("time_step", name), decay), getattr(p, name)
         sources["gain"] = ValueSource(("time_step", "tau_mem_inv"), gain)
     tensors[rest] = getattr(p, rest)
@@ -181,7 +144,7 @@ def _activation(path: str, module: Any, expected: str) -> None:
 def read_lif(path: str, module: Any, kind: type[nn.Module]) -> Reading:
     """`LIFCell` and `LIF`."""
     _activation(path, module, "lif_feed_forward_step")
-    p = _facts(path, module, ("tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset"))
+    p = parameters_of(path, module, ("tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset"))
     neuron, p = _neuron(path, module, p, (*CURRENT_FIRST, *FIRE), current=True, reset=_reset(p, "v_leak"))
     return _adopted(neuron, module, kind, p, ("v", "i"), "v_leak")
 
@@ -189,7 +152,7 @@ def read_lif(path: str, module: Any, kind: type[nn.Module]) -> Reading:
 def read_box(path: str, module: Any, kind: type[nn.Module]) -> Reading:
     """`LIFBoxCell`; its reset is a function of the user's choice."""
     _activation(path, module, "lif_box_feed_forward_step")
-    p = _facts(path, module, ("tau_mem_inv", "v_leak", "v_th", "v_reset"))
+    p = parameters_of(path, module, ("tau_mem_inv", "v_leak", "v_th", "v_reset"))
     name = getattr(p.reset_method, "__name__", "?")
     if name not in ("reset_value", "reset_subtract"):
         raise refuse(path, "p.reset_method", name, "expected Norse's reset_value or reset_subtract")
@@ -201,7 +164,7 @@ def read_box(path: str, module: Any, kind: type[nn.Module]) -> Reading:
 def read_iaf(path: str, module: Any, kind: type[nn.Module]) -> Reading:
     """`IAFCell` and `IAF`; they start at `v_reset`, which is subtracted."""
     _activation(path, module, "iaf_feed_forward_step")
-    p = _facts(path, module, ("v_th", "v_reset"))
+    p = parameters_of(path, module, ("v_th", "v_reset"))
     neuron, p = _neuron(path, module, p, ("integrate", *FIRE), current=False, rest="v_reset")
     return _adopted(neuron, module, kind, p, ("v",), "v_reset")
 
@@ -209,7 +172,7 @@ def read_iaf(path: str, module: Any, kind: type[nn.Module]) -> Reading:
 def read_recurrent(path: str, module: Any, kind: type[nn.Module]) -> Reading:
     """`LIFRecurrentCell` and `LIFRecurrent`: input and recurrent weights around a `LIFCell` whose reset is detached."""
     _activation(path, module, "lif_step")
-    p = _facts(path, module, ("tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset"))
+    p = parameters_of(path, module, ("tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset"))
     neuron, p = _neuron(path, module, p, (*CURRENT_FIRST, *FIRE), current=True, reset=_reset(p, "v_leak"))
     neuron.detach_reset, neuron.carries = True, True
     adopt(neuron, nn.Module, NorseCall(("v", "i"), _state_class(kind), p, module.dt, "v_leak", False))
@@ -228,7 +191,7 @@ def _joined(whole: nn.Module, module: Any, kind: type[nn.Module]) -> Reading:
 
 def _readout(path: str, module: Any, order: Order) -> tuple[Neuron, Any]:
     current = "add_current" in order
-    p = _facts(path, module, ("tau_syn_inv", "tau_mem_inv", "v_leak")[0 if current else 1 :])
+    p = parameters_of(path, module, ("tau_syn_inv", "tau_mem_inv", "v_leak")[0 if current else 1 :])
     if p.v_leak.requires_grad or bool((p.v_leak != 0).any()):
         raise refuse(path, "v_leak", p.v_leak, "what leaves this layer would be shifted by it; use v_leak = 0")
     return _neuron(path, module, p, order, current=current)
