@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TEST_BATCH = 200
+TAKEN = ("fold", "steps", "step_ms", "window_ms", "counts")
+"""Options of a data set itself, under their names in `DataChoice` and `spikequant.data.load`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,9 @@ class DataChoice:
     fold: int | None = None
     steps: int | None = None
     step_ms: float | None = None
+    window_ms: float | None = None
+    counts: bool | None = None
+    download: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +80,7 @@ def open_data(choice: DataChoice, *, batch_size: int, seed: int) -> ShellData:
         for name in ("train", "validation", "test")
         if name in data.splits
     }
-    options = {name: getattr(choice, name) for name in ("limit", "fold", "steps", "step_ms")}
+    options = {name: getattr(choice, name) for name in ("limit", *TAKEN)}
     record = {
         "name": data.name,
         "folder": None if choice.folder is None else str(choice.folder.resolve()),
@@ -111,7 +116,16 @@ def _loaded(choice: DataChoice) -> DataSet:
             f"holds {choice.name}/"
         )
     folder = None if choice.folder is not None and not choice.folder.is_dir() else choice.folder
-    return load(choice.name, folder=folder, fold=choice.fold, steps=choice.steps, step_ms=choice.step_ms)
+    return load(
+        choice.name,
+        folder=folder,
+        fold=choice.fold,
+        steps=choice.steps,
+        step_ms=choice.step_ms,
+        window_ms=choice.window_ms,
+        counts=choice.counts,
+        download=choice.download,
+    )
 
 
 def _batches(data: DataSet, name: str, limit: int | None, *, batch_size: int, seed: int) -> Batches:

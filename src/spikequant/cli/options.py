@@ -98,6 +98,25 @@ StepsOption = Annotated[
 StepMsOption = Annotated[
     float | None, typer.Option(metavar="MS", help="Length of a time step, for event data.", rich_help_panel=DATA)
 ]
+WindowMsOption = Annotated[
+    float | None,
+    typer.Option(metavar="MS", help="Length of the samples that recordings are cut into.", rich_help_panel=DATA),
+]
+CountsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--counts/--no-counts",
+        help="Frames of event data hold how many events a pixel sent in a step, or only whether.",
+        show_default="as the data set documents it",
+        rich_help_panel=DATA,
+    ),
+]
+DownloadOption = Annotated[
+    bool,
+    typer.Option(
+        "--download", help="Fetch files that are missing, where the data set allows it.", rich_help_panel=DATA
+    ),
+]
 BatchSizeOption = Annotated[
     int, typer.Option(metavar="N", min=1, help="Samples per batch in training.", rich_help_panel=TRAINING)
 ]

@@ -76,6 +76,9 @@ def quantize(
     fold: options.FoldOption = None,
     steps: options.StepsOption = None,
     step_ms: options.StepMsOption = None,
+    window_ms: options.WindowMsOption = None,
+    counts: options.CountsOption = None,
+    download: options.DownloadOption = False,
     max_drop: MaxDropOption = None,
     strict: StrictOption = False,
     plan: fields.PlanOption = None,
@@ -113,7 +116,10 @@ def quantize(
     """
     found = chosen_plan(plan, PlanFields.of(ctx.params), seed=seed)
     _check(found, max_drop, strict, lr)
-    choice = DataChoice(name=data, folder=data_dir, limit=limit, fold=fold, steps=steps, step_ms=step_ms)
+    choice = DataChoice(
+        name=data, folder=data_dir, limit=limit, fold=fold, steps=steps, step_ms=step_ms,
+        window_ms=window_ms, counts=counts, download=download,
+    )  # fmt: skip
     asked = Quantization(
         origin=Origin(network, weights, choice),
         plan=found,

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikequant.cli.datasets import DataChoice, ShellData, open_data
+from spikequant.cli.datasets import TAKEN, DataChoice, ShellData, open_data
 from spikequant.cli.networks import NetworkSource, build_network, network_source
 from spikequant.cli.run_folder import WEIGHTS, RunConfig, read_config
 from spikequant.cli.screen import Screen
@@ -88,7 +88,7 @@ def _data_of(config: RunConfig, choice: DataChoice) -> DataChoice:
     if choice.name not in (None, data.get("name")):
         return choice
     folder = choice.folder or (Path(data["folder"]) if data.get("folder") else None)
-    found = {key: data.get(key) for key in ("name", "limit", "fold", "steps", "step_ms")}
+    found = {key: data.get(key) for key in ("name", "limit", *TAKEN)}
     said = {key: value for key, value in asdict(choice).items() if value is not None}
     return DataChoice(**{**found, **said, "folder": folder})
 

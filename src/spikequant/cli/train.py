@@ -60,6 +60,9 @@ def train(
     fold: options.FoldOption = None,
     steps: options.StepsOption = None,
     step_ms: options.StepMsOption = None,
+    window_ms: options.WindowMsOption = None,
+    counts: options.CountsOption = None,
+    download: options.DownloadOption = False,
     out: options.OutOption = Path("runs/train"),
     resume: options.ResumeOption = False,
     overwrite: options.OverwriteOption = False,
@@ -76,7 +79,17 @@ def train(
     """
     asked = Training(
         network=network,
-        data=DataChoice(name=data, folder=data_dir, limit=limit, fold=fold, steps=steps, step_ms=step_ms),
+        data=DataChoice(
+            name=data,
+            folder=data_dir,
+            limit=limit,
+            fold=fold,
+            steps=steps,
+            step_ms=step_ms,
+            window_ms=window_ms,
+            counts=counts,
+            download=download,
+        ),
         epochs=epochs,
         lr=lr,
         batch_size=batch_size,
