@@ -70,7 +70,7 @@ def read_layers(path: str | os.PathLike[str], *, max_values: int = MOST_VALUES) 
     try:
         import h5py  # type: ignore[import-untyped]
     except ImportError as error:
-        raise Unsupported("reading lava-dl's files needs h5py; install spikequant[nir]") from error
+        raise Unsupported("reading lava-dl's files needs h5py; install spikequant[lava]") from error
     place = Path(path)
     if not place.is_file():
         raise DataError(f"{place}: there is no such file; expected a .net file as lava-dl's export_hdf5 writes it")
