@@ -138,6 +138,7 @@ def test_a_smallest_network_is_searched_and_goes_on_after_ctrl_c(run, trained, t
     done = run(*arguments, "--resume")
     assert done.code == 0
     assert done.err.count("tried ") > 0
+    assert done.err.count("tried ") == done.err.count("(trial ") == done.err.count(" of at most ")
     record = json.loads((tmp_path / "small" / "result.json").read_text())
     trials = record["search"]["trials"]
     assert len({trial["name"] for trial in trials}) == len(trials) >= done.err.count("tried ") + 2

@@ -55,19 +55,27 @@ class Bar:
         """How many there are in all, once it is known."""
         self._progress.update(self._task, total=count)
 
+    def at(self, done: float, total: float, left: str) -> None:
+        """How much is done, and in words how long the rest takes, where the bar itself cannot know."""
+        self._progress.update(self._task, completed=done, total=total, left=left)
+
     def title(self, text: str) -> None:
         """Change the words before the bar."""
         self._progress.update(self._task, description=text)
 
 
 @contextlib.contextmanager
-def bar(console: Console, title: str, total: int | None) -> Iterator[Bar]:
-    """A bar while the block runs, if `console` is a terminal; it leaves no trace."""
+def bar(console: Console, title: str, total: int | None, *, in_words: bool = False) -> Iterator[Bar]:
+    """A bar while the block runs, if `console` is a terminal; it leaves no trace.
+
+    `in_words`: the time that is left is what `Bar.at` says, not the mean of the steps so far.
+    """
     narrow = console.width < 60
     columns = [TextColumn("{task.description}"), BarColumn(bar_width=10 if narrow else 30)]
-    columns += [TaskProgressColumn(), *([] if narrow else [TimeElapsedColumn(), TextColumn("left")])]
-    progress = Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    )
-    with progress:
-        yield Bar(progress, progress.add_task(title, total=total))
+    elapsed = [] if narrow else [TimeElapsedColumn()]
+    if in_words:
+        columns += [*elapsed, TextColumn("{task.fields[left]}")]
+    else:
+        columns += [TaskProgressColumn(), *elapsed, *([] if narrow else [TextColumn("left")]), TimeRemainingColumn()]
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield Bar(progress, progress.add_task(title, total=total, left=""))

@@ -13,6 +13,7 @@ from spikequant.cli.outcome import Outcome
 from spikequant.cli.progress import bar
 from spikequant.cli.run_folder import TRIALS, RunFolder
 from spikequant.cli.screen import Screen
+from spikequant.cli.search_clock import MOST_TRAININGS, SearchClock
 from spikequant.cli.starting_point import StartingPoint
 from spikequant.cli.tables import Table
 from spikequant.law.errors import ArtifactError
@@ -44,18 +45,27 @@ def quantize_within(
     data = start.data
     example = data.first(VERIFY_SAMPLES)
 
-    with bar(screen.progress, "trial 1", None) as shown, _shell_errors():
+    search = SearchClock(MOST_TRAININGS if epochs else 0)
+    with bar(screen.progress, "trial 1", None, in_words=True) as shown, _shell_errors():
+
+        def show(name: str = "") -> None:
+            shown.title(f"trial {search.done + 1} of at most {max(search.most, search.done + 1)}{name and f': {name}'}")
+            shown.at(search.done + search.share, search.most, search.left())
 
         def on_step(trial: Trial) -> None:
-            done.append(trial)
-            screen.note(f"tried {trial.name}: {trial.verdict}")
-            shown.title(f"trial {len(done) + 1}")
+            search.trial(trial)
+            screen.note(f"tried {trial.name}: {trial.verdict} ({search})")
+            show()
 
-        done: list[Trial] = []
+        def on_progress(name: str, done: int, total: int | None) -> None:
+            search.training(done, total)
+            show(name)
+
         shrunk = shrink(
             copy.deepcopy(start.model), data.train, max_drop,
             validation=data.validation, example_input=example, strict=strict, epochs=epochs, lr=lr, seed=seed,
             quiet=True, checkpoint_folder=folder / TRIALS, resume=folder.resuming, on_step=on_step,
+            on_progress=on_progress, max_trainings=MOST_TRAININGS,
         )  # fmt: skip
     with bar(screen.progress, "compare", 2 * len(data.test)) as shown:
         comparison = compare(start.model, shrunk.model, shown.watch(data.test))
