@@ -132,7 +132,7 @@ def test_a_reading_gives_the_same_output_gradients_and_names(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_networks_quantize_train_freeze_lower_and_verify(case):
+def test_networks_quantize_train_freeze_lower_and_verify(case, tmp_path):
     net, x = made(case)
     names, values = set(net.state_dict()), copy.deepcopy(net.state_dict())
     sq.quantize_(net, PLAN, x, quiet=True)
@@ -146,6 +146,8 @@ def test_networks_quantize_train_freeze_lower_and_verify(case):
     assert torch.equal(output(copied, x), output(net, x))  # a state of None starts from rest
     assert copied.load_state_dict(net.state_dict()).missing_keys == []
     sq.calibrate(net, [x])
+    sq.save_prepared(net, tmp_path / "net.safetensors")
+    assert torch.equal(output(sq.load_prepared(CASES[case][0], tmp_path / "net.safetensors"), x), output(net, x))
     sq.freeze(net)
     report = sq.verify(net, sq.lower(net, x), x)
     assert report.differences == 0

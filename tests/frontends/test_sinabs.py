@@ -129,7 +129,7 @@ def test_a_reading_gives_the_same_output_gradients_and_names(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_networks_quantize_train_freeze_lower_and_verify(case):
+def test_networks_quantize_train_freeze_lower_and_verify(case, tmp_path):
     net, x = made(case)
     names = set(net.state_dict())
     sq.quantize_(net, PLAN, x, quiet=True)
@@ -146,6 +146,10 @@ def test_networks_quantize_train_freeze_lower_and_verify(case):
     assert copied.load_state_dict(net.state_dict()).missing_keys == []
     assert torch.equal(copied(x), net(x))
     sq.calibrate(net, [x])
+    sq.save_prepared(net, tmp_path / "net.safetensors")
+    sq.reset(net)
+    assert torch.equal(sq.load_prepared(CASES[case][0], tmp_path / "net.safetensors")(x), net(x))
+    sq.reset(net)
     sq.freeze(net)
     lowered = sq.lower(net, x)
     report = sq.verify(net, lowered, x)

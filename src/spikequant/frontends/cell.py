@@ -30,6 +30,11 @@ class CellReading(nn.Module):
         self.register_state_dict_post_hook(_outer_names)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_inner_names)  # type: ignore[no-untyped-call]
 
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """What stands beside the cell's names in a `state_dict` and is not the cell's."""
+        return tuple(self.names.values())
+
     def put_to_rest(self) -> None:
         """Forget all states."""
         self.cell.reset()

@@ -127,6 +127,11 @@ class SinabsReading(CellReading):
         return self.real_states(self.cell.state)[name]
 
     @property
+    def own_names(self) -> tuple[str, ...]:
+        """The states in checkpoints of sinabs."""
+        return self.buffers_before
+
+    @property
     def v_mem(self) -> Tensor:
         """The membrane; empty at rest."""
         return self._state("v_mem")

@@ -273,12 +273,18 @@ def _fill(model: nn.Module, tensors: dict[str, Tensor]) -> None:
         if isinstance(module, KINDS):
             start = f"{_name_in_file(model, path)}."
             for name in [n[len(start) :] for n in tensors if n.startswith(start) and "." not in n[len(start) :]]:
-                if name != "_extra_state" and getattr(module, name, None) is None:
+                if name not in ("_extra_state", *_around(model, path)) and getattr(module, name, None) is None:
                     module.register_buffer(name, torch.empty_like(tensors[start + name]))
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         raise ArtifactError(f"load_prepared: the tensors do not fit the model: {error}") from error
+
+
+def _around(model: nn.Module, path: str) -> tuple[str, ...]:
+    """Names under a layer's prefix that belong to the module around it."""
+    around = model.get_submodule(path.rpartition(".")[0])
+    return around.own_names if isinstance(around, CellReading) else ()
 
 
 def _name_in_file(model: nn.Module, path: str) -> str:
