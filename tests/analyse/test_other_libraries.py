@@ -79,3 +79,34 @@ def test_a_neuron_that_no_spec_can_hold_is_named_and_nothing_is_left():
         sq.compare(net, net, data())
     assert type(net.lif1) is snn.Leaky
     assert net.training
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer of snnTorch, which is several modules only while it is read."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.fc1, self.lif1 = nn.Linear(8, 6), snn.RLeaky(beta=0.9, linear_features=6)
+        self.fc2, self.lif2 = nn.Linear(6, 3), snn.Leaky(beta=0.75)
+
+    def forward(self, x):
+        (spk1, mem1), mem2, spikes = self.lif1.init_rleaky(), self.lif2.init_leaky(), []
+        for _ in range(7):
+            spk1, mem1 = self.lif1(self.fc1(x), spk1, mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            spikes.append(spk2)
+        return torch.stack(spikes).sum(0)
+
+
+@pytest.mark.parametrize("make", [Tutorial, Recurrent])
+def test_the_memory_of_an_unread_reference_holds_states_and_values_of_its_neurons(make):
+    net, rows = make(), data()
+    twin = copy.deepcopy(net)
+    sq.quantize_(twin, sq.Plan.uniform(weight_bits=3, membrane_bits=6), rows[0][0], quiet=True)
+    found = sq.compare(net, twin, rows)
+    counts = {}
+    for row in found.reference.memory:
+        counts[row.role] = counts.get(row.role, 0) + row.count
+    assert (counts["membrane"], counts["spike_buffer"], counts["threshold"], counts["leak"]) == (9, 9, 2, 2)
+    assert counts["weight"] == 8 * 6 + 6 * 3 + (36 if make is Recurrent else 0)

@@ -155,24 +155,49 @@ def images() -> torch.Tensor:
     return torch.from_numpy(pixels.astype(np.float32) / 255).expand(STEPS, BATCH, 3, 32, 32).contiguous()
 
 
+@torch.no_grad()
+def differences_by_layer(real: nn.Module, quantized: nn.Module, x: torch.Tensor) -> dict[str, float]:
+    """Share of differing spikes of each real convolution, norm and neuron on what the quantized one was given.
+
+    Layer by layer, because a random deep network doubles a difference in almost every layer, however small it began.
+    """
+    seen: dict[str, torch.Tensor] = {}
+    for path, module in quantized.named_modules():
+        module.register_forward_pre_hook(lambda _m, args, path=path: seen.setdefault(f"{path} in", args[0].clone()))
+        module.register_forward_hook(lambda _m, _a, out, path=path: seen.setdefault(f"{path} out", out.clone()))
+    quantized(x)
+    found = {}
+    blocks = [path for path in dict(real.named_modules()) if path.endswith(("conv1", "conv2", "downsample.0"))]
+    for conv in blocks:
+        stem, _, name = conv.rpartition(".")
+        stem = f"{stem}." if stem else ""
+        norm = f"{stem}1" if name == "0" else f"{stem}bn{name[-1]}"
+        spiking = f"{stem.removesuffix('downsample.')}downsample_sn" if name == "0" else f"{stem}sn{name[-1]}"
+        y = seen[f"{conv} in"]
+        for path in (conv, norm, spiking):
+            y = real.get_submodule(path)(y)
+        assert y.any()
+        found[spiking] = float((y != seen[f"{spiking} out"]).float().mean())
+    functional.reset_net(real)
+    return found
+
+
 def test_sew_resnet_18_on_cifar(zoo, images):
     torch.manual_seed(0)
     net = awake_(sew(zoo, "ADD", [2, 2, 2, 2]), images)
-    with torch.no_grad():
-        wanted = net(images)
-    functional.reset_net(net)
     reading = sq.check_reading(net, images, quiet=True)
     assert reading.exact
     assert len(reading.layers) == 20
     assert min(row.spikes for row in reading.layers) > 0
     twin = copy.deepcopy(net)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that wait for a busy core count as processor time
     started = time.process_time()
     sq.quantize_(twin, sq.Plan.uniform(weight_bits=8, membrane_bits=16), images, quiet=True)
-    assert time.process_time() - started < 20  # 3 seconds on an idle core
-    with torch.no_grad():
-        got = twin(images)
-    scale = float(wanted.abs().max())
-    assert float((got - wanted).abs().mean()) < 0.25 * scale
+    spent = time.process_time() - started
+    torch.set_num_threads(threads)
+    assert spent < 5
+    assert max(differences_by_layer(net, twin, images).values()) < 0.03
     through_all_verbs(net, images)
 
 

@@ -158,3 +158,28 @@ def test_unsigned_ignores_what_is_below_zero():
 def test_refusals(make, text):
     with pytest.raises(PlanError, match=text):
         make()
+
+
+@pytest.mark.parametrize("tail", ["normal", "heavy", "sparse", "tiny"])
+@pytest.mark.parametrize("rows", [(1, 5), (16, 27), (8, 900)])
+def test_the_search_that_ends_early_finds_what_all_candidates_find(tail, rows):
+    draw = torch.Generator().manual_seed(3)
+    x = torch.randn(rows, generator=draw)
+    x = {"normal": x, "heavy": x**5, "sparse": x * (x > 1.5), "tiny": x * 1e-20}[tail]
+    for bits in (2, 4, 8):
+        levels = 2 ** (bits - 1) - 1
+        looked = []
+
+        def fake_quantize(values, limit, levels=levels, looked=looked):
+            looked.append(limit)
+            scale = torch.where(limit > 0, limit / levels, 1.0)
+            return (values / scale).round().clamp(-levels, levels) * scale
+
+        found = MSEClipping().find_limit(x, fake_quantize, magnitudes=levels + 1)
+        widest = x.abs().amax(dim=1, keepdim=True)
+        candidates = [widest * (k / 100) for k in range(100, 0, -1)]
+        errors = torch.stack([(fake_quantize(x, c) - x).square().sum(dim=1) for c in candidates])
+        expected = torch.stack(candidates)[..., 0].gather(0, errors.argmin(0)[None])[0]
+        assert torch.equal(found, expected)
+        if tail == "normal" and bits == 8 and rows[1] > 100:
+            assert len(looked) - 100 < 80  # of 100 candidates, with two more looks for each fourth one

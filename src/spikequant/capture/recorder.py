@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from spikequant.capture.known import check_forward
 from spikequant.law.errors import CaptureError
 from spikequant.nn import NeuronLayer
 
@@ -156,6 +157,7 @@ class Recorder(TorchFunctionMode):
         if self.inside:
             self.inside += 1
         elif module in self.atoms:
+            check_forward(self.atoms[module], module)
             self.inside = 1
         else:
             self.scopes.append(self.paths.get(module, ""))

@@ -13,6 +13,7 @@ from spikequant.frontends.cell import CellReading
 from spikequant.frontends.library import Library, Reading
 from spikequant.law.errors import Unsupported
 from spikequant.nn import NeuronLayer
+from spikequant.nn.hooks import move_hooks_
 
 FRONTENDS: dict[str, str] = {
     "brevitas": "brevitas",
@@ -88,6 +89,7 @@ def _read_children(parent: nn.Module, prefix: str, found: Readings, done: dict[n
             _read_children(child, f"{path}.", found, done)
             continue
         reading.module.train(child.training)
+        move_hooks_(child, reading.module)
         setattr(parent, name, reading.module)
         found.replaced.append(Replacement(path=path, library=library, original=child, reading=reading))
 

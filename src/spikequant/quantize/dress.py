@@ -22,6 +22,7 @@ from spikequant.nn import (
     QuantizedNeuron,
     Synapse,
 )
+from spikequant.nn.hooks import move_hooks_
 from spikequant.nn.integers import leak_bits
 from spikequant.plan import InputRole, LayerPlan, Plan
 from spikequant.quantize.choices import check_plan, kept_grid, neuron_choice, weight_grid
@@ -180,6 +181,7 @@ def _dress_synapse(work: _Dresser, name: str, example: Tensor, *, per_channel: b
     source, plan = module_of(node, work.model), work.layer(name)
     role = plan.weight
     assert source is not None
+    _check_weight(node.path, source)
     quantizer: Quantizer = Uniform(WIDE_WEIGHT_BITS) if role is None else role.build(f"{node.path}.weight")
     grid, by_channel = weight_grid(source), per_channel and (role is None or role.per_channel)
     if grid is not None:
@@ -202,8 +204,20 @@ def _dress_synapse(work: _Dresser, name: str, example: Tensor, *, per_channel: b
     if synapse.input_std is not None:  # the fit of the constructor did not know the folded weights
         synapse.refit()
     replace_module(work.model, node.path, synapse)
+    if synapse._forward_hooks:
+        work.notes.append(f"{node.path}: its forward hooks stay; what they see is now whole numbers in units of an LSB")
     _report_synapse(work, node.path, synapse, asked=role is not None or grid is not None)
     return synapse
+
+
+def _check_weight(path: str, source: nn.Module) -> None:
+    """Refuse a weight that is no parameter: what computes it would be lost."""
+    if "weight" not in source._parameters:
+        raise Unsupported(
+            f"{path}: its weight is computed of other tensors (pruning, weight_norm, spectral_norm, parametrize); make "
+            "it permanent first, with torch.nn.utils.prune.remove, remove_weight_norm, or "
+            "torch.nn.utils.parametrize.remove_parametrizations"
+        )
 
 
 def _has_norm(work: _Dresser, synapse: str) -> bool:
@@ -268,10 +282,12 @@ def _dress_readout(work: _Dresser, name: str, example: Tensor) -> None:
 
 
 def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Put `module` at `path`, in the training mode of what stood there."""
+    """Put `module` at `path`, in the training mode and with the hooks of what stood there."""
     parent_path, _, name = path.rpartition(".")
     parent = model.get_submodule(parent_path)
-    module.train(getattr(parent, name).training)
+    replaced = getattr(parent, name)
+    module.train(replaced.training)
+    move_hooks_(replaced, module)
     setattr(parent, name, module)
 
 
