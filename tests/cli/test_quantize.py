@@ -191,3 +191,42 @@ def test_training_on_goes_on_after_ctrl_c_and_ends_with_the_same_integers(run, t
     assert run(*arguments, "--out", cut, "--resume").code == 0
     assert (cut / "network.spq").read_bytes() == (whole / "network.spq").read_bytes()
     assert len((cut / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_verify_on_the_samples_of_a_data_set(run, quantized, network):
+    folder = quantized / "w4u8"
+    file = folder / "network.spq"
+    own_vectors = json.loads(run("verify", file, "--json").out)
+    done = run("verify", file, "--data", "digits", "--limit", "250", "--json")  # two batches
+    assert done.code == 0, done.err
+    facts = json.loads(done.out)
+    assert facts["data"]["samples"]["test"] == 250
+    assert "On 250 test samples of digits:" in done.err
+    golden, vectors = facts["readers"]["golden"], own_vectors["readers"]["golden"]
+    per_sample = golden["neuron_steps"] / 250
+    assert vectors["neuron_steps"] % per_sample == 0
+    assert golden["spikes"] > vectors["spikes"] > 0
+    for report in facts["readers"].values():
+        assert report.get("skipped") or (report["differences"], report["spikes"]) == (0, golden["spikes"])
+    assert run("verify", folder, "--data", "digits", "--limit", "20").code == 0
+    done = run("verify", network, "--data", "digits")
+    assert (done.code, "expected" in done.err) == (2, True)
+    done = run("verify", network, "--limit", "3")
+    assert done.code == 2
+    assert "--data NAME" in done.err
+
+
+def test_verify_on_data_tells_where_a_reader_differs(run, quantized, monkeypatch):
+    from spikequant.readers import golden, registry
+
+    def wrong(net, codes):
+        found = golden.run(net, codes)
+        found.scores[0, 0] += 1
+        return found
+
+    monkeypatch.setattr(registry, "READERS", {**registry.READERS, "c99": wrong})
+    monkeypatch.setattr(registry, "MISSING", {})
+    done = run("verify", quantized / "w4u8", "--data", "digits", "--limit", "250")
+    assert done.code == 1
+    assert "c99 differs from the golden model, first scores at [0, 0] (batch 0)" in done.err
+    assert "2 differences." in done.out  # one in each of two batches
