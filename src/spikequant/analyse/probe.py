@@ -195,7 +195,12 @@ class Probe:
             with self._calls.recorded():
                 self._active = True
                 graph = capture(self.model, few_samples(x, samples))
-        except (CaptureError, Unsupported, RuntimeError) as error:  # a RuntimeError comes again when the model runs
+        except (
+            CaptureError,
+            DataError,
+            Unsupported,
+            RuntimeError,
+        ) as error:  # a wrong shape comes again when the model runs
             self.found.why_no_graph = str(error)
             return
         finally:

@@ -103,6 +103,22 @@ class Comparison:
     ann: AnnBaseline | None = None
     notes: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        was, now = self.reference, self.quantized
+        lines = [
+            f"{self.difference:+.2f} \N{PLUS-MINUS SIGN} {self.interval:.2f} points of accuracy on {self.samples:,} "
+            f"samples ({was.accuracy:.2%} before, {now.accuracy:.2%} after)",
+            f"EMD {self.emd:.4f} (floor {self.floor:.4f}), dead {self.reference_dead:.1%} -> {self.dead:.1%}",
+            f"flash {was.flash_bytes:,.0f} -> {now.flash_bytes:,.0f} B, RAM {was.ram_bytes:,.0f} -> "
+            f"{now.ram_bytes:,.0f} B",
+        ]
+        lines += [
+            f"{layer.layer}: rate {layer.reference_rate:.4f} -> {layer.rate:.4f}, "
+            f"EMD {layer.emd:.4f} (floor {layer.floor:.4f}), dead {layer.dead:.1%}"
+            for layer in self.layers
+        ]
+        return "\n".join([*lines, *self.notes])
+
     @property
     def emd(self) -> float:
         """Mean over layers."""

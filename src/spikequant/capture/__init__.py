@@ -9,6 +9,7 @@ from spikequant.capture.execute import LayerwiseRunner
 from spikequant.capture.fold import fold
 from spikequant.capture.graph import Graph, GraphEdge, GraphNode, Output
 from spikequant.capture.recorder import record
+from spikequant.law.errors import DataError
 from spikequant.nn import ATOMS, STATEFUL
 from spikequant.nn.reset import reset_states
 
@@ -28,10 +29,19 @@ def capture(model: nn.Module, example_input: Tensor) -> Graph:
 
     Raises:
         CaptureError: something has no place in a static graph; the message names its line.
+        DataError: no module, no tensor, or a shape that the model cannot take.
     """
+    if not isinstance(model, nn.Module):
+        raise DataError(f"expected a torch nn.Module as model, got {type(model).__name__}")
+    if not isinstance(example_input, Tensor):
+        raise DataError(
+            f"expected a torch tensor as input, got {type(example_input).__name__}; one batch, as the model takes it"
+        )
     reset_states(model)
     try:
         recording = record(model, example_input, ATOMS)
+    except RuntimeError as error:
+        raise DataError(f"the model cannot take an input of shape {tuple(example_input.shape)}: {error}") from error
     finally:
         reset_states(model)
     folded = fold(recording, lambda path: isinstance(recording.modules[path], STATEFUL))

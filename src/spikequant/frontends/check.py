@@ -238,5 +238,5 @@ def _equal_in_double(path: str, original: nn.Module, library: Library, x: Tensor
         return reading is not None and torch.equal(
             library.run(wide, x.double()), library.run(reading.module, x.double())
         )
-    except RuntimeError:
+    except (DataError, RuntimeError):
         return False

@@ -133,6 +133,10 @@ def calibrate(
             for synapse in synapses:
                 if synapse.link is None:
                     refine_scale(model, synapse, few)
+    except RuntimeError as error:
+        raise DataError(
+            f"calibrate: the model cannot take an input of shape {tuple(inputs[0].shape)}: {error}"
+        ) from error
     finally:
         model.train(was_training)
         reset(model)

@@ -64,6 +64,11 @@ def verify(model: nn.Module, net: IntNet, inputs: Tensor, *, raise_on_difference
         MismatchError: they differ; the message names the first difference.
         DataError: `inputs` do not fit the network.
     """
+    if not isinstance(model, nn.Module) or not isinstance(net, IntNet) or not isinstance(inputs, Tensor):
+        raise DataError(
+            "verify(model, net, inputs): expected an nn.Module, an IntNet and a tensor (one batch), got "
+            f"{type(model).__name__}, {type(net).__name__} and {type(inputs).__name__}"
+        )
     if not bool(torch.isfinite(inputs).all()):
         raise DataError("the inputs hold NaN or infinite values; remove them first")
     graph = capture(model, inputs)

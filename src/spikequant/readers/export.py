@@ -67,6 +67,8 @@ def export(net: IntNet, folder: str | os.PathLike[str], *, format: str, **option
     for name in options:
         if name not in module.OPTIONS:
             raise Unsupported(f"format {format!r} has no option {name!r}; it has {', '.join(module.OPTIONS)}")
+    if not isinstance(net, IntNet):
+        raise Unsupported(f"expected an IntNet, got {type(net).__name__}; lower(model, example_input) makes one")
     files, facts = module.files(net, **options)
     listing = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     record = {"format": format, "version": VERSION, "network": network_hash(net), **facts, "files": listing}

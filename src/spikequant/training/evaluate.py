@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,9 @@ class Evaluation:
     predictions: Tensor
     targets: Tensor
 
+    def __str__(self) -> str:
+        return f"{self.accuracy:.2%} of {self.samples:,} samples right"
+
 
 def evaluate(model: nn.Module, batches: Batches) -> Evaluation:
     """Accuracy of a torch model on ``(input, target)`` batches, in evaluation mode.
@@ -39,7 +42,7 @@ def evaluate(model: nn.Module, batches: Batches) -> Evaluation:
     predictions, targets = [], []
     try:
         with torch.no_grad():
-            for x, y in batches:
+            for x, y in pairs(batches):
                 reset_states(model)
                 output = called(run, x)
                 if output.dim() != 2 or len(output) != len(y):
@@ -62,10 +65,12 @@ def layerwise(model: nn.Module, batches: Batches) -> Forward:
 
     A model that cannot be captured, or does one step per call, is called as it is.
     """
+    if not isinstance(model, nn.Module):
+        raise DataError(f"expected a torch nn.Module as model, got {type(model).__name__}")
     if not any(getattr(m, "step_mode", "m") == "s" for m in model.modules()):
         return model
-    rows = iter(batches)
-    if rows is batches:  # an iterator gives its first batch only once
+    rows = pairs(batches) if iter_again(batches) else None
+    if rows is None:  # an iterator gives its first batch only once
         return model
     first = next(rows, None)
     if first is None or len(first[0]) < 2:
@@ -73,11 +78,38 @@ def layerwise(model: nn.Module, batches: Batches) -> Forward:
     try:
         reset_states(model)
         runner = LayerwiseRunner(model, capture(model, first[0]))
-    except (CaptureError, Unsupported, RuntimeError):  # a RuntimeError comes again when the model runs
+    except (CaptureError, DataError, Unsupported):  # a wrong shape comes again when the model runs
         return model
     finally:
         reset_states(model)
     return lambda x: runner(x) if runner.fits(x) else model(x)
+
+
+def iter_again(batches: Any) -> bool:
+    """Whether a second pass over `batches` begins anew."""
+    return isinstance(batches, Iterable) and iter(batches) is not batches
+
+
+def pairs(batches: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches, or a `DataError` that says what came instead of ``(input, target)`` tensors."""
+    if isinstance(batches, Tensor) or not isinstance(batches, Iterable):
+        raise DataError(f"expected batches, an iterable of (input, target), got {type(batches).__name__}")
+    for batch in batches:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise DataError(f"expected (input, target) as a batch, got {_described(batch)}")
+        x, y = batch
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            raise DataError(
+                f"expected torch tensors in a batch, got {type(x).__name__} and {type(y).__name__}; "
+                "torch.from_numpy makes a tensor of an array"
+            )
+        yield x, y
+
+
+def _described(batch: Any) -> str:
+    shape = getattr(batch, "shape", None)
+    many = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+    return f"{type(batch).__name__}{many}" + (f" of shape {tuple(shape)}" if shape is not None else "")
 
 
 def check_batch(x: Tensor) -> None:

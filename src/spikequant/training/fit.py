@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from spikequant.law.errors import DataError
 from spikequant.nn.reset import reset_states
 from spikequant.training.checkpoint import load_checkpoint, save_checkpoint
-from spikequant.training.evaluate import Batches, Forward, called, evaluate, layerwise
+from spikequant.training.evaluate import Batches, Forward, called, evaluate, layerwise, pairs
 from spikequant.training.history import Epoch, FitResult
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -68,11 +68,13 @@ def fit(
         on_epoch: called with every finished `Epoch`.
 
     Raises:
-        DataError: an empty loader, or data that are not finite.
+        DataError: an empty loader, data that are not finite, or targets that the loss cannot take.
         ArtifactError: the checkpoint cannot be read or written.
     """
     if schedule not in ("cosine", "constant"):
         raise DataError(f"fit: schedule {schedule!r}; expected 'cosine' or 'constant'")
+    if epochs < 0 or not 0 <= lr < math.inf:
+        raise DataError(f"fit: epochs={epochs}, lr={lr}; expected 0 or more")
     run = layerwise(model, batches)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
@@ -158,12 +160,12 @@ def _epoch(
     total, right, count = 0.0, 0, 0
     length = len(batches) if isinstance(batches, Sized) else None
     task = progress.add_task(f"epoch {number + 1}/{rates.epochs}", total=length, loss=float("nan"))
-    for step, (x, y) in enumerate(batches):
+    for step, (x, y) in enumerate(pairs(batches)):
         rates.apply(optimizer, number + (step / length if length else 0.0))
         reset_states(model)
         optimizer.zero_grad(set_to_none=True)
         output = called(run, x)
-        value = loss(output, y)
+        value = _loss(loss, output, y)
         if not bool(torch.isfinite(value)):
             raise DataError(
                 f"fit: the loss is {float(value.detach())} in epoch {number + 1}; "
@@ -187,6 +189,21 @@ def _epoch(
         samples=count,
         seconds=time.perf_counter() - started,
     )
+
+
+def _loss(loss: Loss, output: Tensor, y: Tensor) -> Tensor:
+    try:
+        value = loss(output, y)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise DataError(
+            f"fit: the loss cannot take scores of shape {tuple(output.shape)} and targets of shape {tuple(y.shape)}, "
+            f"{y.dtype}: {error}; the default loss expects scores [N, classes] and class numbers [N], int64"
+        ) from error
+    if not value.requires_grad:
+        raise DataError(
+            "fit: the loss depends on no parameter; a frozen model is integers for good, train before freeze"
+        )
+    return value
 
 
 def _bar(quiet: bool) -> Progress:
