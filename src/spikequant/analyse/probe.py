@@ -191,16 +191,12 @@ class Probe:
     def _prepare(self, x: Tensor, samples: int) -> None:
         """Read the model's graph off a few samples, and choose how it is run."""
         self._forward = self.model
+        few = few_samples(x, samples)
         try:
             with self._calls.recorded():
                 self._active = True
-                graph = capture(self.model, few_samples(x, samples))
-        except (
-            CaptureError,
-            DataError,
-            Unsupported,
-            RuntimeError,
-        ) as error:  # a wrong shape comes again when the model runs
+                graph = capture(self.model, few)
+        except (CaptureError, DataError, Unsupported) as error:  # a wrong shape comes again when the model runs
             self.found.why_no_graph = str(error)
             return
         finally:
