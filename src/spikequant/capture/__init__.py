@@ -13,7 +13,7 @@ from spikequant.law.errors import DataError
 from spikequant.nn import ATOMS, STATEFUL
 from spikequant.nn.reset import reset_states
 
-__all__ = ["Graph", "GraphEdge", "GraphNode", "LayerwiseRunner", "Output", "capture"]
+__all__ = ["Graph", "GraphEdge", "GraphNode", "LayerwiseRunner", "Output", "capture", "check_arguments"]
 
 
 def capture(model: nn.Module, example_input: Tensor) -> Graph:
@@ -31,12 +31,7 @@ def capture(model: nn.Module, example_input: Tensor) -> Graph:
         CaptureError: something has no place in a static graph; the message names its line.
         DataError: no module, no tensor, or a shape that the model cannot take.
     """
-    if not isinstance(model, nn.Module):
-        raise DataError(f"expected a torch nn.Module as model, got {type(model).__name__}")
-    if not isinstance(example_input, Tensor):
-        raise DataError(
-            f"expected a torch tensor as input, got {type(example_input).__name__}; one batch, as the model takes it"
-        )
+    check_arguments(model, example_input)
     reset_states(model)
     try:
         recording = record(model, example_input, ATOMS)
@@ -46,3 +41,13 @@ def capture(model: nn.Module, example_input: Tensor) -> Graph:
         reset_states(model)
     folded = fold(recording, lambda path: isinstance(recording.modules[path], STATEFUL))
     return build(folded, dict(model.named_modules()))
+
+
+def check_arguments(model: nn.Module, example_input: Tensor) -> None:
+    """Raise `DataError` if these are no module and no tensor."""
+    if not isinstance(model, nn.Module):
+        raise DataError(f"expected a torch nn.Module as model, got {type(model).__name__}")
+    if not isinstance(example_input, Tensor):
+        raise DataError(
+            f"expected a torch tensor as input, got {type(example_input).__name__}; one batch, as the model takes it"
+        )

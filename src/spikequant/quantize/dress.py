@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spikequant.capture import capture
+from spikequant.capture import capture, check_arguments
 from spikequant.frontends import read_or_undo
 from spikequant.law.errors import DataError, PlanError, Unsupported
 from spikequant.law.formats import IntFormat
@@ -68,6 +68,7 @@ def quantize_(model: nn.Module, plan: Plan, example_input: Tensor, *, quiet: boo
         DataError: weights or example are NaN or infinite.
         CaptureError, Unsupported: the network has no integer form; the message says where.
     """
+    check_arguments(model, example_input)
     check_finite(model, example_input)
     if not isinstance(plan, Plan):
         raise PlanError(f"expected a Plan, got {type(plan).__name__}; Plan.load(file), Plan.uniform(...) make one")
@@ -118,11 +119,6 @@ def _whole_or_not_at_all(model: nn.Module) -> Iterator[None]:
 
 def check_finite(model: nn.Module, example_input: Tensor) -> None:
     """Raise `DataError` on NaN or infinite weights or data."""
-    if not isinstance(model, nn.Module) or not isinstance(example_input, Tensor):
-        raise DataError(
-            f"expected a torch nn.Module and a tensor as example_input, got {type(model).__name__} and "
-            f"{type(example_input).__name__}"
-        )
     for name, tensor in (*model.named_parameters(), *model.named_buffers(), ("example_input", example_input)):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise DataError(f"{name} holds NaN or infinite values; expected finite numbers (did the training diverge?)")
