@@ -121,3 +121,16 @@ def test_documents_are_standard_json(tmp_path):
     folder.write_json("a.json", {"x": math.nan, "y": (1, math.inf), "z": tmp_path})
     found = json.loads((tmp_path / "a.json").read_text(), parse_constant=lambda word: pytest.fail(word))
     assert found == {"x": None, "y": [1, None], "z": str(tmp_path)} == json_ready(found)
+
+
+def test_overwriting_removes_the_trials_of_the_old_run_and_leaves_files_of_others(tmp_path):
+    with RunFolder.open(tmp_path, "train") as folder:
+        folder.begin(config())
+        (folder / "trials").mkdir()
+        for name in ("shrink.json", "trials.jsonl", "w4-u8-ptq-ebcce1.safetensors", "notes.txt"):
+            (folder / "trials" / name).write_text("x")
+        folder.end("finished")
+    with RunFolder.open(tmp_path, "train", overwrite=True) as folder:
+        folder.begin(config())
+        folder.end("finished")
+    assert [path.name for path in (tmp_path / "trials").iterdir()] == ["notes.txt"]

@@ -177,6 +177,12 @@ class RunFolder:
             file = self.path / name
             if file.resolve().is_relative_to(self.path.resolve()) and file.is_file():
                 file.unlink()
+        trials = self / TRIALS
+        if self.before is not None and not trials.is_symlink() and (trials / "shrink.json").is_file():
+            for file in (trials / "shrink.json", trials / "trials.jsonl", *trials.glob("w*-u*-*.safetensors")):
+                file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                trials.rmdir()  # only if nothing of others is in it
 
 
 def read_config(folder: Path) -> RunConfig:
