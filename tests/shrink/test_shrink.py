@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import spikequant as sq
 from spikequant.nn import LIF
-from spikequant.shrinking import Shrunk, Trial
+from spikequant.shrinking import Shrunk, Trial, descent
+from spikequant.shrinking.trial import Tried
+from spikequant.shrinking.words import _obstacles
 
 SHORT = {"weight_bits": (8, 3, 1), "membrane_bits": (8, 3), "quiet": True}
 QUICK = {"epochs": 1, "lr": 0.01, "max_trainings": 1, **SHORT}
@@ -320,3 +323,31 @@ def test_a_network_of_snntorch():
     assert result.comparison.reference.accuracy > 0.8
     assert result.met
     assert result.verified.differences == 0
+
+
+def test_a_trial_that_keeps_a_later_limit_is_no_obstacle(shrunk):
+    """Findings are kept with a trial; a resumed search may judge it by another limit."""
+    trial = replace(shrunk.trials[0], findings=("lif1 is silent: as it was told then.",), met=True)
+    assert _obstacles(replace(shrunk, trials=(trial,))) == []
+    assert _obstacles(replace(shrunk, trials=(replace(trial, met=False),))) != []
+
+
+def test_a_refused_sign_is_not_the_one_to_relieve(net, monkeypatch, tmp_path):
+    """Where the law refuses a signed membrane, relief is tried with the unsigned one that exists."""
+    real_trial, tried = descent.run_trial, []
+
+    def refuse_signed(bench, attempt, **options):
+        tried.append(attempt)
+        if attempt.signed and attempt.rung.weight_bits == 1:
+            refused = Trial(name=str(attempt), scheme="ptq", weight_bits=1, membrane_bits=8, verdict="refused")
+            return Tried(trial=refused, attempt=attempt, model=None, report=None, weights={})
+        found = real_trial(bench, attempt, **options)
+        lost = replace(found.trial, drop=50.0) if attempt.rung.weight_bits == 1 else found.trial
+        return replace(found, trial=lost)
+
+    monkeypatch.setattr(descent, "run_trial", refuse_signed)
+    bits = {"weight_bits": (8, 1), "membrane_bits": (8,)}
+    sq.shrink(net, batches(), max_drop=5.0, validation=batches(1), **{**PTQ, **bits})
+    relieved = [attempt for attempt in tried if attempt.relief]
+    assert relieved
+    assert not any(attempt.signed for attempt in relieved)

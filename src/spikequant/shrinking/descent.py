@@ -119,7 +119,7 @@ class Descent:
             trial = self._run(attempt)
             if trial.met:
                 return attempt
-            if first is None or trial.drop < first.drop:
+            if first is None or first.was_refused or trial.drop < first.drop:
                 first, best_attempt = trial, attempt
         assert first is not None
         for relief in self._reliefs(first, now.rung, rung):

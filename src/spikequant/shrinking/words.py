@@ -110,7 +110,7 @@ def _obstacles(shrunk: Shrunk) -> list[str]:
     words = []
     schemes: tuple[Scheme, ...] = ("ptq", "qat")
     for scheme in schemes:
-        told = [t for t in shrunk.trials if t.scheme == scheme and t.findings]
+        told = [t for t in shrunk.trials if t.scheme == scheme and t.findings and not t.met]
         if told:
             words += [f"In {told[-1].name} {finding}" for finding in told[-1].findings[:MOST_FINDINGS]]
     return words
