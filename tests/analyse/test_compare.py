@@ -318,3 +318,14 @@ def test_a_comparison_survives_its_file(tmp_path):
     for layer, wanted in zip(again.layers, found.layers, strict=True):
         np.testing.assert_array_equal(layer.rates, wanted.rates, strict=True)
         np.testing.assert_array_equal(layer.reference_rates, wanted.reference_rates, strict=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_counts_of_a_half_precision_network_are_exact(dtype):
+    samples = 4097  # neither half precision holds it
+    x, y = TRAIN[:, :1].repeat(1, samples, 1), torch.zeros(samples, dtype=torch.long)
+    wanted = sq.compare(Hand(), Hand(), [(x, y)])
+    model = Hand().to(dtype)
+    found = sq.compare(model, model, [(x.to(dtype), y)])
+    assert found.reference.operations == wanted.reference.operations
+    assert [layer.rates.tolist() for layer in found.layers] == [layer.rates.tolist() for layer in wanted.layers]

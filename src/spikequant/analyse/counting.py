@@ -81,7 +81,7 @@ def events_of(x: Tensor, *, known_spikes: bool = False) -> tuple[np.ndarray, np.
     """Non-zero values of each input, and whether a call holds nothing but -1, 0 and 1.
 
     Shapes: ``x [calls, rows, *features]`` to int64 ``[calls, *features]`` and bool ``[calls]``.
-    Whole-number sums stay exact: a call of 2^24 rows or more is summed in float64.  With
+    Whole-number sums stay exact: half precision is summed in float32, a call of 2^24 rows or more in float64.  With
     `known_spikes` all values are taken to be 0 or 1 without a look.
 
     >>> events_of(torch.tensor([[[1.0, 0.0], [1.0, -1.0]], [[0.5, 0.0], [0.0, 0.0]]]))
@@ -91,7 +91,8 @@ def events_of(x: Tensor, *, known_spikes: bool = False) -> tuple[np.ndarray, np.
     x = x.detach()
     if not x.is_floating_point():
         x = x.to(torch.float32)
-    wide = torch.float64 if x.shape[1] >= 2**24 else None
+    narrow = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else None
+    wide = torch.float64 if x.shape[1] >= 2**24 else narrow
     square = x if known_spikes else x.square()
     if known_spikes or torch.equal(square, x):  # spikes, the usual case: one cheap pass, or three
         counts, plain = x.sum(1, dtype=wide), torch.ones(len(x), dtype=torch.bool)
@@ -108,7 +109,7 @@ def counter_of(path: str, module: Any, features: tuple[int, ...]) -> SynOps:
         Unsupported: padding that is not zeros, which would cost operations that nobody counts.
     """
     weight = module.codes() if isinstance(module, Synapse) else module.weight
-    array = weight.detach().numpy(force=True)
+    array = weight.detach().to(torch.float32).numpy(force=True)  # numpy has no bfloat16
     if array.ndim == 2:
         return SynOps(fan_out_linear(array), array.size, layer=path)
     if getattr(module, "padding_mode", "zeros") != "zeros" or isinstance(module.padding, str):

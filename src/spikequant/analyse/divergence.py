@@ -87,8 +87,8 @@ def raster(layer: str, sample: int, place: int, reference: Tensor, quantized: Te
     neurons = shown_neurons(reference[0, 0].numel())
 
     def shown(train: Tensor) -> np.ndarray:
-        counts = train[:, place].reshape(len(train), -1).numpy(force=True)
-        return counts[:, neurons].astype(np.int32)
+        counts: np.ndarray = train[:, place].reshape(len(train), -1).to(torch.int32).numpy(force=True)
+        return counts[:, neurons]
 
     return Raster(
         layer=layer,

@@ -243,7 +243,8 @@ class Probe:
 
     def _count(self, path: str, pieces: list[Tensor]) -> Tensor:
         train = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        found, counts = self.found, train.sum(0)  # the law's spikes are never negative
+        exact = train.dtype if train.dtype == torch.float64 else torch.float32
+        found, counts = self.found, train.sum(0, dtype=exact)  # the law's spikes are never negative
         found.shapes[path] = tuple(train.shape[2:])
         found.firing.setdefault(path, FiringStatistics(path)).add(counts.numpy(force=True), steps=train.shape[0])
         events = counts.sum(dtype=torch.float64) if self._single[path] else train.count_nonzero()
