@@ -14,6 +14,7 @@ import spikequant as sq
 from spikequant.analyse import compare, diagnose, observe
 from spikequant.analyse.silence import symptom
 from spikequant.nn import IF, LIF
+from spikequant.nn.over_time import OverTime
 
 STEPS, BATCH, INPUTS, CLASSES = 24, 6, 4, 3
 X = spikes(STEPS, BATCH, INPUTS, rate=0.5)
@@ -348,3 +349,22 @@ def test_a_layer_of_another_library():
     (found,) = diagnose(real, model, rows)
     assert (found.layer, found.cause) == ("lif1", "membrane_reach")
     assert type(real.lif1) is snn.Leaky
+
+
+def test_a_batch_norm_that_calibration_measured_anew():
+    real = Counted()
+    real.add_module("fc1", nn.Linear(INPUTS, 4, bias=False))
+    real.add_module("norm", OverTime(nn.BatchNorm1d(4)))
+    real.add_module("lif1", IF())
+    real.add_module("fc2", nn.Linear(4, CLASSES))
+    real.eval()
+    with torch.no_grad():
+        real.norm.layer.running_var.fill_(100.0)  # as after too few batches: it has not arrived at the data's
+        real.norm.layer.bias.fill_(0.03)
+    model, rows = case(real, {"rules": [
+        {"match": "fc*", "weight": FINE}, {"match": "lif1", "membrane": WIDE},
+    ]}, frozen=False)  # fmt: skip
+    sq.calibrate(model, rows)
+    found = diagnose(real, model, rows)[0]
+    assert (found.layer, found.symptom, found.cause) == ("lif1", "raised", "norm")
+    assert "moved in training" not in found.evidence

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -128,6 +128,19 @@ def fine_weights(neuron: QuantizedNeuron) -> None:
     for branch in neuron.branches:
         requantize(branch.synapse, Uniform(FINE_BITS, scale_mode="fixed"))
     share_again(neuron)
+
+
+def statistics_of(norms: Sequence[nn.Module]) -> Change:
+    """The running statistics of the batch norms of another network, one for each that the layer has."""
+
+    def change(neuron: QuantizedNeuron) -> None:
+        own = [branch.norm for branch in neuron.branches if branch.norm is not None]
+        for norm, source in zip(own, norms, strict=True):
+            norm.running_mean.copy_(source.get_buffer("running_mean"))
+            norm.running_var.copy_(source.get_buffer("running_var"))
+        neuron.choose_fraction_bits(None, "")
+
+    return change
 
 
 def fine_input(peak: float) -> Change:

@@ -31,6 +31,7 @@ from spikequant.analyse.relief import (
     real_bias,
     real_leak,
     real_threshold,
+    statistics_of,
     thawed,
     together,
     wide_current,
@@ -49,6 +50,7 @@ Cause = Literal[
     "reference",  # the float layer is silent, too
     "inflow",  # the layers before it give it too little, or too much
     "training",  # its own weights do that at full width: they moved in training
+    "norm",  # its batch norm does that: calibrate measured it anew, and the reference's statistics were others
     "input",  # the codes of the network's input
     "weight",
     "threshold",
@@ -287,10 +289,26 @@ class _Case:
         if sick_before or not 0.67 * then <= now <= 1.5 * then:
             cured = f"; mend {', '.join(sick_before)} first" if sick_before else ""
             return "inflow", "", f"The layer itself is not the cause: {rate}{flow}{cured}"
+        if self._is_norm():
+            return (
+                "norm",
+                "",
+                (
+                    f"Its batch norm is the cause: {rate}{flow}; with the reference's statistics it fires as there. calibrate "
+                    "measured them anew on its batches: the reference's do not fit these data, train it longer"
+                ),
+            )
         return "training", "", (
             f"Its weights are the cause, not their width: {rate}{flow}. They moved in training; "
             "train longer, or with a smaller learning rate"
         )  # fmt: skip
+
+    def _is_norm(self) -> bool:
+        """Whether the layer fires as in the reference once its batch norms have the reference's statistics."""
+        names = {id(module): name for name, module in self.free.named_modules()}
+        found = [b.norm for b in self.neuron.branches if b.norm is not None]
+        sources = [self.real.get_submodule(names[id(norm)]) for norm in found]
+        return bool(sources) and self._is_well(statistics_of(sources), self.wanted)
 
     def _several(self, roles: dict[str, Change], healthy: Rates) -> str:
         """Which roles are needed together: without the relief of any of them the symptom stays."""
