@@ -290,13 +290,11 @@ class _Case:
             cured = f"; mend {', '.join(sick_before)} first" if sick_before else ""
             return "inflow", "", f"The layer itself is not the cause: {rate}{flow}{cured}"
         if self._is_norm():
+            why = "calibrate measured it anew on its batches; the reference's statistics do not fit these data: train it longer"
             return (
                 "norm",
                 "",
-                (
-                    f"Its batch norm is the cause: {rate}{flow}; with the reference's statistics it fires as there. calibrate "
-                    "measured them anew on its batches: the reference's do not fit these data, train it longer"
-                ),
+                f"Its batch norm is the cause: {rate}{flow}; with the reference's it fires as there. {why}",
             )
         return "training", "", (
             f"Its weights are the cause, not their width: {rate}{flow}. They moved in training; "
