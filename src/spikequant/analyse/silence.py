@@ -290,7 +290,7 @@ class _Case:
             cured = f"; mend {', '.join(sick_before)} first" if sick_before else ""
             return "inflow", "", f"The layer itself is not the cause: {rate}{flow}{cured}"
         if self._is_norm():
-            why = "calibrate measured it anew on its batches; the reference's statistics do not fit these data: train it longer"
+            why = "calibrate measured it anew; the reference's statistics do not fit these data: train it longer"
             return (
                 "norm",
                 "",
