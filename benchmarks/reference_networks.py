@@ -158,12 +158,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=16)
     given = parser.parse_args()
-    folder = Path(os.environ["SPIKEQUANT_DATA"])
-    rows = [*gesture_rows(folder), *mnist_rows(folder, given.images, given.steps)]
-    right = float(rows[3].split("|")[3].strip(" %")) / 100
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     )
+    folder = Path(os.environ["SPIKEQUANT_DATA"])
+    rows = [*gesture_rows(folder), *mnist_rows(folder, given.images, given.steps)]
+    right = float(rows[3].split("|")[3].strip(" %")) / 100
     text = HEADER.format(
         sinabs=sinabs.__version__, images=f"{given.images:,}", steps=given.steps,
         date=time.strftime("%Y-%m-%d"),
