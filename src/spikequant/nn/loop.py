@@ -50,7 +50,7 @@ def run_over_time(
         if watch is not None:
             watch(states)
         outputs.append(output)
-    return outputs[0][None] if len(outputs) == 1 else torch.stack(outputs), states
+    return torch.stack(outputs), states  # a copy, of one step too: a user's `count += spikes` leaves the states alone
 
 
 def add_per_step(x: Tensor, bias: Tensor) -> Tensor:

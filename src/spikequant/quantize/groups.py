@@ -169,7 +169,10 @@ def _operation_flow(node: GraphNode, sources: list[Flow]) -> Flow:
     first = sources[0]
     domains = {s.domain for s in sources}
     if len(domains) > 1:
-        raise Unsupported(f"{node.site}: {node.kind} joins {' and '.join(sorted(domains))}; expected one kind of value")
+        raise Unsupported(
+            f"{node.site}: {node.kind} joins {' and '.join(sorted(domains))}; expected one kind of value: put a weighted "
+            "layer on the spikes where they meet currents, a neuron on the currents where they meet spikes"
+        )
     if node.kind == "reshape":
         return first
     if node.kind == "pool":
