@@ -167,3 +167,25 @@ def test_a_soft_reset_has_an_amount_of_its_own() -> None:
     assert spikes.flatten().tolist() == [0.0, 1.0, 0.0, 0.0]  # v: .25, .5 -> -.5, -.25, 0
     with pytest.raises(sq.Unsupported, match="amount of a soft reset"):
         sq.nn.IF(reset="zero", reset_by=1.0)
+
+
+class Flattening(nn.Module):
+    """Operations outside of modules, in the forward pass itself."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.relu, self.fc = nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.fc(self.relu(self.conv(x)).flatten(1))
+
+
+def test_operations_of_the_forward_pass_are_the_same_at_every_step():
+    x = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    net = sq.from_ann(Flattening().eval(), [x], steps=6)
+    sq.quantize_(net, sq.Plan.uniform(weight_bits=8, membrane_bits=16), x, quiet=True)
+    sq.freeze(net)
+    proof = sq.verify(net, sq.lower(net, x), x)
+    assert proof.differences == 0
+    assert proof.spikes > 0

@@ -76,8 +76,8 @@ class RateCodedNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mean output over time."""
         reset_states(self.network)
-        total = self.network(x)
-        for _ in range(self.steps - 1):
+        total: Any = 0
+        for _ in range(self.steps):  # one line calls the network: a recording tells steps apart by lines
             total = total + self.network(x)
         mean: Tensor = total / self.steps
         return mean

@@ -170,8 +170,8 @@ def _operation_flow(node: GraphNode, sources: list[Flow]) -> Flow:
     domains = {s.domain for s in sources}
     if len(domains) > 1:
         raise Unsupported(
-            f"{node.site}: {node.kind} joins {' and '.join(sorted(domains))}; expected one kind of value: put a weighted "
-            "layer on the spikes where they meet currents, a neuron on the currents where they meet spikes"
+            f"{node.site}: {node.kind} joins {' and '.join(sorted(domains))}; expected one kind of value: put a "
+            "weighted layer on the spikes where they meet currents, a neuron on the currents where they meet spikes"
         )
     if node.kind == "reshape":
         return first
