@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 PROMISED = {
+    "first_network": [r" 0 differences", r"points of accuracy on 360 samples", r"open .*report\.html"],
     "post_training": [r"times smaller", r" 0 differences", r"written: digits\.spq"],
     "own_training_loop": [r"float: \d", r"trained on: \d", r" 0 differences"],
     "plan_from_file": [r"by the plan: \d", r" 0 differences", r"refused: .*'conv7' matches no layer"],
