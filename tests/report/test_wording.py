@@ -144,3 +144,12 @@ def test_of_many_networks_the_smallest_without_a_measurable_loss_is_named():
     assert ": all with a measurable loss; the most accurate, 1, has 80.00 % (-10.00 ± 0.94 points)" in plain(
         headline_of_many(worse)
     )
+
+
+def test_many_networks_without_intervals_or_savings_are_not_called_worse_or_smaller():
+    c = comparison(interval=float("nan"), difference=0.0, after=0.98)
+    same = dataclasses.replace(c, quantized=dataclasses.replace(c.quantized, memory=c.reference.memory))
+    text = plain(headline_of_many({str(k): same for k in range(4)}))
+    assert "measurable loss, 0, has" in text
+    assert "all with a measurable loss" not in text
+    assert "in no less memory" in text

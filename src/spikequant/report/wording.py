@@ -125,7 +125,7 @@ def _short(subject: str, c: Comparison) -> str:
 
 def _chosen(comparisons: Mapping[str, Comparison]) -> str:
     """Of many: the smallest that loses nothing measurable, or else the most accurate; and how many have gone silent."""
-    kept = {name: c for name, c in comparisons.items() if c.difference >= -c.interval}
+    kept = {n: c for n, c in comparisons.items() if c.difference >= (-c.interval if math.isfinite(c.interval) else 0.0)}
     if kept:
         name = max(kept, key=lambda name: (_sortable(memory_ratio(kept[name])), kept[name].difference))
         text = _short(f"the smallest without a measurable loss, {name},", kept[name])
@@ -144,6 +144,8 @@ def _memory_short(comparison: Comparison) -> str:
     ratio = memory_ratio(comparison)
     if not math.isfinite(ratio):
         return f"in {size(memory_bytes(comparison.quantized))}"
+    if abs(ratio - 1) < 0.005:
+        return "in no less memory"
     return f"in {times(max(ratio, 1 / ratio))} times {'less' if ratio >= 1 else 'more'} memory"
 
 
