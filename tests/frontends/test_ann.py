@@ -95,7 +95,8 @@ def test_maximum_pooling_is_noted(trained) -> None:
     _, train, _ = trained
     converted = sq.from_ann(small_cnn(nn.MaxPool2d(2)), train, steps=4)
     assert converted.notes == (
-        "3: the largest spike of a window stands for the spike of the largest; average pooling is exact",
+        "3: the largest spike of a window stands for the spike of the largest, an error that does not fall with T; "
+        "average pooling is exact",
     )
     assert sq.from_ann(small_cnn(), train, steps=4).notes == ()
 
