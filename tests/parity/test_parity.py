@@ -39,19 +39,26 @@ def check(tally):
     assert tally.by_rounding <= 1e-4 * tally.neuron_steps
 
 
+def with_gradient(family, seed):
+    """A drawn layer whose spikes are the library's and whose gradient is alive, its reading, and the library's gradients."""
+    for again in range(8):
+        module, reading, x = drawn(family, seed + 6 * again)
+        if reading.caveats and check_layer("layer", module, reading, x[:12]).grade != "exact":
+            continue
+        wanted = gradients(family, module, x[:12])
+        if float(wanted["input"].abs().max()) > 0:
+            return module, reading, x, wanted
+    raise AssertionError(f"{family}: eight draws without a gradient to compare")
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("family", FAMILIES, ids=ids)
 def test_gradients_are_those_of_the_library(family, seed):
-    module, reading, x = drawn(family, seed)
-    if reading.caveats and check_layer("layer", module, reading, x[:12]).grade != "exact":
-        pytest.skip("; ".join(reading.caveats))
+    module, reading, x, wanted = with_gradient(family, seed)
     names = {n for n, p in module.named_parameters() if p.requires_grad}
     assert names <= set(parameters(reading.module))
-    wanted = gradients(family, module, x[:12])
     got = gradients(family, reading.module, x[:12])
     assert set(wanted) == set(got)
-    if not float(wanted["input"].abs().max()) > 0:
-        pytest.skip("a surrogate without a gradient where this layer is")
     for name, gradient in wanted.items():
         scale = float(gradient.abs().max()) or 1.0
         torch.testing.assert_close(got[name] / scale, gradient / scale, rtol=2e-3, atol=2e-4)

@@ -68,8 +68,8 @@ def check_layers(model: nn.Module) -> tuple[str, ...]:
             relus += 1
         elif isinstance(module, MAXIMA):
             notes.append(
-                f"{path}: the largest spike of a window stands for the spike of the largest, an error that does not fall "
-                "with T; average pooling is exact"
+                f"{path}: the largest spike of a window stands for the spike of the largest, an error that does not "
+                "fall with T; average pooling is exact"
             )
         elif not isinstance(module, LINEAR) and not list(module.children()):
             raise Unsupported(
