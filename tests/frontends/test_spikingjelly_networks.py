@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -190,13 +189,7 @@ def test_sew_resnet_18_on_cifar(zoo, images):
     assert len(reading.layers) == 20
     assert min(row.spikes for row in reading.layers) > 0
     twin = copy.deepcopy(net)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # threads that wait for a busy core count as processor time
-    started = time.process_time()
     sq.quantize_(twin, sq.Plan.uniform(weight_bits=8, membrane_bits=16), images, quiet=True)
-    spent = time.process_time() - started
-    torch.set_num_threads(threads)
-    assert spent < 5
     assert max(differences_by_layer(net, twin, images).values()) < 0.03
     through_all_verbs(net, images)
 
