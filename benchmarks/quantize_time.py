@@ -23,8 +23,8 @@ RUNS = 5
 PAGE = """# Time of quantize_
 
 `python benchmarks/quantize_time.py`: SpikingJelly 2.0's SEW-ResNet-18 (ADD, IF, 10 classes), input 2 x 3 x 32 x 32,
-T = 4, plan W4/U8 with scales of least squared error; seconds, median of {runs} runs (least to most).  Commit {commit}, torch
-{torch}, 2-core x86 CPU.
+T = 4, plan W4/U8 with scales of least squared error; seconds, median of {runs} runs (least to most).
+Commit {commit}, torch {torch}, 2-core x86 CPU.
 
 | threads | wall | processor |
 |---|---|---|
