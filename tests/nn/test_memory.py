@@ -40,7 +40,8 @@ def test_graphs_copies_and_pickles_hold_and_leave_a_block():
     gc.collect()
     assert pool.idle_bytes == 0
     y.backward()
-    assert weight.grad is not None and weight.grad.item() == 2.0 * twin.numel()
+    assert weight.grad is not None
+    assert weight.grad.item() == 2.0 * twin.numel()
     assert torch.equal(twin, read)
     del y
     gc.collect()
@@ -60,7 +61,8 @@ def test_strides_of_another_tensor(order, large):
 def test_channels_last(shape):
     wanted = torch.empty(shape).contiguous(memory_format=torch.channels_last)
     got = Pool().empty(shape, torch.float32, last=True)
-    assert got.shape == wanted.shape and got.is_contiguous(memory_format=torch.channels_last)
+    assert got.shape == wanted.shape
+    assert got.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_idle_memory_is_bounded_and_can_be_released():
