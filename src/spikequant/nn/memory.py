@@ -52,7 +52,7 @@ class Pool:
 
     def empty_like(self, x: Tensor) -> Tensor:
         """An uninitialized tensor with the shape, type and order of axes in memory of a dense CPU tensor."""
-        order = sorted(range(x.dim()), key=lambda axis: (-x.stride(axis), -x.shape[axis], axis))
+        order = sorted(range(x.dim()), key=lambda axis: (x.stride(axis), x.shape[axis], -axis), reverse=True)
         inner = self.empty(tuple(x.shape[axis] for axis in order), x.dtype)
         return inner.permute([order.index(axis) for axis in range(x.dim())])
 
