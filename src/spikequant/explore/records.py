@@ -17,6 +17,8 @@ from spikequant.plan import ROLES, SYNAPSE_ROLES, Plan
 SCHEMES = ("ptq", "itq", "qat")
 SETTINGS = ("scheme", "epochs", "steps", "sparsity", "target", "fraction_bits", "seed")
 """Settings of a whole candidate; all others are ``pattern:role.field``, the layers that they speak of in front."""
+EXTRA_FIELDS: Mapping[str, tuple[str, ...]] = {"weight": ("sparsity",), "leak": ("form",)}
+"""Fields of a role that change the network before it is quantized, so no plan has them."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Candidate:
         for name, value in self.settings.items():
             if name not in SETTINGS and value is not None:
                 pattern, role, field = split_setting(name)
+                if field in EXTRA_FIELDS.get(role, ()):
+                    continue
                 by_pattern.setdefault(pattern, {}).setdefault(role, {})[field] = value
         order = sorted(by_pattern, key=lambda p: (_is_wild(p), -len(p), p))
         rules = []
@@ -89,6 +93,15 @@ class Candidate:
             rules.append({"match": pattern, **roles})
         whole = {name: self.settings[name] for name in ("fraction_bits", "seed") if name in self.settings}
         return Plan.from_dict({"rules": rules, **whole})
+
+    def of_layer(self, layer: str, role: str, field: str) -> Any:
+        """A field of `EXTRA_FIELDS` for one layer, as the most specific pattern says it; None where none does."""
+        found = {}
+        for name, value in self.settings.items():
+            if name not in SETTINGS and name.endswith(f":{role}.{field}"):
+                found[split_setting(name)[0]] = value
+        patterns = sorted(found, key=lambda p: (_is_wild(p), -len(p), p))
+        return next((found[p] for p in patterns if fnmatchcase(layer, p)), None)
 
     def to_json(self) -> str:
         """The settings as one line of JSON, sorted."""
