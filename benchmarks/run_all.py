@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-QUICK = ("import_time.py", "training_step.py")
+QUICK = ("import_time.py", "training_step.py", "speed.py")
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ RANKS = {
     **dict.fromkeys(("analyse", "learn"), 5),
     **dict.fromkeys(("explore", "shrinking"), 6),
     "report": 7,
-    "recipes": 8,
+    **dict.fromkeys(("bench", "recipes"), 8),
     "cli": 9,
     "__main__": 10,
 }

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from spikequant import __version__
+from spikequant.cli.bench import bench
 from spikequant.cli.compare import compare
 from spikequant.cli.demo import demo
 from spikequant.cli.export import export
@@ -36,5 +37,5 @@ def root(
         typer.echo(ctx.get_help())
 
 
-for _command in (demo, train, quantize, compare, verify, report, export):
+for _command in (demo, train, quantize, compare, verify, report, export, bench):
     app.command(cls=Command, name=_command.__name__)(_command)
