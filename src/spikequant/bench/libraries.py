@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikequant.bench.parts import LEAK, Parts
@@ -155,11 +156,12 @@ def _hooked(rule: Callable[[Tensor], Tensor]) -> Callable[[nn.Module], nn.Module
 
     class Linear(nn.Linear):
         def forward(self, input: Tensor) -> Tensor:
-            return nn.functional.linear(input, rule(self.weight), self.bias)
+            return F.linear(input, rule(self.weight), self.bias)
 
     class Conv2d(nn.Conv2d):
         def forward(self, input: Tensor) -> Tensor:
-            return self._conv_forward(input, rule(self.weight), self.bias)
+            convolved: Tensor = self._conv_forward(input, rule(self.weight), self.bias)
+            return convolved
 
     def quantized(layer: nn.Module) -> nn.Module:
         layer.__class__ = Linear if isinstance(layer, nn.Linear) else Conv2d
