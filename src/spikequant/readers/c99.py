@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from spikequant.law.formats import IntArray
 from spikequant.law.network import IntNet
 from spikequant.readers import golden
@@ -19,6 +17,7 @@ from spikequant.readers.c.program import CProgram, build, digest, gains_table
 from spikequant.readers.c.text import SelfTest, header, source, test_tables
 from spikequant.readers.c.writer import plain_text
 from spikequant.readers.names import identifier
+from spikequant.readers.vectors import seeded
 
 OPTIONS = ("inputs", "name")
 MOST_TEST_CODES = 65536
@@ -56,10 +55,7 @@ def stimulus(net: IntNet, inputs: Any) -> IntArray:
     elif net.vectors is not None:
         codes = golden.check_codes(net, net.vectors.inputs)
     else:
-        dice, fmt = np.random.default_rng(0), net.input.format
-        shape = (1, *net.input.shape) if static else (net.steps, 1, *net.input.shape)
-        codes = dice.integers(fmt.min, fmt.max + 1, shape) * (dice.random(shape) < 0.5)
-        codes = np.clip(codes // fmt.multiple_of * fmt.multiple_of, fmt.min, fmt.max)
+        codes = seeded(net)
     return codes[:1] if static else codes[: max(4, MOST_TEST_CODES // size), :1]
 
 

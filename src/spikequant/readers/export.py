@@ -19,9 +19,12 @@ from spikequant.law.network import IntNet
 MANIFEST = "manifest.json"
 FORMATS: Mapping[str, str] = {
     "c99": "a C99 library of two files, with an example, build files and a size report",
+    "onnx": "ONNX models of one step and of a whole sequence, integers and standard operators only",
     "vectors": "stimulus and expected spikes and states, as text and npz, for people who write hardware",
 }
 """Formats by name; each is a module of `spikequant.readers` with a function ``files(net, **options)``."""
+MODULES: Mapping[str, str] = {"onnx": "onnx_"}
+"""Module names that are not the format's, because a library has that name."""
 VERSION = 1
 
 
@@ -59,11 +62,11 @@ def export(net: IntNet, folder: str | os.PathLike[str], *, format: str, **option
 
     >>> export(None, "build", format="pdf")
     Traceback (most recent call last):
-    spikequant.law.errors.Unsupported: format = 'pdf'; expected one of c99, vectors
+    spikequant.law.errors.Unsupported: format = 'pdf'; expected one of c99, onnx, vectors
     """
     if format not in FORMATS:
         raise Unsupported(f"format = {format!r}; expected one of {', '.join(FORMATS)}")
-    module = importlib.import_module(f"spikequant.readers.{format}")
+    module = importlib.import_module(f"spikequant.readers.{MODULES.get(format, format)}")
     for name in options:
         if name not in module.OPTIONS:
             raise Unsupported(f"format {format!r} has no option {name!r}; it has {', '.join(module.OPTIONS)}")

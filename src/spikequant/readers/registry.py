@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from spikequant.law.errors import Unsupported
 from spikequant.law.formats import IntArray
 from spikequant.law.network import IntNet
-from spikequant.readers import golden, native
+from spikequant.readers import golden, native, onnx_
+from spikequant.readers.compared import ReaderReport as ReaderReport
+from spikequant.readers.compared import compare
 from spikequant.readers.vectors import stimulus
 
 Runner = Callable[[IntNet, IntArray], golden.Run]
@@ -29,55 +28,21 @@ def _c99_missing() -> str:
     return "" if native.find_compiler() is not None else "no C compiler was found (tried $CC, cc, gcc, clang)"
 
 
-READERS: Mapping[str, Runner] = {"golden": _golden, "c99": _c99}
+def _onnx(net: IntNet, codes: IntArray) -> golden.Run:
+    return onnx_.run(net, codes)
+
+
+READERS: Mapping[str, Runner] = {"golden": _golden, "c99": _c99, "onnx": _onnx}
 """Name -> function of a network and input codes; adding a reader is one line here."""
-MISSING: Mapping[str, Callable[[], str]] = {"c99": _c99_missing}
+MISSING: Mapping[str, Callable[[], str]] = {"c99": _c99_missing, "onnx": onnx_.runtime_missing}
 """Name -> why this computer cannot run the reader, or nothing."""
-
-
-@dataclass(frozen=True)
-class ReaderReport:
-    """What one reader gave beside the golden model.
-
-    Attributes:
-        reader: its name.
-        neuron_steps: neurons times steps times samples that were compared.
-        spikes: how many spikes were seen; equality of silent networks proves nothing.
-        states: stored values that were compared.
-        differences: spikes, states and scores that differ.
-        first: where the first difference is.
-        skipped: why the reader did not run; empty if it did.
-    """
-
-    reader: str
-    neuron_steps: int = 0
-    spikes: int = 0
-    states: int = 0
-    differences: int = 0
-    first: str = ""
-    skipped: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        if self.skipped:
-            return {"skipped": self.skipped}
-        counts = {"neuron_steps": self.neuron_steps, "spikes": self.spikes, "states": self.states}
-        return {**counts, "differences": self.differences, **({"first": self.first} if self.first else {})}
-
-    def __str__(self) -> str:
-        if self.skipped:
-            return f"{self.reader}: skipped, {self.skipped}"
-        counts = f"{self.neuron_steps:,} neuron-steps, {self.spikes:,} spikes, {self.states:,} states"
-        return f"{self.reader}: {counts}, {self.differences:,} differences" + (
-            f", first {self.first}" * bool(self.first)
-        )
 
 
 def chosen(readers: str | Iterable[str]) -> tuple[str, ...]:
     """Names of readers from ``"all"``, ``"golden,c99"`` or a list.
 
     >>> chosen("all"), chosen("c99")
-    (('golden', 'c99'), ('c99',))
+    (('golden', 'c99', 'onnx'), ('c99',))
     """
     if readers == "all":
         return tuple(READERS)
@@ -113,30 +78,10 @@ def verify_readers(net: IntNet, inputs: Any = None, *, readers: str | Iterable[s
         promised = (
             net.vectors.scores if name == "golden" and inputs is None and net.vectors is not None else wanted.scores
         )
-        found = wanted if name == "golden" else READERS[name](net, codes)
+        try:
+            found = wanted if name == "golden" else READERS[name](net, codes)
+        except Unsupported as error:
+            reports.append(ReaderReport(name, skipped=f"refused: {error}"))
+            continue
         reports.append(compare(name, net, found, wanted, promised))
     return reports
-
-
-def compare(name: str, net: IntNet, found: golden.Run, wanted: golden.Run, scores: IntArray) -> ReaderReport:
-    """Count what differs between a run and the golden run."""
-    differences, first = 0, ""
-    pairs = [(f"spikes of {n}", found.outputs[n], wanted.outputs[n]) for n in wanted.outputs]
-    pairs += [
-        (f"state {s} of {n}", found.states[n][s], wanted.states[n][s]) for n in wanted.states for s in wanted.states[n]
-    ]
-    for what, a, b in [*pairs, ("scores", found.scores, scores)]:
-        wrong = np.asarray(a != b) if np.shape(a) == np.shape(b) else np.ones(np.shape(b), dtype=bool)
-        differences += int(wrong.sum())
-        if wrong.any() and not first:
-            place = [int(k) for k in np.argwhere(wrong)[0]]
-            first = f"{what} at {place}"
-    spiking = [n.name for n in net.neurons if n.spec.output == "spike"]
-    return ReaderReport(
-        name,
-        neuron_steps=sum(o.size for o in wanted.outputs.values()),
-        spikes=sum(int(found.outputs[n].sum()) for n in spiking),
-        states=sum(v.size for s in wanted.states.values() for v in s.values()),
-        differences=differences,
-        first=first,
-    )

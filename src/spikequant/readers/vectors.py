@@ -100,6 +100,14 @@ def stimulus(net: IntNet, inputs: Any) -> IntArray:
     return golden.check_codes(net, net.vectors.inputs)
 
 
+def seeded(net: IntNet, samples: int = 1) -> IntArray:
+    """Input codes for a self-test of a network without data: random over its format, every second one 0."""
+    dice, fmt = np.random.default_rng(0), net.input.format
+    shape = (samples, *net.input.shape) if net.input.static else (net.steps, samples, *net.input.shape)
+    codes = dice.integers(fmt.min, fmt.max + 1, shape) * (dice.random(shape) < 0.5)
+    return np.clip(codes // fmt.multiple_of * fmt.multiple_of, fmt.min, fmt.max)
+
+
 def hex_words(rows: IntArray, bits: int) -> bytes:
     r"""Lines of words.
 
