@@ -142,7 +142,7 @@ def test_packed_weights_are_smaller():
 @pytest.mark.parametrize("batch", [1, 2, 7])
 @pytest.mark.parametrize("steps", [1, 2, 33])
 def test_any_batch_and_any_number_of_steps(batch, steps):
-    net, codes, _ = handmade(3)
+    net, _, _ = handmade(3)
     assert not net.input.static
     fmt = net.input.format
     x = np.random.default_rng(steps).integers(fmt.min, fmt.max + 1, (steps, batch, *net.input.shape))
@@ -227,8 +227,8 @@ def test_refusals(tmp_path):
         sq.export(empty, tmp_path, format="onnx")
 
 
-def test_a_missing_library_is_named(tmp_path, monkeypatch):
-    net, codes, _ = handmade(3)
+def test_a_missing_library_is_named(monkeypatch):
+    net, _, _ = handmade(3)
     real = importlib.import_module
 
     def missing(name, *rest):

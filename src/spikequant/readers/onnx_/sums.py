@@ -2,8 +2,8 @@
 
 Where activations span at most 128 integers and codes fit in 8 bits, a map is `MatMulInteger` / `ConvInteger` on
 uint8 in 0 to 127 and int8: kernels that add pairs of products in 16 bits (x86 without VNNI) stay exact on those.
-Codes of up to 16 bits are two or three such maps, the higher ones times powers of 256.  Everything else is an int32 or int64 `MatMul`,
-whichever the L1 bound proves.
+Codes of up to 16 bits are two or three such maps, the higher ones times powers of 256.  Everything else is a `MatMul`
+in int32 or int64, whichever the L1 bound proves.
 """
 
 from __future__ import annotations
