@@ -1,10 +1,10 @@
 """Analysis: comparison of a network before and after quantization."""
 
 from spikequant.analyse.ann import ann_baseline
-from spikequant.analyse.compare import compare, paired_difference
+from spikequant.analyse.compare import compare, paired_difference, side_of
 from spikequant.analyse.memory import memory_rows
 from spikequant.analyse.neurobench import neurobench_footprint, neurobench_model
-from spikequant.analyse.probe import Observation, observe
+from spikequant.analyse.probe import Observation, Probe, observe
 from spikequant.analyse.records import Comparison, LayerBehaviour, Raster
 from spikequant.analyse.side import AnnBaseline, LayerOperations, Side
 from spikequant.analyse.silence import Finding, Remedy, diagnose
@@ -16,6 +16,7 @@ __all__ = [
     "LayerBehaviour",
     "LayerOperations",
     "Observation",
+    "Probe",
     "Raster",
     "Remedy",
     "Side",
@@ -27,4 +28,5 @@ __all__ = [
     "neurobench_model",
     "observe",
     "paired_difference",
+    "side_of",
 ]

@@ -97,7 +97,7 @@ def compare(
                 rasters = _rasters(r, s, raster_sample, raster_sample - samples)
             samples += len(y)
         results = [probe.result() for probe in (before, after, other) if probe is not None]
-        sides = _side(reference, results[0]), _side(model, results[1])  # while neurons of other libraries are read
+        sides = side_of(reference, results[0]), side_of(model, results[1])  # while neurons of other libraries are read
     if raster_sample >= samples:
         raise DataError(f"compare: raster_sample {raster_sample}, but the data hold {samples} samples, counted from 0")
     difference, interval = paired_difference(results[0].right, results[1].right)
@@ -172,7 +172,8 @@ def _layer(path: str, results: list[Observation], dead_below: float) -> LayerBeh
     )
 
 
-def _side(model: nn.Module, seen: Observation) -> Side:
+def side_of(model: nn.Module, seen: Observation) -> Side:
+    """Accuracy, memory, operations and energy of one network; call it while its neurons are read."""
     rows = memory_rows(model, seen.shapes, graph=seen.graph, input_bits=seen.input_bits, steps=seen.steps)
     samples = len(seen.right)
     counts = {path: counter.count().per(samples) for path, counter in seen.operations.items()}

@@ -167,7 +167,7 @@ def _product(name: str, leaves: Mapping[str, tuple[Any, ...]], resolve: Any, whe
             tuple(_plain(value) for value, values in zip(choice, leaves.values(), strict=True) if len(values) > 1)
         ] = index[text]
     _check_effect(leaves, options, where)
-    axes = tuple(Axis(leaf, values) for leaf, values in leaves.items() if len(values) > 1)
+    axes = tuple(Axis(leaf, tuple(map(_shown, values))) for leaf, values in leaves.items() if len(values) > 1)
     return Factor(name, tuple(options), axes, table)
 
 
@@ -234,6 +234,11 @@ def _check_extras(role: str, fields: Mapping[str, Any], where: str) -> None:
 
 def _distinct(options: Sequence[Option]) -> list[Option]:
     return list({json.dumps(option, sort_keys=True): option for option in options}.values())
+
+
+def _shown(value: Any) -> Any:
+    """A value as a sampler sees it: a table as its text."""
+    return value if value is None or isinstance(value, (str, int, float)) else json.dumps(value, sort_keys=True)
 
 
 def _plain(value: Any) -> str:

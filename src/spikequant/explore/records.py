@@ -150,6 +150,7 @@ class Measured:
         stopped_early: it cannot keep the target accuracy (`explore.sequential`), so the rest was not run.
         seconds: time that it took, its share of what it had in common with others included.
         scheme: ``ptq``, ``itq`` or ``qat``.
+        refused: why there is no such network, then accuracy and the other figures are NaN; empty where there is one.
     """
 
     accuracy: float
@@ -162,6 +163,7 @@ class Measured:
     stopped_early: bool
     seconds: float
     scheme: str
+    refused: str = ""
 
     def same_as(self, other: Measured) -> bool:
         """Whether all but the time is equal, bit for bit."""

@@ -10,12 +10,12 @@ from torch import nn
 
 from spikequant.analyse import diagnose
 from spikequant.quantize import QuantizeReport
-from spikequant.shrinking.held_out import at_first_epoch
 from spikequant.shrinking.journal import Journal, reached_drop, with_verdict
 from spikequant.shrinking.ladder import Rung, Scheme
 from spikequant.shrinking.progress import Show
 from spikequant.shrinking.result import Trial
 from spikequant.shrinking.trial import Attempt, Bench, Tried, rebuilt, run_trial
+from spikequant.training.held_out import at_first_epoch
 
 Step = Literal["weight", "membrane", "both"]
 STEPS: dict[Scheme, tuple[Step, ...]] = {"ptq": ("weight", "membrane"), "qat": ("both", "weight", "membrane")}

@@ -18,7 +18,6 @@ from spikequant.law.errors import DataError, WidthError
 from spikequant.nn.copying import copied
 from spikequant.quantize import lower, verify
 from spikequant.shrinking.descent import Descent
-from spikequant.shrinking.held_out import Batch, at_first_epoch, divided
 from spikequant.shrinking.journal import Journal, belonging
 from spikequant.shrinking.ladder import MEMBRANE_BITS, WEIGHT_BITS, Ladder, roles_of
 from spikequant.shrinking.progress import Show
@@ -26,6 +25,7 @@ from spikequant.shrinking.result import Shrunk, Trial
 from spikequant.shrinking.trial import Bench
 from spikequant.shrinking.words import account
 from spikequant.training import Loss
+from spikequant.training.held_out import Batch, at_first_epoch, divided
 
 VERIFY_SAMPLES = 32
 

@@ -18,10 +18,10 @@ from spikequant.law.errors import DataError, WidthError
 from spikequant.measure import emd, flash_bits, network_emd, ram_bits
 from spikequant.plan import Plan
 from spikequant.quantize import QuantizeReport, calibrate, freeze, quantize_
-from spikequant.shrinking.held_out import Batch, at_first_epoch, length_of
 from spikequant.shrinking.ladder import Ladder, Roles, Rung, Scheme, plan_for
 from spikequant.shrinking.result import Trial
 from spikequant.training import Loss, fit
+from spikequant.training.held_out import Batch, at_first_epoch, length_of
 
 Tick = Callable[[int, int | None], None]
 """``(batches done, batches in all)`` while a trial trains."""

@@ -1,4 +1,4 @@
-"""The data of `shrink`: batches to calibrate and train on, and others to decide on."""
+"""Data for a search: batches to calibrate and train on, and others to decide on."""
 
 from __future__ import annotations
 
@@ -52,29 +52,35 @@ class Divided:
 
 
 def divided(
-    batches: Iterable[Batch], validation: Iterable[Batch] | None, *, axis_of: Callable[[Tensor], int], seed: int
+    batches: Iterable[Batch],
+    validation: Iterable[Batch] | None,
+    *,
+    axis_of: Callable[[Tensor], int],
+    seed: int,
+    who: str = "shrink",
 ) -> Divided:
     """Training and deciding batches that can be walked over again and again.
 
     With `validation` both are taken as they are; an iterator, and a `validation` whose
     order changes from pass to pass, are read once into memory.  Without it `batches` are
     read once into memory and every fourth sample is held out (counted over all batches
-    in their order of this first pass).  `axis_of` says which axis of an input counts samples.
+    in their order of this first pass).  `axis_of` says which axis of an input counts samples,
+    `who` is named in errors.
 
     Raises:
         DataError: no batch, or too few samples to hold any out.
     """
     if validation is not None:
-        learn = _again(batches, "batches", seed)
-        decide = _again(validation, "validation", None)
-        if not isinstance(decide, KeptBatches) and not _is_fixed(decide):
-            decide = KeptBatches(tuple(_read(decide, "validation")))
+        learn = _again(batches, f"{who}: batches", seed)
+        decide = _again(validation, f"{who}: validation", None)
+        if not isinstance(decide, KeptBatches) and not _is_fixed(decide, who):
+            decide = KeptBatches(tuple(_read(decide, f"{who}: validation")))
         return Divided(learn=learn, decide=decide, is_split=False)
-    kept = list(_read(batches, "batches"))
+    kept = list(_read(batches, f"{who}: batches"))
     first, second = _halves(kept, axis_of(kept[0][0]))
     if not first or not second:
         raise DataError(
-            f"shrink: too few samples to hold every {EVERY}th out; give more batches, or pass validation=..."
+            f"{who}: too few samples to hold every {EVERY}th out; give more batches, or pass validation=..."
         )
     return Divided(learn=KeptBatches(tuple(first), seed), decide=KeptBatches(tuple(second)), is_split=True)
 
@@ -90,17 +96,17 @@ def _read(batches: Iterable[Any], name: str) -> Iterator[Batch]:
     number = 0
     for number, batch in enumerate(batches, start=1):  # noqa: B007
         if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-            raise DataError(f"shrink: {name} must give (input, target) pairs, got {type(batch).__name__}")
+            raise DataError(f"{name} must give (input, target) pairs, got {type(batch).__name__}")
         yield batch[0], batch[1]
     if number == 0:
-        raise DataError(f"shrink: {name} gave no batch; expected at least one (input, target)")
+        raise DataError(f"{name} gave no batch; expected at least one (input, target)")
 
 
-def _is_fixed(batches: Iterable[Batch]) -> bool:
+def _is_fixed(batches: Iterable[Batch], who: str) -> bool:
     """Whether two passes start with the same batch."""
     first, second = next(iter(batches), None), next(iter(batches), None)
     if first is None or second is None:
-        raise DataError("shrink: validation gave no batch; expected at least one (input, target)")
+        raise DataError(f"{who}: validation gave no batch; expected at least one (input, target)")
     return all(a.shape == b.shape and bool(torch.equal(a, b)) for a, b in zip(first, second, strict=True))
 
 
