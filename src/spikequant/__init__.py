@@ -48,7 +48,7 @@ _HOMES = {
     "ArtifactError": "law.errors",
     "MismatchError": "law.errors",
 }
-_UNITS = ("capture", "data", "frontends", "law", "measure", "models", "nn", "quantizers", "readers")
+_UNITS = ("capture", "data", "frontends", "law", "measure", "models", "nn", "quantizers", "readers", "targets")
 
 __all__ = ["__version__", *_HOMES, *_UNITS]
 
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from spikequant import nn as nn
     from spikequant import quantizers as quantizers
     from spikequant import readers as readers
+    from spikequant import targets as targets
     from spikequant.analyse import Comparison as Comparison
     from spikequant.analyse import ann_baseline as ann_baseline
     from spikequant.analyse import compare as compare

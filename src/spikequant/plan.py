@@ -129,7 +129,7 @@ class Rule(LayerPlan):
 
 
 class Plan(_Strict):
-    """Ordered rules; the first match wins.
+    """Ordered rules; the first match wins.  ``target`` names a hardware profile (`spikequant.targets`).
 
     >>> plan = Plan.uniform(weight_bits=4, membrane_bits=8)
     >>> plan.layer("conv1").weight.bits, plan.layer("conv1").membrane.bits
@@ -139,6 +139,7 @@ class Plan(_Strict):
     rules: tuple[Rule, ...] = ()
     fraction_bits: int | None = Field(default=None, ge=0, le=24)
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    target: str | None = Field(default=None, pattern=r"^[a-z0-9-]+(/[0-9]+)?$")
 
     @staticmethod
     def uniform(

@@ -82,7 +82,7 @@ def test_uniform_asks_for_what_is_given():
 BAD = {
     "unknown role": ({"rules": [{"match": "*", "wieght": {"bits": 4}}]},
                      "plan: unknown field 'rules.0.wieght'; expected some of weight, bias, input, current, membrane, threshold, leak, match"),
-    "unknown field of the plan": ({"rulez": []}, "plan: unknown field 'rulez'; expected some of rules, fraction_bits, seed"),
+    "unknown field of the plan": ({"rulez": []}, "plan: unknown field 'rulez'; expected some of rules, fraction_bits, seed, target"),
     "unknown field of a weight": ({"rules": [{"match": "*", "weight": {"bitz": 4}}]},
                                   "plan: unknown field 'rules.0.weight.bitz'; expected some of quantizer, bits, per_channel, clipping"),
     "unknown field of a state": ({"rules": [{"match": "*", "membrane": {"bits": 4, "quantizer": "lsq"}}]},

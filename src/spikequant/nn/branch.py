@@ -11,6 +11,7 @@ from torch import Tensor
 from spikequant.law.formats import IntFormat
 from spikequant.law.spec import StateFormat
 from spikequant.nn.batch_norm import FoldedNorm
+from spikequant.nn.chip import ChipRule
 from spikequant.nn.synapse import Synapse
 from spikequant.quantizers import Quantizer
 
@@ -124,3 +125,4 @@ class NeuronChoice:
     leak: Quantizer | None = None
     bias: Quantizer | None = None
     narrow_before_fire: bool = False
+    chip: ChipRule | None = None

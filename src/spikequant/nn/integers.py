@@ -15,6 +15,7 @@ from torch import Tensor
 from spikequant.law.rounding import NOISE_BITS
 from spikequant.law.spec import NeuronSpec, StateFormat
 from spikequant.nn.branch import Register
+from spikequant.nn.chip import leak_value, on_chip, with_chip
 from spikequant.quantizers import Quantizer, ceil_ste, floor_ste, round_ste
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def integer_params(neuron: QuantizedNeuron, spec: NeuronSpec, lsb: Tensor) -> di
     for name in ("leak", "leak2", "leak_i", "leak_a"):
         if name in neuron.value_names:
             leak = getattr(spec, name.replace("leak2", "leak"))
-            params[name] = _leak_integer(neuron.value(name), leak.form, leak.bits, lsb)
+            params[name] = _leak_integer(leak_value(neuron, name), leak.form, leak.bits, lsb)
     for state, register in (("v", spec.v), ("i", spec.i), ("x", spec.x)):
         if register is not None:
             exponent = store_exponent(neuron, state, register, spec, lsb)
@@ -50,7 +51,7 @@ def integer_params(neuron: QuantizedNeuron, spec: NeuronSpec, lsb: Tensor) -> di
     bias = neuron.real_bias()
     if bias is not None:
         params["bias"] = round_ste(bias / lsb, "half_even")
-    return params
+    return on_chip(neuron, params)
 
 
 def _thresholds(neuron: QuantizedNeuron, lsb: Tensor) -> dict[str, Tensor]:
@@ -75,7 +76,9 @@ def wanted_exponent(neuron: QuantizedNeuron, state: str, register: StateFormat, 
 
 @torch.no_grad()
 def store_exponent(neuron: QuantizedNeuron, state: str, register: StateFormat, spec: NeuronSpec, lsb: Tensor) -> Tensor:
-    """The same, not finer than the exact product of the leak allows."""
+    """The same, not finer than the exact product of the leak allows; 0 where a chip's codes count LSBs."""
+    if neuron.choice.chip is not None and neuron.choice.chip.counts_lsb:
+        return torch.zeros_like(lsb)
     leak = {"v": spec.leak, "i": spec.leak_i, "x": None}[state]
     exact = leak is not None and leak.form == "multiply" and leak.rounding is None
     least = leak.bits if exact and leak is not None else 0
@@ -126,7 +129,7 @@ def integer_spec(neuron: QuantizedNeuron) -> NeuronSpec:
         register = choice.adaptation or Register(bits=ADAPTATION_BITS, signed=False, rounding="half_even")
         changes["a"] = register.state_format()
     changes.update(_leaks(neuron, real))
-    return real.replace(**changes)
+    return with_chip(real.replace(**changes), choice.chip)
 
 
 def _leaks(neuron: QuantizedNeuron, real: NeuronSpec) -> Mapping[str, Any]:

@@ -8,7 +8,6 @@ computes it again.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -20,22 +19,18 @@ from spikequant.law.errors import NotFrozen, WidthError
 from spikequant.law.rounding import ROUNDINGS
 from spikequant.law.spec import NeuronSpec
 from spikequant.nn.branch import Branch, NeuronChoice
+from spikequant.nn.chip import input_gain
 from spikequant.nn.dialect import adopt
+from spikequant.nn.fraction_bits import choose_fraction_bits
 from spikequant.nn.group_widths import Integers, prove_group
-from spikequant.nn.integers import integer_params, integer_spec, on_grid, wanted_exponent
+from spikequant.nn.integers import integer_params, integer_spec, on_grid
 from spikequant.nn.layer import NeuronLayer
 from spikequant.nn.loop import States, add_per_step, torch_noise
 from spikequant.nn.neuron import Neuron, over_features, run_neuron
 from spikequant.nn.program import ProgramCache
 from spikequant.nn.synapse import Link
-from spikequant.quantizers import floor_ste, round_ste
+from spikequant.quantizers import round_ste
 
-LEAST_FRACTION_BITS = 4
-SPARE_FRACTION_BITS = 4
-FINE_BITS = 8
-RATIO_BITS = 6
-MOST_FRACTION_BITS = 24
-WIDE_FRACTION_BITS = 8
 DEFAULT_LIMIT = 8.0
 FLOAT_BITS = 24
 
@@ -95,6 +90,7 @@ class QuantizedNeuron(NeuronLayer):
 
     def gained(self, value: Tensor) -> Tensor:
         """A value of the synapses as the membrane sees it: times the input gain (DESIGN rule 9)."""
+        value = value * input_gain(self)
         return value * self.value("gain").to(value) if "gain" in self.sources else value
 
     def scale(self) -> Tensor:
@@ -147,10 +143,11 @@ class QuantizedNeuron(NeuronLayer):
 
     def default_limit(self) -> float:
         """The threshold, or a round number for a neuron without one."""
-        threshold = self._largest_threshold()
+        threshold = self.largest_threshold()
         return threshold if threshold > 0 else DEFAULT_LIMIT
 
-    def _largest_threshold(self) -> float:
+    def largest_threshold(self) -> float:
+        """The threshold in real units; 0 for a neuron without one."""
         return float(self.real_value("threshold").detach().abs().max()) if "threshold" in self.sources else 0.0
 
     def set_limits(self) -> None:
@@ -162,45 +159,19 @@ class QuantizedNeuron(NeuronLayer):
                 limit = register.limit if register.limit is not None else default
                 getattr(self, f"{state}_limit").fill_(limit if register.asked else 0.0)
 
+    @torch.no_grad()
+    def set_chip_limits(self) -> None:
+        """Real reach of registers whose codes count accumulator LSBs, because a chip has no others."""
+        if self.choice.chip is not None and self.choice.chip.counts_lsb:
+            found = self.integers()
+            for state in ("v", "i"):
+                register = getattr(found.spec, state)
+                if register is not None:
+                    getattr(self, f"{state}_limit").fill_(float(found.lsb.min()) * register.format.max)
+
     def choose_fraction_bits(self, asked: int | None, where: str) -> list[str]:
-        """Fraction bits that keep the leak exact on the finest register of the group."""
-        with torch.no_grad():
-            scale, spec = self.scale(), integer_spec(self)
-            fine = self._fine_fraction_bits(scale)
-            need = fine
-            for state, leak in (("v", spec.leak), ("i", spec.leak_i), ("x", None)):
-                register = getattr(spec, state)
-                if register is None:
-                    continue
-                bits = leak.bits if leak is not None and leak.form == "multiply" and leak.rounding is None else 0
-                wide = float(self.get_buffer(f"{state}_limit")) == 0.0
-                finest = -WIDE_FRACTION_BITS if wide else int(wanted_exponent(self, state, register, scale).min())
-                need = max(need, bits - finest)
-            need = max([need, *(RATIO_BITS - int(floor_ste(torch.log2(r.min()))) for r in self._ratios(scale))])
-        spare = max(need, fine + SPARE_FRACTION_BITS)
-        for bits in (spare, need) if asked is None else (asked,):
-            self.fraction_bits = min(bits, MOST_FRACTION_BITS)
-            self.prove(self.integers())
-            if not self.needs_double:
-                break
-        if self.fraction_bits < need:
-            return [
-                f"{where}: {self.fraction_bits} fraction bits where {need} would keep its registers "
-                "at full reach and fineness"
-            ]
-        return []
-
-    def _ratios(self, scale: Tensor) -> list[Tensor]:
-        """Scales of the branches that do not share the first one's, in its units."""
-        parts = [branch for branch in self.branches[1:] if not branch.shared]
-        return [torch.where(branch.constant_channels(), 1.0, branch.scale() / scale) for branch in parts]
-
-    def _fine_fraction_bits(self, scale: Tensor) -> int:
-        """Fraction bits that make one LSB at most 1/256 of the threshold: bias and threshold keep their place."""
-        threshold = self._largest_threshold()
-        if threshold == 0.0:
-            return LEAST_FRACTION_BITS
-        return max(0, FINE_BITS + math.ceil(math.log2(float(scale.max()) / threshold)))
+        """Fraction bits of the accumulator; returns what a person should know of them."""
+        return choose_fraction_bits(self, asked, where)
 
     # -- integers ----------------------------------------------------------------------
 

@@ -238,6 +238,9 @@ def _is_off(rate: float, wide: float) -> bool:
 def _limits(neuron: QuantizedNeuron, asked: Register, threshold: float, wide: Tensor) -> tuple[float, ...]:
     if asked.limit is not None:
         return (asked.limit,)
+    if neuron.choice.chip is not None and neuron.choice.chip.counts_lsb:
+        neuron.set_chip_limits()
+        return (float(neuron.v_limit),)
     if asked.clipping == "threshold":
         return tuple(threshold * reach for reach in REACHES)
     peaks = neuron.peaks.sort().values

@@ -7,6 +7,7 @@ from torch import nn
 from spikequant.capture import Graph
 from spikequant.law.errors import PlanError, Unsupported
 from spikequant.nn import STATEFUL, Neuron, NeuronChoice, Register, WeightGrid
+from spikequant.nn.chip import ChipRule
 from spikequant.plan import LayerPlan, Plan, StateRole, TensorRole
 from spikequant.quantize.groups import WEIGHTED, module_of
 from spikequant.quantizers import Quantizer
@@ -66,7 +67,9 @@ def _register(role: StateRole | None) -> Register | None:
     )
 
 
-def neuron_choice(plan: LayerPlan, source: Neuron, bias: TensorRole | None, where: str) -> NeuronChoice:
+def neuron_choice(
+    plan: LayerPlan, source: Neuron, bias: TensorRole | None, where: str, chip: ChipRule | None = None
+) -> NeuronChoice:
     """The registers and quantizers of one neuron group; what the plan does not ask for is kept wide."""
     membrane = _register(plan.membrane) or Register(bits=WIDE_STATE_BITS, asked=False)
     current = _register(plan.current)
@@ -89,6 +92,7 @@ def neuron_choice(plan: LayerPlan, source: Neuron, bias: TensorRole | None, wher
         threshold=None if plan.threshold is None else plan.threshold.build(f"{where}.threshold"),
         bias=None if bias is None else bias.build(f"{where}.bias"),
         narrow_before_fire=plan.membrane is not None and plan.membrane.attach == "before_fire",
+        chip=chip,
     )
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from spikequant.capture import capture, check_arguments
 from spikequant.frontends import read_or_undo
 from spikequant.law.errors import DataError, PlanError, Unsupported
-from spikequant.law.formats import IntFormat
+from spikequant.law.formats import IntArray, IntFormat
 from spikequant.nn import (
-    STATEFUL,
     Branch,
     FoldedNorm,
     Neuron,
@@ -23,11 +23,14 @@ from spikequant.nn import (
     Synapse,
 )
 from spikequant.nn.hooks import move_hooks_
-from spikequant.nn.integers import leak_bits
 from spikequant.plan import InputRole, LayerPlan, Plan
+from spikequant.quantize.chips import Chip, named_target
 from spikequant.quantize.choices import check_plan, kept_grid, neuron_choice, weight_grid
-from spikequant.quantize.groups import NORMALIZING, WEIGHTED, Path, Structure, gives_membrane, module_of, structure
+from spikequant.quantize.groups import NORMALIZING, Path, Structure, gives_membrane, module_of, structure
+from spikequant.quantize.order_free_bits import weight_bits
+from spikequant.quantize.rehearsal import rehearse
 from spikequant.quantize.report import QuantizedRow, QuantizeReport
+from spikequant.quantize.rows import neuron_rows, skipped_rows, sqnr_db, synapse_row
 from spikequant.quantizers import Quantizer, Uniform
 
 WIDE_WEIGHT_BITS = 16
@@ -42,14 +45,24 @@ class _Dresser:
     model: nn.Module
     plan: Plan
     found: Structure
-    rows: list[QuantizedRow]
-    notes: list[str]
+    chip: Chip
+    rows: list[QuantizedRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    spikes: dict[str, IntArray] = field(default_factory=dict)
+    """Most spikes of each neuron in a step, where the target asks for them."""
 
-    def layer(self, node_name: str) -> LayerPlan:
+    def asked(self, node_name: str) -> LayerPlan:
+        """What the plan says of a layer."""
         return self.plan.layer(self.found.graph.node(node_name).path)
 
+    def layer(self, node_name: str) -> LayerPlan:
+        """The same, with what the target adds."""
+        return self.chip.layer(self.asked(node_name), module_of(self.found.graph.node(node_name), self.model))
 
-def quantize_(model: nn.Module, plan: Plan, example_input: Tensor, *, quiet: bool = False) -> QuantizeReport:
+
+def quantize_(
+    model: nn.Module, plan: Plan, example_input: Tensor, *, target: str | None = None, quiet: bool = False
+) -> QuantizeReport:
     """Quantize `model` in place by `plan`; returns (and prints) what was done to every module.
 
     Weighted layers become `Synapse`, neurons `QuantizedNeuron`, batch norms `FoldedNorm`;
@@ -61,12 +74,15 @@ def quantize_(model: nn.Module, plan: Plan, example_input: Tensor, *, quiet: boo
         model: any torch module with `spikequant.nn` neurons.
         plan: see `Plan`.
         example_input: a batch of at least 2 samples, as `model` takes it.
+        target: name of a hardware profile (`spikequant.targets`), instead of ``plan.target``.  It chooses the form and
+            the widths of every neuron, and the widths that the plan leaves open; every layer is quantized.
         quiet: do not print the report.
 
     Raises:
         PlanError: a rule or a role of the plan applies to nothing.
         DataError: weights or example are NaN or infinite.
-        CaptureError, Unsupported: the network has no integer form; the message says where.
+        CaptureError, Unsupported: the network has no integer form, or none that the target can do; the message says
+            where, and for a target lists everything at once.
     """
     check_arguments(model, example_input)
     check_finite(model, example_input)
@@ -76,12 +92,14 @@ def quantize_(model: nn.Module, plan: Plan, example_input: Tensor, *, quiet: boo
         raise Unsupported(
             "this model is quantized already; start again from the real one (for example a deep copy of it)"
         )
+    chip = Chip(named_target(plan, target))
     with read_or_undo(model) as readings:
         graph = capture(model, example_input)
-        found = structure(graph, model, example_input)
         check_plan(plan, graph, model)
-        with _whole_or_not_at_all(model):
-            report = _dress(_Dresser(model, plan, found, [], []), example_input)
+        chip.refuse(graph, model, plan)
+        with chip.restated(graph, model), _whole_or_not_at_all(model):
+            work = _Dresser(model, plan, structure(graph, model, example_input), chip)
+            report = _dress(work, example_input)
     if not report.quantized:
         readings.undo()
     if not quiet:
@@ -94,7 +112,9 @@ def _dress(work: _Dresser, example_input: Tensor) -> QuantizeReport:
         _dress_group(work, neuron, paths, example_input)
     for name in work.found.readouts:
         _dress_readout(work, name, example_input)
-    _add_skipped(work)
+    work.rows += skipped_rows(work.model, work.found.graph, {row.module for row in work.rows})
+    if not work.chip.is_free:
+        work.notes.append(rehearse(work.model, example_input, work.chip.target))
     report = QuantizeReport(tuple(work.rows), tuple(work.notes))
     if not report.quantized and any(rule.asked() for rule in work.plan.rules):
         raise PlanError("the plan quantized nothing; its roles apply to no layer of this model")
@@ -149,9 +169,10 @@ def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: 
             f"{graph.node(neuron).path}: batch norm in front of a readout gives every channel a scale of its own, "
             "and a readout across channels needs one; fold it into the layer's weights first"
         )
-    synapses = [_dress_synapse(work, p.synapse, example, per_channel=not per_tensor) for p in paths]
+    bits = _order_free_bits(work, neuron, source, paths)
+    synapses = [_dress_synapse(work, p.synapse, example, per_channel=not per_tensor, bits=bits) for p in paths]
     bias = next((work.layer(p.synapse).bias for p in paths if work.layer(p.synapse).bias is not None), None)
-    choice = neuron_choice(work.layer(neuron), source, bias, graph.node(neuron).path)
+    choice = neuron_choice(work.layer(neuron), source, bias, graph.node(neuron).path, work.chip.rule(source.spec))
     quantized = QuantizedNeuron(source, choice, seed=work.plan.seed)
     quantized.layer = list(work.found.paths).index(neuron)
     quantized.last_axis = synapses[0].kind == "linear"
@@ -163,8 +184,9 @@ def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: 
     work.notes += [f"{graph.node(neuron).path}: {note}" for note in quantized.share_scales()]
     quantized.set_limits()
     work.notes += quantized.choose_fraction_bits(work.plan.fraction_bits, graph.node(neuron).path)
+    quantized.set_chip_limits()
     replace_module(model, graph.node(neuron).path, quantized)
-    _report_neuron(work, neuron, quantized)
+    work.rows += neuron_rows(graph.node(neuron).path, quantized)
 
 
 def _only_reshaped(work: _Dresser, name: str) -> bool:
@@ -179,10 +201,32 @@ def _is_linear(work: _Dresser, paths: tuple[Path, ...]) -> bool:
     return isinstance(module_of(work.found.graph.node(paths[0].synapse), work.model), nn.Linear)
 
 
-def _dress_synapse(work: _Dresser, name: str, example: Tensor, *, per_channel: bool) -> Synapse:
+def _order_free_bits(work: _Dresser, neuron: str, source: Neuron, paths: tuple[Path, ...]) -> int | None:
+    """Weight bits of a group on a target that saturates at every event; None on every other."""
+    state_bits = work.chip.target.each_event_saturates
+    if state_bits is None:
+        return None
+    weights = []
+    for path in paths:
+        node = work.found.graph.node(path.synapse)
+        layer, reads = module_of(node, work.model), node.inputs[0].source
+        most = work.spikes.get(reads, np.array([work.found.flows[reads].bound]))
+        assert isinstance(layer, nn.Module) and isinstance(layer.weight, Tensor)
+        weights.append((layer.weight.detach().flatten(1), np.broadcast_to(most, (layer.weight[0].numel(),))))
+    role, where = work.layer(paths[0].synapse).weight, work.found.graph.node(neuron).path
+    assert role is not None
+    bits, work.spikes[neuron] = weight_bits(weights, source, role, state_bits=state_bits, where=where)
+    return bits
+
+
+def _dress_synapse(
+    work: _Dresser, name: str, example: Tensor, *, per_channel: bool, bits: int | None = None
+) -> Synapse:
     node = work.found.graph.node(name)
-    source, plan = module_of(node, work.model), work.layer(name)
+    source, plan, asked = module_of(node, work.model), work.layer(name), work.asked(name).weight
     role = plan.weight
+    if role is not None and bits is not None and (asked is None or asked.bits is None):
+        role = role.model_copy(update={"bits": bits})
     assert source is not None
     _check_weight(node.path, source)
     quantizer: Quantizer = Uniform(WIDE_WEIGHT_BITS) if role is None else role.build(f"{node.path}.weight")
@@ -209,7 +253,7 @@ def _dress_synapse(work: _Dresser, name: str, example: Tensor, *, per_channel: b
     replace_module(work.model, node.path, synapse)
     if synapse._forward_hooks:
         work.notes.append(f"{node.path}: its forward hooks stay; what they see is now whole numbers in units of an LSB")
-    _report_synapse(work, node.path, synapse, asked=role is not None or grid is not None)
+    work.rows.append(synapse_row(node.path, synapse, asked=role is not None or grid is not None))
     return synapse
 
 
@@ -292,58 +336,6 @@ def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
     module.train(replaced.training)
     move_hooks_(replaced, module)
     setattr(parent, name, module)
-
-
-def sqnr_db(x: Tensor, quantized: Tensor) -> float:
-    """Signal to quantization noise, ``10 log10(sum x^2 / sum (x - q)^2)`` in dB."""
-    x = x.detach()
-    noise = float((x - quantized).pow(2).sum())
-    return float("inf") if noise == 0 else 10 * float(torch.log10(x.pow(2).sum() / noise))
-
-
-def _report_synapse(work: _Dresser, path: str, synapse: Synapse, *, asked: bool) -> None:
-    with torch.no_grad():
-        weight = synapse.folded_weight()
-        restored = synapse.codes() * synapse.current_scale()
-    q, note = synapse.quantizer, "" if asked else "not asked: kept wide"
-    work.rows.append(
-        QuantizedRow(module=path, kind=synapse.kind, role="weight", quantizer=q.name, bits=q.bits, note=note,
-                     low=float(restored.min()), high=float(restored.max()), sqnr_db=sqnr_db(weight, restored))
-    )  # fmt: skip
-
-
-def _report_neuron(work: _Dresser, neuron: str, quantized: QuantizedNeuron) -> None:
-    path, choice = work.found.graph.node(neuron).path, quantized.choice
-    for role, state, register in (
-        ("membrane", "v", choice.membrane),
-        ("current", "i", choice.current),
-        ("current", "x", choice.input),
-    ):
-        if register is not None:
-            limit = float(getattr(quantized, f"{state}_limit"))
-            note = "" if register.asked else "not asked: kept wide"
-            work.rows.append(
-                QuantizedRow(module=path, kind="neuron", role=role, quantizer="uniform", bits=register.bits,
-                             low=-limit if register.signed else 0.0, high=limit, note=note)
-            )  # fmt: skip
-    for role, quantizer in (("threshold", choice.threshold), ("leak", choice.leak), ("bias", choice.bias)):
-        if quantizer is not None:
-            work.rows.append(
-                QuantizedRow(module=path, kind="neuron", role=role, quantizer=quantizer.name, bits=quantizer.bits)
-            )
-    if "leak" in quantized.value_names and choice.leak is None:
-        bits = leak_bits(quantized.value("leak").detach(), choice.leak_bits)
-        work.rows.append(QuantizedRow(module=path, kind="neuron", role="leak", quantizer="k/2^b", bits=max(bits, 1)))
-
-
-def _add_skipped(work: _Dresser) -> None:
-    done = {row.module for row in work.rows}
-    used = {n.path for n in work.found.graph.nodes if n.kind == "module"}
-    for path, module in work.model.named_modules():
-        is_layer = isinstance(module, (*WEIGHTED, *STATEFUL, *NORMALIZING))
-        if is_layer and path not in done:
-            why = "no rule of the plan asks for it" if path in used else "not called in the forward pass"
-            work.rows.append(QuantizedRow(module=path, kind=type(module).__name__, role="-", note=why))
 
 
 __all__ = ["check_finite", "quantize_", "replace_module", "sqnr_db"]

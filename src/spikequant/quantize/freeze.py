@@ -48,6 +48,11 @@ def freeze(model: nn.Module) -> FreezeReport:
         NotFrozen: nothing of the model is quantized.
         WidthError: an intermediate does not fit 63 bits, or no neuron of a layer can ever fire.
     """
+    return freeze_layers(model)
+
+
+def freeze_layers(model: nn.Module, *, refuse_dead: bool = True) -> FreezeReport:
+    """`freeze`; `refuse_dead` of False lets a layer pass that can never fire, for a look at the rest."""
     neurons = {path: m for path, m in model.named_modules() if isinstance(m, QuantizedNeuron)}
     synapses = [m for m in model.modules() if isinstance(m, Synapse)]
     if not neurons and not synapses:
@@ -62,7 +67,7 @@ def freeze(model: nn.Module) -> FreezeReport:
                 synapse.freeze()
         for path, neuron in neurons.items():
             if not neuron.is_frozen:
-                layers.append(_freeze_neuron(path, neuron))
+                layers.append(_freeze_neuron(path, neuron, refuse_dead=refuse_dead))
     finally:
         model.train(was_training)
     if real and not neurons:
@@ -70,14 +75,14 @@ def freeze(model: nn.Module) -> FreezeReport:
     return FreezeReport(tuple(layers))
 
 
-def _freeze_neuron(path: str, neuron: QuantizedNeuron) -> FrozenLayer:
+def _freeze_neuron(path: str, neuron: QuantizedNeuron, *, refuse_dead: bool) -> FrozenLayer:
     try:
         bounds = neuron.freeze()
     except WidthError as error:
         raise WidthError(f"{path}: {error}") from error
     channels = neuron.scale().numel()
     dead = len(bounds.unreachable)
-    if dead and dead >= max(channels, 1):
+    if refuse_dead and dead and dead >= max(channels, 1):
         raise WidthError(f"{path}: no neuron of this layer can reach its threshold with any input; {_why(neuron)}")
     return FrozenLayer(path=path, accumulator_bits=bounds.accumulator_bits, unreachable=dead, neurons=channels)
 

@@ -41,6 +41,8 @@ from spikequant.quantize.groups import (
 )
 from spikequant.quantize.pooling import functional_pool, pool_options
 from spikequant.quantize.readout import membrane_worth
+from spikequant.targets import require
+from spikequant.targets.reference import REFERENCE
 
 READOUT_BITS = 48
 JOIN_KINDS = {"add": "add", "product": "product", "iand": "iand", "maximum": "max", "concat": "concat"}
@@ -57,6 +59,12 @@ class _Lowering:
     def graph(self) -> Graph:
         return self.found.graph
 
+    @property
+    def target(self) -> str:
+        """The profile that the neurons were made for."""
+        rules = [m.choice.chip for m in self.model.modules() if isinstance(m, QuantizedNeuron)]
+        return next((rule.target for rule in rules if rule is not None), REFERENCE.tag)
+
     def edge(self, source: str, delay: int) -> Edge:
         while source in self.aliases:
             source, delay = self.aliases[source].source, delay + self.aliases[source].delay
@@ -67,14 +75,21 @@ class _Lowering:
 
 
 def lower(model: nn.Module, example_input: Tensor, *, metadata: Mapping[str, Any] | None = None) -> IntNet:
-    """The integer network of a frozen model.
+    """The integer network of a frozen model, checked against the target that it was quantized for.
 
     The example becomes the embedded test vector (its first two samples).
 
     Raises:
         NotFrozen: some layer is real, or can still move.
-        Unsupported: a part of the graph has no integer node.
+        Unsupported: a part of the graph has no integer node, or the target cannot do the network.
     """
+    net = integer_network(model, example_input, metadata=metadata)
+    require(net)
+    return net
+
+
+def integer_network(model: nn.Module, example_input: Tensor, *, metadata: Mapping[str, Any] | None = None) -> IntNet:
+    """`lower` without the check of the target."""
     was_training = model.training
     model.eval()
     try:
@@ -87,7 +102,9 @@ def lower(model: nn.Module, example_input: Tensor, *, metadata: Mapping[str, Any
         decoder = _decoder(work)
     finally:
         model.train(was_training)
-    net = IntNet(nodes=tuple(work.nodes), decoder=decoder, steps=graph.steps, metadata=dict(metadata or {}))
+    net = IntNet(
+        nodes=tuple(work.nodes), decoder=decoder, steps=graph.steps, target=work.target, metadata=dict(metadata or {})
+    )
     prove_network(net)
     return _with_vectors(net, model, graph, example_input)
 

@@ -25,7 +25,9 @@ from spikequant.law.errors import ArtifactError, NotFrozen, SpikequantError
 from spikequant.law.formats import IntFormat
 from spikequant.law.spec import NeuronSpec
 from spikequant.nn import Branch, FoldedNorm, Neuron, NeuronChoice, Normalize, QuantizedNeuron, Register, Synapse
+from spikequant.nn.chip import chip_from_dict
 from spikequant.nn.reset import reset_states
+from spikequant.quantize.chips import chip_readings
 from spikequant.quantizers import Quantizer, quantizer_from_dict, quantizer_to_dict
 
 FORMAT = "spikequant-prepared"
@@ -144,6 +146,7 @@ def _choice_to_dict(choice: NeuronChoice) -> dict[str, Any]:
         record[name] = None if record[name] is None else dataclasses.asdict(record[name])
     for name in QUANTIZERS:
         record[name] = None if record[name] is None else quantizer_to_dict(record[name])
+    record["chip"] = None if choice.chip is None else dataclasses.asdict(choice.chip)
     return record
 
 
@@ -153,6 +156,7 @@ def _choice_from_dict(record: dict[str, Any]) -> NeuronChoice:
         fields[name] = None if fields[name] is None else Register(**fields[name])
     for name in QUANTIZERS:
         fields[name] = _quantizer(fields[name])
+    fields["chip"] = chip_from_dict(fields.get("chip"))
     return NeuronChoice(**fields)
 
 
@@ -244,6 +248,9 @@ def _place(model: nn.Module, layer: dict[str, Any]) -> None:
 
 def _place_neuron(model: nn.Module, path: str, source: Neuron, layer: dict[str, Any]) -> None:
     saved = NeuronSpec.from_dict(layer["real_spec"])
+    chip = layer["choice"].get("chip")
+    if chip is not None and saved in chip_readings(source.spec, chip["target"]):
+        source.spec = saved
     if source.spec != saved:
         raise ArtifactError(
             f"load_prepared: {path} is another neuron than the saved one: {source.spec} instead of {saved}"

@@ -1,0 +1,80 @@
+"""The rows of a `QuantizeReport`: what became of every layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from spikequant.capture import Graph
+from spikequant.nn import STATEFUL, QuantizedNeuron, Synapse
+from spikequant.nn.chip import dash
+from spikequant.nn.integers import leak_bits
+from spikequant.quantize.groups import NORMALIZING, WEIGHTED
+from spikequant.quantize.report import QuantizedRow
+
+
+def sqnr_db(x: Tensor, quantized: Tensor) -> float:
+    """Signal to quantization noise, ``10 log10(sum x^2 / sum (x - q)^2)`` in dB."""
+    x = x.detach()
+    noise = float((x - quantized).pow(2).sum())
+    return float("inf") if noise == 0 else 10 * float(torch.log10(x.pow(2).sum() / noise))
+
+
+@torch.no_grad()
+def synapse_row(path: str, synapse: Synapse, *, asked: bool) -> QuantizedRow:
+    """Weights: range and error of what the codes stand for."""
+    weight, restored = synapse.folded_weight(), synapse.codes() * synapse.current_scale()
+    q, note = synapse.quantizer, "" if asked else "not asked: kept wide"
+    return QuantizedRow(module=path, kind=synapse.kind, role="weight", quantizer=q.name, bits=q.bits, note=note,
+                        low=float(restored.min()), high=float(restored.max()),
+                        sqnr_db=sqnr_db(weight, restored))  # fmt: skip
+
+
+def neuron_rows(path: str, quantized: QuantizedNeuron) -> list[QuantizedRow]:
+    """States, threshold, bias and leak of one neuron group."""
+    choice, rows = quantized.choice, []
+    for role, state, register in (
+        ("membrane", "v", choice.membrane),
+        ("current", "i", choice.current),
+        ("current", "x", choice.input),
+    ):
+        if register is not None:
+            limit = float(getattr(quantized, f"{state}_limit"))
+            note = "" if register.asked else "not asked: kept wide"
+            rows.append(QuantizedRow(module=path, kind="neuron", role=role, quantizer="uniform", bits=register.bits,
+                                     low=-limit if register.signed else 0.0, high=limit, note=note))  # fmt: skip
+    for role, quantizer in (("threshold", choice.threshold), ("leak", choice.leak), ("bias", choice.bias)):
+        if quantizer is not None:
+            rows.append(
+                QuantizedRow(module=path, kind="neuron", role=role, quantizer=quantizer.name, bits=quantizer.bits)
+            )
+    if "leak" in quantized.value_names and choice.leak is None:
+        rows += _leak_rows(path, quantized)
+    return rows
+
+
+def _leak_rows(path: str, quantized: QuantizedNeuron) -> list[QuantizedRow]:
+    rule = quantized.choice.chip
+    if rule is not None and rule.leak is not None and rule.leak.form == "shift_forced":
+        names = [name for name in ("leak", "leak_i") if name in quantized.value_names]
+        return [_shift_row(path, name, quantized.value(name).detach()) for name in names]
+    bits = leak_bits(quantized.value("leak").detach(), quantized.choice.leak_bits)
+    return [QuantizedRow(module=path, kind="neuron", role="leak", quantizer="k/2^b", bits=max(bits, 1))]
+
+
+def _shift_row(path: str, name: str, leak: Tensor) -> QuantizedRow:
+    """A decay by a shift: what it was, and what it is now."""
+    shift = dash(leak)
+    kept = 1.0 - torch.exp2(-shift)
+    note = f"{name} {float(leak.mean()):.4g} -> 1 - 2^-{int(shift.max())} = {float(kept.max()):.4g}"
+    return QuantizedRow(module=path, kind="neuron", role="leak", quantizer="1-2^-d", bits=4, note=note)
+
+
+def skipped_rows(model: nn.Module, graph: Graph, done: set[str]) -> list[QuantizedRow]:
+    """Layers of which nothing was quantized, and why."""
+    used, rows = {n.path for n in graph.nodes if n.kind == "module"}, []
+    for path, module in model.named_modules():
+        if isinstance(module, (*WEIGHTED, *STATEFUL, *NORMALIZING)) and path not in done:
+            why = "no rule of the plan asks for it" if path in used else "not called in the forward pass"
+            rows.append(QuantizedRow(module=path, kind=type(module).__name__, role="-", note=why))
+    return rows
