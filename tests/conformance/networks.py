@@ -34,12 +34,14 @@ class Case:
     features: set[str]
 
 
-def make(seed):
-    """The case of a seed."""
+def make(seed, *, steps=None, batch=None):
+    """The case of a seed; `steps` and `batch` replace what the seed draws."""
     dice, features = random.Random(seed), set()
     torch.manual_seed(seed)
-    steps, batch = dice.choice((16, 16, 24, 32, 64)), dice.choice((2, 3, 4))
+    drawn = dice.choice((16, 16, 24, 32, 64)), dice.choice((2, 3, 4))
     family = dice.choice(FAMILIES)
+    most = 24 if family in ("image", "static") else 64
+    steps, batch = steps or min(drawn[0], most), batch or drawn[1]
     model, inputs = build(family, dice, features, steps, batch)
     randomize_(model, dice)
     plan = make_plan(model, dice, features.add, analog=family == "static" and not is_whole(inputs))
@@ -86,7 +88,6 @@ def _image_shape(dice):
 def _image(dice, note, steps, batch):
     shape, layout = _image_shape(dice), dice.choice(("time_first", "time_first", "batch_first"))
     note(f"layout:{layout}")
-    steps = min(steps, 24)
     x = spikes(dice, note, steps, batch, *shape)
     return ImageNet(dice, note, shape, layout, steps, False), x if layout == "time_first" else x.transpose(
         0, 1
@@ -94,7 +95,7 @@ def _image(dice, note, steps, batch):
 
 
 def _static(dice, note, steps, batch):
-    shape, steps = _image_shape(dice), min(steps, 24)
+    shape = _image_shape(dice)
     kind = dice.choice(("positive", "signed", "normalized", "spikes"))
     note(f"static:{kind}")
     x = torch.rand(batch, *shape) if kind in ("positive", "normalized") else torch.randn(batch, *shape)

@@ -74,7 +74,7 @@ def verify(model: nn.Module, net: IntNet, inputs: Tensor, *, raise_on_difference
     graph = capture(model, inputs)
     codes = network_input(model, net, inputs, graph)
     expected = golden.run(net, codes)
-    outputs, states, result = _simulate(model, inputs, net)
+    outputs, states, result = simulate(model, inputs, net)
     first: Difference | None = None
     compared = differences = 0
     for name, train in expected.outputs.items():
@@ -148,9 +148,10 @@ def _watched(model: nn.Module) -> Iterator[tuple[dict[str, list[Any]], dict[str,
                 module.watch = None
 
 
-def _simulate(
+def simulate(
     model: nn.Module, inputs: Tensor, net: IntNet
 ) -> tuple[dict[str, IntArray], dict[str, dict[str, IntArray]], Tensor]:
+    """The frozen model on `inputs`: spikes and stored states of every layer as integers, and its own answer."""
     was_training = model.training
     model.eval()
     reset(model)
