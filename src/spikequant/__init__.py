@@ -48,7 +48,7 @@ _HOMES = {
     "ArtifactError": "law.errors",
     "MismatchError": "law.errors",
 }
-_UNITS = ("capture", "data", "frontends", "law", "measure", "models", "nn", "quantizers", "readers", "targets")
+_UNITS = ("capture", "data", "frontends", "law", "learn", "measure", "models", "nn", "quantizers", "readers", "targets")
 
 __all__ = ["__version__", *_HOMES, *_UNITS]
 
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from spikequant import data as data
     from spikequant import frontends as frontends
     from spikequant import law as law
+    from spikequant import learn as learn
     from spikequant import measure as measure
     from spikequant import models as models
     from spikequant import nn as nn

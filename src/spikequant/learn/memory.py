@@ -1,0 +1,72 @@
+"""What a network needs to hold: every parameter and every state, in bits.
+
+``bits = sum over roles of count * bits``.  A float network holds 32 bits of each; the refractory counter is an integer
+in both.  While it learns, it holds weights, membranes, counters, adaptive thresholds and both kinds of traces; to
+infer it needs no traces, and one threshold per neuron in place of the adaptive part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spikequant.learn.config import DiehlCook, Precision
+
+FLOAT_BITS = 32
+CONSTANTS = 8
+"""Leaks, threshold, reset, inhibition, rates: one 32-bit word each, shared by all neurons."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bits by what they hold."""
+
+    parts: dict[str, int]
+
+    @property
+    def bits(self) -> int:
+        """All of them."""
+        return sum(self.parts.values())
+
+    @property
+    def bytes(self) -> float:
+        """``bits / 8``."""
+        return self.bits / 8
+
+
+def memory(config: DiehlCook, precision: Precision, *, learns: bool = True) -> Memory:
+    """Memory of `config` under `precision`.
+
+    >>> from spikequant.learn.config import Register
+    >>> config = DiehlCook(inputs=784, neurons=400)
+    >>> real = memory(config, Precision())
+    >>> real.parts["weights"], real.bits
+    (10035200, 10100144)
+    >>> four = Register(4, "SR")
+    >>> small = memory(config, Precision(weight=four, membrane=four, threshold=four, trace=four))
+    >>> round(real.bits / small.bits, 2)
+    7.99
+    """
+
+    def bits(role: str) -> int:
+        register = getattr(precision, role)
+        return FLOAT_BITS if register is None else int(register.bits)
+
+    n, inputs = config.neurons, config.inputs
+    parts = {
+        "weights": inputs * n * bits("weight"),
+        "membranes": n * bits("membrane"),
+        "refractory counters": n * config.refractory.bit_length(),
+        "adaptive thresholds": n * bits("threshold"),
+        "constants": CONSTANTS * FLOAT_BITS,
+    }
+    if config.inhibition == "layer":
+        parts["inhibitory membranes"] = n * bits("membrane")
+        parts["inhibitory counters"] = n * 2
+    if learns:
+        parts["traces"] = (inputs + n) * bits("trace")
+    return Memory(parts)
+
+
+def saving(config: DiehlCook, precision: Precision, *, learns: bool = True) -> float:
+    """How many times less than the float network."""
+    return memory(config, Precision(), learns=learns).bits / memory(config, precision, learns=learns).bits

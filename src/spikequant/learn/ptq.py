@@ -1,0 +1,71 @@
+"""Post-training quantization: a float network that has learned, brought into registers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spikequant.law.errors import PlanError
+from spikequant.learn.config import Precision, Register
+from spikequant.learn.network import Network, coded
+
+CANDIDATES = 40
+
+
+def quantized(network: Network, precision: Precision) -> Network:
+    """A new network with the weights and thresholds of a float one, in the registers of `precision`.
+
+    The ends of the grids come from what was learned: the largest weight that gives the smallest mean squared error
+    (of 40 between 1/40 of the largest and the largest), the highest threshold for adaptive part and membrane.
+    It keeps its position, so that it may also learn on.
+
+    Raises:
+        PlanError: `network` is quantized already, or `precision` quantizes nothing.
+
+    Args:
+        network: float; left as it is.
+        precision: registers of the roles.
+    """
+    if not network.numbers.real:
+        raise PlanError("learn.quantized: the network is quantized already; expected a float one")
+    if precision.is_real:
+        raise PlanError("learn.quantized: the precision quantizes nothing; name a Register for at least one role")
+    weights, adaptive = network.real_weights(), network.real_adaptive()
+    top = best_top(weights, precision.register("weight"))
+    highest = max(float(adaptive.max()), network.config.adapt_mv, 1e-3)
+    result = Network(
+        network.config.replace(w_max=top),
+        precision,
+        engine=network.engine,
+        reach_mv=network.config.threshold_mv + highest,
+        adapt_max_mv=highest,
+    )
+    numbers, seed = result.numbers, network.config.seed
+    most = 2 ** precision.register("threshold").bits - 1
+    result.weights = result.coded_weights(weights, "ptq")
+    result.adaptive = coded(adaptive / numbers.a_lsb, numbers.roundings["threshold"], most, seed, "ptq")
+    result.seen = network.seen
+    return result
+
+
+def best_top(weights: npt.NDArray[np.float64], register: Register) -> float:
+    """The end of an unsigned grid of the register's bits with the smallest mean squared error.
+
+    >>> round(best_top(np.array([0.0, 0.5, 1.0]), Register(8)), 3)
+    1.0
+    """
+    highest = float(weights.max())
+    if not highest > 0.0:
+        raise PlanError("learn.quantized: all weights are 0; nothing was learned")
+    steps = 2**register.bits - 1
+
+    def error(top: float) -> float:
+        codes = np.clip(np.rint(weights / top * steps), 0, steps)
+        return float(np.mean((codes * top / steps - weights) ** 2))
+
+    tops: list[Any] = [highest * k / CANDIDATES for k in range(CANDIDATES, 0, -1)]
+    best = min(tops, key=error)
+    return best if math.isfinite(best) else highest

@@ -1,0 +1,100 @@
+"""The kernel against the law, read by `IntOps` and `RealOps`, over random configurations; and numba against Python."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.learn.reference import reference_run
+
+from spikequant import learn
+from spikequant.learn.config import Precision, Register
+from spikequant.learn.stdp import RULES
+
+numba_there = find_spec("numba") is not None
+needs_numba = pytest.mark.skipif(not numba_there, reason="numba is not installed")
+ROUNDINGS = ("TR", "RN", "SR", "half_even", "toward_zero")
+
+
+def tiny(**changes: Any) -> learn.DiehlCook:
+    """A network that is alive within a few steps."""
+    settings = {
+        "inputs": 12, "neurons": 5, "levels": 16, "steps": 25, "rate_hz": 400.0, "norm": 0.5, "w_start": 0.8,
+        "inhibit_mv": 4.0, "adapt_mv": 0.7, "nu_post": 0.08, "nu_pre": 0.01, "tau_adapt_ms": 3000.0, "refractory": 3,
+        "threshold_mv": 6.0, "reset_mv": 1.0, "seed": 3,
+    }  # fmt: skip
+    return learn.DiehlCook(**{**settings, **changes})
+
+
+def images(n: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).integers(0, 17, (n, 12)).astype(np.uint8)
+
+
+registers = st.none() | st.builds(Register, st.integers(2, 16), st.sampled_from(ROUNDINGS))
+
+
+@st.composite
+def configurations(draw: Any) -> tuple[learn.DiehlCook, Precision]:
+    config = tiny(
+        rule=draw(st.sampled_from(sorted(RULES))),
+        trace=draw(st.sampled_from(["set", "add"])),
+        inhibition=draw(st.sampled_from(["direct", "layer"])),
+        one_spike=draw(st.booleans()),
+        floor_mv=draw(st.sampled_from([None, -4.0])),
+        refractory=draw(st.sampled_from([0, 1, 4])),
+        seed=draw(st.integers(0, 2**32 - 1)),
+    )
+    return config, Precision(**{role: draw(registers) for role in ("weight", "membrane", "threshold", "trace")})
+
+
+@given(configurations())
+@settings(max_examples=25)
+def test_learning_and_inference_equal_the_law_bit_by_bit(case: tuple[learn.DiehlCook, Precision]) -> None:
+    config, precision = case
+    net = learn.Network(config, precision, engine="python")
+    expected = reference_run(net, images(3), learns=True)
+    activity = net.learn(images(3))
+    assert np.array_equal(activity.counts, expected.counts)
+    assert net.weights.dtype == expected.weights.dtype
+    assert np.array_equal(net.weights, expected.weights)
+    assert np.array_equal(net.adaptive, expected.adaptive)
+    expected = reference_run(net, images(2, seed=1), learns=False)
+    activity = net.infer(images(2, seed=1), records=True)
+    assert np.array_equal(activity.counts, expected.counts)
+    assert np.array_equal(activity.v, expected.v)
+    assert np.array_equal(activity.r, expected.r)
+
+
+def test_the_configurations_are_alive() -> None:
+    """Equality of silent networks proves nothing: spikes, changed weights, raised thresholds in the default case."""
+    net = learn.Network(tiny(), learn.precision_of(weight=6, membrane=8, threshold=8, trace=6), engine="python")
+    before = net.weights.copy()
+    activity = net.learn(images(3))
+    assert activity.counts.sum() > 10
+    assert np.mean(net.weights != before) > 0.5
+    assert net.adaptive.sum() > 0
+    assert net.weights.min() >= 0
+    assert net.weights.max() <= 63
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("changes", "precision"),
+    [
+        ({}, Precision()),
+        ({"inhibition": "layer", "trace": "add"}, learn.precision_of(weight=4, membrane=7, threshold=6, trace=5)),
+        ({"rule": "target_trace"}, learn.precision_of(weight=8, trace=3, rounding="RN")),
+    ],
+)
+def test_numba_and_python_agree_bit_by_bit(changes: dict[str, Any], precision: Precision) -> None:
+    nets = [learn.Network(tiny(**changes), precision, engine=engine) for engine in ("numba", "python")]
+    answers = [net.learn(images(4)) for net in nets]
+    assert answers[0].counts.sum() > 5
+    assert np.array_equal(answers[0].counts, answers[1].counts)
+    assert np.array_equal(answers[0].order, answers[1].order)
+    assert np.array_equal(nets[0].weights, nets[1].weights)
+    assert np.array_equal(nets[0].adaptive, nets[1].adaptive)
