@@ -128,7 +128,7 @@ def test_a_damaged_library_is_made_again(monkeypatch, tmp_path):
     monkeypatch.setattr(native, "FLAGS", ("-std=c99", "-O0"))
     program = native.build(scaled_net(), "damaged")
     native.cache_folder()
-    monkeypatch.setattr(native, "_machine", lambda: "another")
+    monkeypatch.setattr(native, "machine", lambda: "another")
     text_before = set((tmp_path / "cache").iterdir())
     real = native._compile
     monkeypatch.setattr(native, "_compile", lambda c, f, t, path: path.write_bytes(b"cut short"))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikequant.law.errors import DataError, NotFrozen, Unsupported
 from spikequant.law.formats import IntFormat
+from spikequant.nn.products import Geometry, LayerProduct, Widths
+from spikequant.nn.products.proof import FLOAT32
+from spikequant.nn.products.weights import Packs
 from spikequant.nn.torch_ops import encode_ste
 from spikequant.quantizers import Quantizer, round_ste
 
@@ -85,6 +87,9 @@ class Synapse(nn.Module):
         self.watch: list[Tensor] | None = None
         if quantizer.rounding == "stochastic":
             self.register_buffer("noise_step", torch.zeros((), dtype=torch.int64))
+        self.product = LayerProduct(
+            Geometry(tuple(self.weight.shape), self.stride, self.padding, self.dilation, self.groups)
+        )
         self._cache: dict[str, Any] = {}
         self._fit_scale()
 
@@ -247,20 +252,22 @@ class Synapse(nn.Module):
         codes = self.codes() if wide else self._gained_codes(gain)
         reads_data = self.input_scale is not None or self.checks_input
         if not reads_data or x.requires_grad:
-            return self._integer_sums(x, codes, gain if wide else None)
+            return self._integer_sums(x, codes, gain, wide)
         made_from, shown = (x, codes, gain), self._cache.get("shown")
         if shown is not None and all(a is b and a._version == v for a, (b, v) in zip(made_from, shown[0], strict=True)):
             sums, version = shown[1]
             if sums._version == version:  # a static input is summed once, not at every step of a loop (DESIGN rule 9)
                 again: Tensor = sums.view_as(sums)  # a value of its own, so that a recording sees every call
                 return again
-        sums = self._integer_sums(x, codes, gain if wide else None)
+        sums = self._integer_sums(x, codes, gain, wide)
         self._cache["shown"] = ([(tensor, tensor._version) for tensor in made_from], (sums, sums._version))
         return sums
 
-    def _integer_sums(self, x: Tensor, codes: Tensor, wide_gain: Tensor | None) -> Tensor:
-        sums = self.sums(self.integer_input(x), codes)
-        return sums if wide_gain is None else sums.to(torch.float64) * self._over_channels(wide_gain)
+    def _integer_sums(self, x: Tensor, codes: Tensor, gain: Tensor, wide: bool) -> Tensor:
+        x = self.integer_input(x)
+        if not wide:
+            return self.sums(x, self.codes(), gain, codes)
+        return self.sums(x, codes).to(torch.float64) * self._over_channels(gain)
 
     def _gained_codes(self, gain: Tensor) -> Tensor:
         """Codes in accumulator LSBs; once per version of codes and gain where the gain is a constant."""
@@ -295,33 +302,39 @@ class Synapse(nn.Module):
             self.watch.append(total.detach())
         return (total * self._over_channels(self.readout_lsb())).to(self.weight.dtype)
 
-    @property
-    def sums_bound(self) -> int:
-        """Largest magnitude of an integer sum, from the widths alone."""
-        fan_in = self.weight[0].numel()
-        return fan_in * max(abs(self.quantizer.code_format.min), self.quantizer.code_format.max) * self.input_bound
+    def widths(self, codes: Tensor, packs: Packs) -> Widths:
+        """What operands and sums can be: from the formats alone, or, where they say too much, from the codes."""
+        if "widths" not in packs:
+            fmt, given = self.quantizer.code_format, self.input_format
+            low, high = (given.min, given.max) if given is not None and self.input_scale is not None else (0, None)
+            l1 = self.geometry.fan_in * max(abs(fmt.min), fmt.max)
+            found = Widths(low, self.input_bound if high is None else high, fmt.min, fmt.max, l1)
+            if found.sums >= FLOAT32:
+                found = replace(found, l1=int(codes.detach().abs().flatten(1).sum(1, dtype=torch.float64).max()))
+            packs["widths"] = found
+        known: Widths = packs["widths"]
+        return known
 
-    def sums(self, x: Tensor, codes: Tensor) -> Tensor:
-        """The exact integer sums, in the narrowest float type that holds them."""
-        if self.sums_bound >= 2**24:
-            x, codes = x.to(torch.float64), codes.to(torch.float64)
-        pad = self.pad_codes()
-        if pad is None:
-            return self.linear_map(x, codes)
-        taps = codes.flatten(2).sum(2) if self.kind == "conv" else codes
-        border = taps @ pad.to(taps)
-        return self.linear_map(x - self._over_channels(pad), codes) + self._over_channels(border)
+    def sums(self, x: Tensor, codes: Tensor, gain: Tensor | None = None, gained: Tensor | None = None) -> Tensor:
+        """The exact integer sums ``gain (codes . x)``, in the narrowest float type that holds them."""
+        kept = self._cache.get("packs")
+        if kept is None or kept[0] is not codes or kept[1] is not gain:
+            kept = (codes, gain, {})
+            self._cache["packs"] = kept
+        widths = self.widths(codes, kept[2])
+        return self.product.sums(x, codes, gain, widths=widths, packs=kept[2], pad=self.pad_codes(), gained=gained)
+
+    @property
+    def geometry(self) -> Geometry:
+        """The shape of the map."""
+        return self.product.geometry
 
     def linear_map(self, x: Tensor, codes: Tensor) -> Tensor:
         """The plain linear map with any weights; a convolution takes ``[N, C, ...]`` and ``[T, N, C, ...]``."""
         if self.kind == "conv" and x.dim() > self.weight.dim():
             merged = self.linear_map(x.flatten(0, 1), codes)
             return merged.reshape(*x.shape[:2], *merged.shape[1:])
-        with torch.autocast(x.device.type, enabled=False):  # half precision would round the sums
-            if self.kind == "linear":
-                return F.linear(x, codes)
-            function = F.conv1d if self.weight.dim() == 3 else F.conv2d
-            return function(x, codes, None, self.stride, self.padding, self.dilation, self.groups)
+        return self.geometry.apply(x, codes)
 
     def train(self, mode: bool = True) -> Synapse:
         """Set the mode; codes are computed anew, also after weights were changed behind autograd's back."""

@@ -100,13 +100,22 @@ def library(programs: Sequence[CProgram], flags: Sequence[str] = FLAGS) -> ctype
     Raises:
         Unsupported: there is no C compiler, or it failed.
     """
+    text = "\n".join(header(p) + source(p, None).replace(f'#include "{p.prefix}.h"', "") + glue(p) for p in programs)
+    return shared_object(text, flags)
+
+
+def shared_object(text: str, flags: Sequence[str]) -> ctypes.CDLL:
+    """C text as a loaded library, compiled once per text, compiler, flags and processor.
+
+    Raises:
+        Unsupported: there is no C compiler, or it failed.
+    """
     compiler = find_compiler()
     if compiler is None:
         raise Unsupported(
             "no C compiler was found (tried $CC, cc, gcc, clang); install one, or use sq.readers.golden.run"
         )
-    text = "\n".join(header(p) + source(p, None).replace(f'#include "{p.prefix}.h"', "") + glue(p) for p in programs)
-    key = hashlib.sha256("\n".join([compiler, *flags, _machine(), text]).encode()).hexdigest()
+    key = hashlib.sha256("\n".join([compiler, *flags, machine(), text]).encode()).hexdigest()
     folder = cache_folder()
     path = folder / f"{key}.so"
     if path.exists():
@@ -131,7 +140,7 @@ def cache_folder() -> Path:
     return folder
 
 
-def _machine() -> str:
+def machine() -> str:
     """What ``-march=native`` depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -306,4 +315,4 @@ def compile(net: IntNet, *, threads: int = 1) -> Compiled:
     return Compiled(program, library([program]), threads)
 
 
-__all__ = ["Compiled", "compile", "find_compiler", "library"]
+__all__ = ["Compiled", "cache_folder", "compile", "find_compiler", "library", "machine", "shared_object"]

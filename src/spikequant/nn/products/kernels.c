@@ -1,0 +1,305 @@
+/* Exact integer products and sparse weight gradients.  Every function works on a range of its outermost loop, so that
+ * threads share a call; none keeps a state.  Bytes are laid out [N][Hp][Wp][Cp]: padded, channels last, Cp a multiple
+ * of 4.  Integer sums are exact in int32 by the caller's proof, whatever the order. */
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VNNI__)
+#include <immintrin.h>
+#define VNNI 1
+#else
+#define VNNI 0
+#endif
+
+int sq_has_vnni(void) { return VNNI; }
+
+/* Float integers [N,C,H,W] (any strides, in elements) as bytes value + shift; counts what is not 0.
+ * Returns 0, or 1 if a value is no integer in [low, high].  The border must hold its bytes already. */
+int sq_pack(const float *x, const ptrdiff_t *st, const ptrdiff_t *dim, ptrdiff_t n0, ptrdiff_t n1, uint8_t *out,
+            ptrdiff_t Hp, ptrdiff_t Wp, ptrdiff_t Cp, ptrdiff_t top, ptrdiff_t left, float low, float high,
+            float shift, int64_t *live)
+{
+    const ptrdiff_t C = dim[1], H = dim[2], W = dim[3], sc = st[1], sw = st[3];
+    int bad = 0;
+    int64_t count = 0;
+    for (ptrdiff_t n = n0; n < n1; ++n) {
+        for (ptrdiff_t h = 0; h < H; ++h) {
+            const float *row = x + n * st[0] + h * st[2];
+            uint8_t *to = out + ((n * Hp + h + top) * Wp + left) * Cp;
+            if (sc == 1 && (sw == C || W == 1) && C == Cp) {
+                const ptrdiff_t many = W * C;
+                int wrong = 0, alive = 0;
+                for (ptrdiff_t i = 0; i < many; ++i) {
+                    const float v = row[i];
+                    const float inside = v < low ? low : (v > high ? high : v);
+                    const int32_t k = (int32_t)inside;
+                    wrong |= (float)k != v;
+                    alive += k != 0;
+                    to[i] = (uint8_t)(k + (int32_t)shift);
+                }
+                bad |= wrong;
+                count += alive;
+                continue;
+            }
+            for (ptrdiff_t c = 0; c < C; ++c) {
+                const float *from = row + c * sc;
+                int wrong = 0, alive = 0;
+                for (ptrdiff_t w = 0; w < W; ++w) {
+                    const float v = from[w * sw];
+                    const float inside = v < low ? low : (v > high ? high : v);
+                    const int32_t k = (int32_t)inside;
+                    wrong |= (float)k != v;
+                    alive += k != 0;
+                    to[w * Cp + c] = (uint8_t)(k + (int32_t)shift);
+                }
+                bad |= wrong;
+                count += alive;
+            }
+        }
+    }
+    *live = count;
+    return bad;
+}
+
+/* Codes [Co][Ci][K] (floats) as [Co/16][K][Cq][16][4] bytes, and the sum of each channel's; 1 if one is no int8. */
+int sq_pack_weights(const float *w, ptrdiff_t Co, ptrdiff_t Ci, ptrdiff_t K, int8_t *out, int32_t *sums)
+{
+    const ptrdiff_t Cq = (Ci + 3) / 4;
+    int bad = 0;
+    for (ptrdiff_t o = 0; o < Co; ++o) {
+        int32_t sum = 0;
+        for (ptrdiff_t i = 0; i < Ci; ++i) {
+            for (ptrdiff_t k = 0; k < K; ++k) {
+                const float v = w[(o * Ci + i) * K + k];
+                const int32_t c = (int32_t)(v < -128.0f ? -128.0f : (v > 127.0f ? 127.0f : v));
+                bad |= (float)c != v;
+                sum += c;
+                out[((((o / 16) * K + k) * Cq + i / 4) * 16 + o % 16) * 4 + i % 4] = (int8_t)c;
+            }
+        }
+        sums[o] = sum;
+    }
+    return bad;
+}
+
+#if VNNI
+#define PIX 6
+/* PIX output positions, up to 64 channels: 24 sums stay in registers. */
+#define DEFINE_TILE(BLOCKS)                                                                                           \
+    static void tile##BLOCKS(const uint8_t *const *at, int pixels, const ptrdiff_t *taps, ptrdiff_t K, ptrdiff_t Cq,  \
+                             const int8_t *w, ptrdiff_t block, const int32_t *minus, const float *gain,              \
+                             float *const *to, ptrdiff_t left)                                                        \
+    {                                                                                                                 \
+        __m512i acc[PIX][BLOCKS];                                                                                     \
+        for (int p = 0; p < PIX; ++p)                                                                                 \
+            for (int b = 0; b < BLOCKS; ++b) acc[p][b] = _mm512_setzero_si512();                                      \
+        for (ptrdiff_t k = 0; k < K; ++k) {                                                                           \
+            const ptrdiff_t off = taps[k];                                                                            \
+            const int8_t *wk = w + k * Cq * 64;                                                                       \
+            for (ptrdiff_t q = 0; q < Cq; ++q) {                                                                      \
+                __m512i wide[BLOCKS];                                                                                 \
+                for (int b = 0; b < BLOCKS; ++b) wide[b] = _mm512_loadu_si512(wk + q * 64 + b * block);               \
+                for (int p = 0; p < PIX; ++p) {                                                                       \
+                    int32_t four;                                                                                     \
+                    memcpy(&four, at[p] + off + 4 * q, 4);                                                            \
+                    const __m512i x = _mm512_set1_epi32(four);                                                        \
+                    for (int b = 0; b < BLOCKS; ++b) acc[p][b] = _mm512_dpbusd_epi32(acc[p][b], x, wide[b]);          \
+                }                                                                                                     \
+            }                                                                                                         \
+        }                                                                                                             \
+        for (int b = 0; b < BLOCKS; ++b) {                                                                            \
+            const ptrdiff_t rest = left - 16 * b;                                                                     \
+            const __mmask16 m = rest >= 16 ? 0xFFFF : (__mmask16)((1u << rest) - 1u);                                 \
+            const __m512i off = _mm512_maskz_loadu_epi32(m, minus + 16 * b);                                          \
+            const __m512 g = _mm512_maskz_loadu_ps(m, gain + 16 * b);                                                 \
+            for (int p = 0; p < PIX; ++p)                                                                             \
+                if (p < pixels)                                                                                       \
+                    _mm512_mask_storeu_ps(to[p] + 16 * b, m,                                                          \
+                        _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(acc[p][b], off)), g));                      \
+        }                                                                                                             \
+    }
+DEFINE_TILE(1)
+DEFINE_TILE(2)
+DEFINE_TILE(3)
+DEFINE_TILE(4)
+#endif
+
+/* out[n,oh,ow,o] = gain[o] * (sum of bytes times codes - minus[o]), positions p0 .. p1 of [N*OH*OW]; the bytes may be
+ * read 32 past their end. */
+void sq_conv(const uint8_t *x, const ptrdiff_t *size, const ptrdiff_t *taps, ptrdiff_t K, const int8_t *w,
+             const int32_t *minus, const float *gain, float *out, ptrdiff_t p0, ptrdiff_t p1)
+{
+    const ptrdiff_t Hp = size[0], Wp = size[1], Cp = size[2], OH = size[3], OW = size[4], Co = size[5];
+    const ptrdiff_t sh = size[6], sw = size[7], Cq = Cp / 4, blocks = (Co + 15) / 16, block = K * Cq * 64;
+#if VNNI
+    for (ptrdiff_t p = p0; p < p1; p += PIX) {
+        const int pixels = p1 - p < PIX ? (int)(p1 - p) : PIX;
+        const uint8_t *at[PIX];
+        float *to[PIX];
+        for (int j = 0; j < PIX; ++j) {
+            const ptrdiff_t i = p + (j < pixels ? j : 0), ow = i % OW, oh = i / OW % OH, n = i / OW / OH;
+            at[j] = x + ((n * Hp + oh * sh) * Wp + ow * sw) * Cp;
+            to[j] = out + i * Co;
+        }
+        for (ptrdiff_t b = 0; b < blocks; b += 4) {
+            const int8_t *wb = w + b * block;
+            const ptrdiff_t left = Co - 16 * b;
+            if (blocks - b >= 4) tile4(at, pixels, taps, K, Cq, wb, block, minus + 16 * b, gain + 16 * b, to, left);
+            else if (blocks - b == 3) tile3(at, pixels, taps, K, Cq, wb, block, minus + 16 * b, gain + 16 * b, to, left);
+            else if (blocks - b == 2) tile2(at, pixels, taps, K, Cq, wb, block, minus + 16 * b, gain + 16 * b, to, left);
+            else tile1(at, pixels, taps, K, Cq, wb, block, minus + 16 * b, gain + 16 * b, to, left);
+            for (int j = 0; j < PIX; ++j) to[j] += 64;
+        }
+    }
+#else
+    for (ptrdiff_t p = p0; p < p1; ++p) {
+        const ptrdiff_t ow = p % OW, oh = p / OW % OH, n = p / OW / OH;
+        const uint8_t *at = x + ((n * Hp + oh * sh) * Wp + ow * sw) * Cp;
+        for (ptrdiff_t b = 0; b < blocks; ++b) {
+            int32_t acc[16] = {0};
+            for (ptrdiff_t k = 0; k < K; ++k)
+                for (ptrdiff_t i = 0; i < Cp; ++i) {
+                    const int32_t v = at[taps[k] + i];
+                    const int8_t *wi = w + b * block + (k * Cq + i / 4) * 64 + i % 4;
+                    for (int o = 0; o < 16; ++o) acc[o] += v * wi[4 * o];
+                }
+            for (ptrdiff_t o = 0; o < 16 && 16 * b + o < Co; ++o)
+                out[p * Co + 16 * b + o] = gain[16 * b + o] * (float)(acc[o] - minus[16 * b + o]);
+        }
+    }
+#endif
+}
+
+/* The same for spikes: rows of codes [K][Cp][Cw] (int16, Cw a multiple of 32) are added where a byte is not 0. */
+void sq_events(const uint8_t *x, const ptrdiff_t *size, const ptrdiff_t *taps, ptrdiff_t K, const int16_t *w,
+               ptrdiff_t Cw, const float *gain, float *out, int32_t *acc, ptrdiff_t p0, ptrdiff_t p1)
+{
+    const ptrdiff_t Hp = size[0], Wp = size[1], Cp = size[2], OH = size[3], OW = size[4], Co = size[5];
+    const ptrdiff_t sh = size[6], sw = size[7];
+    for (ptrdiff_t p = p0; p < p1; ++p) {
+        const ptrdiff_t ow = p % OW, oh = p / OW % OH, n = p / OW / OH;
+        const uint8_t *at = x + ((n * Hp + oh * sh) * Wp + ow * sw) * Cp;
+        memset(acc, 0, (size_t)Cw * sizeof *acc);
+        for (ptrdiff_t k = 0; k < K; ++k) {
+            const uint8_t *bytes = at + taps[k];
+            for (ptrdiff_t i = 0; i < Cp; i += 4) {
+                uint32_t four;
+                memcpy(&four, bytes + i, 4);
+                if (four == 0) continue;
+                for (ptrdiff_t j = i; j < i + 4; ++j) {
+                    const int32_t v = bytes[j];
+                    const int16_t *row = w + (k * Cp + j) * Cw;
+                    if (v == 1)
+                        for (ptrdiff_t o = 0; o < Cw; ++o) acc[o] += row[o];
+                    else if (v != 0)
+                        for (ptrdiff_t o = 0; o < Cw; ++o) acc[o] += v * row[o];
+                }
+            }
+        }
+        for (ptrdiff_t o = 0; o < Co; ++o) out[p * Co + o] = gain[o] * (float)acc[o];
+    }
+}
+
+/* Events of rows r0 .. r1 of the tall picture [N*Hp][Wp][Cp], sorted by channel, then place: first[c] .. first[c+1].
+ * Returns how many; `where` is row * Wp + column. */
+ptrdiff_t sq_list(const uint8_t *x, ptrdiff_t places, ptrdiff_t Cp, int32_t *where, uint8_t *value, ptrdiff_t *first)
+{
+    memset(first, 0, (size_t)(Cp + 2) * sizeof *first);
+    for (ptrdiff_t p = 0; p < places; ++p)
+        for (ptrdiff_t c = 0; c < Cp; c += 4) {
+            uint32_t four;
+            memcpy(&four, x + p * Cp + c, 4);
+            if (four == 0) continue;
+            for (ptrdiff_t j = c; j < c + 4; ++j) first[j + 2] += x[p * Cp + j] != 0;
+        }
+    for (ptrdiff_t c = 0; c < Cp; ++c) first[c + 2] += first[c + 1];
+    for (ptrdiff_t p = 0; p < places; ++p)
+        for (ptrdiff_t c = 0; c < Cp; c += 4) {
+            uint32_t four;
+            memcpy(&four, x + p * Cp + c, 4);
+            if (four == 0) continue;
+            for (ptrdiff_t j = c; j < c + 4; ++j) {
+                const uint8_t v = x[p * Cp + j];
+                if (v == 0) continue;
+                where[first[j + 1]] = (int32_t)p;
+                value[first[j + 1]++] = v;
+            }
+        }
+    return first[Cp];
+}
+
+#define WIDE 64
+/* Adds to grad[k][c][o], o in one block of WIDE, the sum over events of channel c of the gradient `off[k]` places
+ * before; `g` are the gradients of the same places, WIDE floats each, 0 where there is no output. */
+static void gather(const float *g, const int32_t *where, const uint8_t *value, ptrdiff_t many, ptrdiff_t off,
+                   int binary, float *sum)
+{
+#if VNNI
+    __m512 a0 = _mm512_loadu_ps(sum), a1 = _mm512_loadu_ps(sum + 16);
+    __m512 a2 = _mm512_loadu_ps(sum + 32), a3 = _mm512_loadu_ps(sum + 48);
+    for (ptrdiff_t e = 0; e < many; ++e) {
+        const float *at = g + (where[e] - off) * WIDE;
+        if (binary) {
+            a0 = _mm512_add_ps(a0, _mm512_loadu_ps(at));
+            a1 = _mm512_add_ps(a1, _mm512_loadu_ps(at + 16));
+            a2 = _mm512_add_ps(a2, _mm512_loadu_ps(at + 32));
+            a3 = _mm512_add_ps(a3, _mm512_loadu_ps(at + 48));
+        } else {
+            const __m512 v = _mm512_set1_ps((float)value[e]);
+            a0 = _mm512_fmadd_ps(v, _mm512_loadu_ps(at), a0);
+            a1 = _mm512_fmadd_ps(v, _mm512_loadu_ps(at + 16), a1);
+            a2 = _mm512_fmadd_ps(v, _mm512_loadu_ps(at + 32), a2);
+            a3 = _mm512_fmadd_ps(v, _mm512_loadu_ps(at + 48), a3);
+        }
+    }
+    _mm512_storeu_ps(sum, a0);
+    _mm512_storeu_ps(sum + 16, a1);
+    _mm512_storeu_ps(sum + 32, a2);
+    _mm512_storeu_ps(sum + 48, a3);
+#else
+    for (ptrdiff_t e = 0; e < many; ++e) {
+        const float v = binary ? 1.0f : (float)value[e];
+        const float *at = g + (where[e] - off) * WIDE;
+        for (int o = 0; o < WIDE; ++o) sum[o] += v * at[o];
+    }
+#endif
+}
+
+/* Weight gradient grad[o/64][k][c][64] of images n0 .. n1 (stride 1): bytes x, gradients [N][OH][OW][Co].
+ * `chunk` rows of the tall picture at a time; scratch: (lead + chunk*Wp)*64 floats, lists for one slab of images. */
+void sq_weight_gradient(const uint8_t *x, const ptrdiff_t *size, const ptrdiff_t *taps, ptrdiff_t K, const float *grad_out,
+                        int binary, ptrdiff_t n0, ptrdiff_t n1, ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t slab,
+                        ptrdiff_t images, float *scratch, ptrdiff_t lead, int32_t *where, uint8_t *value,
+                        ptrdiff_t *first, ptrdiff_t *cursor, float *grad)
+{
+    const ptrdiff_t Hp = size[0], Wp = size[1], Cp = size[2], OH = size[3], OW = size[4], Co = size[5];
+    float *g = scratch + lead * WIDE;
+    memset(scratch, 0, (size_t)((lead + images * Hp * Wp) * WIDE) * sizeof *scratch);
+    for (ptrdiff_t n = n0; n < n1; n += slab) {
+        const ptrdiff_t here = n1 - n < slab ? n1 - n : slab;
+        sq_list(x + n * Hp * Wp * Cp, here * Hp * Wp, Cp, where, value, first);
+        for (ptrdiff_t b = b0; b < b1; ++b) {
+            const ptrdiff_t wide = Co - b * WIDE < WIDE ? Co - b * WIDE : WIDE;
+            for (ptrdiff_t c = 0; c < Cp; ++c) cursor[c] = first[c];
+            for (ptrdiff_t m = 0; m < here; m += images) {
+                const ptrdiff_t now = here - m < images ? here - m : images;
+                for (ptrdiff_t i = 0; i < now; ++i)
+                    for (ptrdiff_t h = 0; h < OH; ++h)
+                        for (ptrdiff_t w = 0; w < OW; ++w)
+                            memcpy(g + ((i * Hp + h) * Wp + w) * WIDE,
+                                   grad_out + (((n + m + i) * OH + h) * OW + w) * Co + b * WIDE,
+                                   (size_t)wide * sizeof *g);
+                const int32_t end = (int32_t)((m + now) * Hp * Wp);
+                for (ptrdiff_t c = 0; c < Cp; ++c) {
+                    ptrdiff_t stop = cursor[c];
+                    while (stop < first[c + 1] && where[stop] < end) ++stop;
+                    if (stop == cursor[c]) continue;
+                    for (ptrdiff_t k = 0; k < K; ++k)
+                        gather(g, where + cursor[c], value + cursor[c], stop - cursor[c],
+                               taps[k] / Cp + m * Hp * Wp, binary, grad + ((b * K + k) * Cp + c) * WIDE);
+                    cursor[c] = stop;
+                }
+            }
+        }
+    }
+}

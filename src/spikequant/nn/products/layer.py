@@ -1,0 +1,105 @@
+"""A layer's products over any leading axes: time merges into the batch, a shown input is summed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from spikequant.nn.products import float_paths
+from spikequant.nn.products.geometry import Geometry
+from spikequant.nn.products.product import product
+from spikequant.nn.products.proof import Widths
+from spikequant.nn.products.weights import Packs, Weights
+from spikequant.nn.products.work import Work
+
+FLOATS = (torch.float32, torch.float64)
+
+
+@dataclass
+class LayerProduct:
+    """What a layer multiplies with, and the path of its last product (`taken`), for those who look."""
+
+    geometry: Geometry
+    taken: list[str] = field(default_factory=list)
+
+    def sums(
+        self, x: Tensor, codes: Tensor, gain: Tensor | None, *, widths: Widths, packs: Packs,
+        pad: Tensor | None = None, gained: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """``gain * (codes . x)``, exactly, in float32 or, where only that holds it, float64.
+
+        Args:
+            x: ``[..., features]`` or ``[..., C, *size]`` with one or two leading axes.
+            codes: whole numbers; their gradient flows through `gained`.
+            gain: whole numbers per output channel; None means 1.
+            widths: what operands and sums can be.
+            packs: what was made of this version of the codes so far.
+            pad: input codes of the value zero, per channel, where they are not 0.
+            gained: ``gain * codes``; None where there is no gain.
+        """
+        weight = codes if gained is None else gained
+        if x.dtype != weight.dtype and x.dtype in (torch.float16, torch.bfloat16, torch.float64):
+            x = x.to(weight.dtype)
+        steps = x.shape[0]
+        features = len(self.geometry.weight_shape) - 1 if self.geometry.is_conv else 1
+        if x.dim() > features + 1 and steps > 1 and x.stride(0) == 0:
+            once = self.sums(x[:1], codes, gain, widths=widths, packs=packs, pad=pad, gained=gained)
+            return once.expand(steps, *once.shape[1:])
+        if not self._is_ours(x, weight):
+            return self._plainly(x, weight, widths, pad)
+        return self._merged(x, weight, codes, gain, widths, packs, pad)
+
+    def _is_ours(self, x: Tensor, weight: Tensor) -> bool:
+        ours = x.device.type == "cpu" and x.dtype == torch.float32 and weight.dtype == torch.float32
+        return (
+            ours
+            and x.numel() > 0
+            and not torch.compiler.is_compiling()
+            and not torch._C._functorch.maybe_current_level()
+        )
+
+    def _merged(
+        self, x: Tensor, weight: Tensor, codes: Tensor, gain: Tensor | None, widths: Widths, packs: Packs,
+        pad: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        geometry, lead = self.geometry, x.shape
+        if geometry.is_conv:
+            features = len(geometry.weight_shape) - 1
+            lead, size = x.shape[:-features], x.shape[-features:]
+            x = x.reshape(-1, *size) if len(lead) != 1 else x
+            x = x if features == 3 else x.unsqueeze(2)
+        else:
+            lead = x.shape[:-1]
+            x = x.reshape(-1, x.shape[-1])[:, :, None, None]
+        plane = geometry.in_two_axes()
+        weight, codes = weight.reshape(plane.weight_shape), codes.reshape(plane.weight_shape)
+        cut = plane.trimmed(tuple(x.shape[2:])) if geometry.is_conv and pad is None else None
+        if cut is not None:
+            plane, weight, codes = cut[0], weight[cut[1]], codes[cut[1]]
+            packs = packs.setdefault(str(cut[1]), {})
+        weights = Weights(codes, gain, plane, packs, not geometry.is_conv)
+        work = Work(geometry if cut is None else plane, weights, widths, pad, codes.requires_grad)
+        out = product(x, weight, work, self.taken)
+        if not geometry.is_conv:
+            return out[:, :, 0, 0].reshape(*lead, out.shape[1])
+        out = out if len(geometry.stride) == 2 else out.squeeze(2)
+        if len(lead) == 1:
+            return out
+        apart: Tensor = out.unflatten(0, lead)  # type: ignore[no-untyped-call]
+        return apart
+
+    def _plainly(self, x: Tensor, weight: Tensor, widths: Widths, pad: Tensor | None) -> Tensor:
+        """By torch's own operation: on another device, in another type, under a compiler or a transform."""
+        geometry = self.geometry
+        if widths.sums >= 2**24:
+            x, weight = x.to(torch.float64), weight.to(torch.float64)
+        self.taken[:] = [str(x.dtype).removeprefix("torch.")]
+        if geometry.is_conv and x.dim() > len(geometry.weight_shape):
+            merged = self._plainly(x.flatten(0, 1), weight, widths, pad)
+            return merged.reshape(*x.shape[:2], *merged.shape[1:])
+        with float_paths.float32_products("ieee"):
+            if pad is not None and any(geometry.padding):
+                x, geometry = float_paths.padded(x, geometry, pad), geometry.unpadded()
+            return geometry.apply(x, weight)

@@ -1,0 +1,80 @@
+"""The product that layers call: exact sums forward by the fastest path, float32 gradients backward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikequant.nn.products import float_paths, gradients
+from spikequant.nn.products.byte_input import ByteInput
+from spikequant.nn.products.geometry import Geometry
+from spikequant.nn.products.work import Work, run
+
+
+class _Handle(torch.autograd.Function):
+    """Zeros in the shape of `x`, in no memory, with the gradient of `x`: what stands for it in a second derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.new_zeros(()).expand(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        return grad_outputs[0]
+
+
+class _Product(torch.autograd.Function):
+    """``x * w`` (`Work`); keeps `x` as bytes where it was packed, and rebuilds it for the gradient of the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, handle: Tensor | None, weight: Tensor, work: Work, seen: list[str]) -> Tensor:
+        sums, packed, name = run(work, x, weight)
+        seen[:] = [name]
+        ctx.work, ctx.packed, ctx.x_shape, ctx.x_dtype = work, packed, x.shape, x.dtype
+        kept = (weight, handle) if packed is not None else (weight, x)
+        ctx.save_for_backward(*(value for value in kept if value is not None))
+        return sums
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (g,), work, packed = grad_outputs, ctx.work, ctx.packed
+        weight, *rest = ctx.saved_tensors
+        geometry: Geometry = work.weights.geometry
+        if g.dtype != weight.dtype:
+            g = g.to(weight.dtype)
+        wants_x, _, wants_weight = ctx.needs_input_grad[:3]
+        toward_x = gradients.input_gradient(g, ctx.x_shape, weight, geometry) if wants_x else None
+        if not wants_weight:
+            return toward_x, None, None, None, None
+        return toward_x, None, _toward_weight(g, weight, packed, rest, work), None, None
+
+
+def _toward_weight(g: Tensor, weight: Tensor, packed: ByteInput | None, rest: list[Tensor], work: Work) -> Tensor:
+    geometry = work.weights.geometry
+    again = torch.is_grad_enabled()
+    has_border = work.pad is not None and geometry.padding != (0, 0)
+    if packed is None:
+        x = rest[0]
+    else:
+        if not again and not has_border and gradients.suits_events(packed, g):
+            return gradients.weight_gradient_of_events(g, packed)
+        x = packed.floats(weight.dtype)
+        if again and rest:
+            x = x + rest[0]
+    if has_border:
+        assert work.pad is not None
+        x, geometry = float_paths.padded(x, geometry, work.pad), geometry.unpadded()
+    return gradients.weight_gradient(g, x, weight, geometry)
+
+
+def product(x: Tensor, weight: Tensor, work: Work, seen: list[str]) -> Tensor:
+    """Exact sums of ``x: [N, C, H, W]`` with `weight`; `seen` takes the name of the path."""
+    if not torch.is_grad_enabled() or not (x.requires_grad or weight.requires_grad):
+        sums, _, name = run(work, x, weight)
+        seen[:] = [name]
+        return sums
+    handle: Tensor | None = _Handle.apply(x) if x.requires_grad else None  # type: ignore[no-untyped-call]
+    result: Tensor = _Product.apply(x, handle, weight, work, seen)  # type: ignore[no-untyped-call]
+    return result

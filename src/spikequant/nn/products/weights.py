@@ -1,0 +1,93 @@
+"""Weight codes in the layouts of the byte paths, made once per version of the codes."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikequant.nn.products import kernels
+from spikequant.nn.products.geometry import Geometry
+
+Packs = dict[str, Any]
+"""What was made of one version of a layer's codes; lives and goes with them."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Codes of a layer: as floats, and what was packed of them so far."""
+
+    codes: Tensor
+    gain: Tensor | None
+    geometry: Geometry
+    packs: Packs
+    is_linear: bool
+
+    @property
+    def plain(self) -> Tensor:
+        """``[out, in / groups, *kernel]``, detached."""
+        return self.codes.detach().reshape(self.geometry.weight_shape)
+
+    def gains(self) -> Tensor:
+        """What a sum is worth, per output channel, in float32."""
+        if "gains" not in self.packs:
+            out = self.geometry.weight_shape[0]
+            gain = torch.ones(out) if self.gain is None else self.gain.detach().to(torch.float32).reshape(-1)
+            self.packs["gains"] = gain.expand(out).contiguous()
+        gains: Tensor = self.packs["gains"]
+        return gains
+
+    def tiles(self) -> tuple[Tensor, Tensor] | None:
+        """``[out/16][taps][in/4][16][4]`` bytes and the sum of every channel's codes; None if a code is no int8."""
+        if "tiles" not in self.packs:
+            self.packs["tiles"] = self._tiles()
+        tiles: tuple[Tensor, Tensor] | None = self.packs["tiles"]
+        return tiles
+
+    def _tiles(self) -> tuple[Tensor, Tensor] | None:
+        loaded, plain = kernels.library(), self.plain.to(torch.float32).contiguous()
+        assert loaded is not None
+        out, inputs, taps = plain.shape[0], plain.shape[1], plain[0, 0].numel()
+        blocks, quads = -(-out // 16), -(-inputs // 4)
+        packed = torch.zeros(blocks * taps * quads * 64, dtype=torch.int8)
+        sums = torch.zeros(out, dtype=torch.int32)
+        bad = loaded.sq_pack_weights(
+            kernels.at(plain), *(ctypes.c_ssize_t(v) for v in (out, inputs, taps)), kernels.at(packed), kernels.at(sums)
+        )
+        return None if bad else (packed, sums)
+
+    def bytes(self) -> Tensor | None:
+        """``[out, in / groups, *kernel]`` as int8, inputs filled up to a multiple of 4; None if a code is no int8."""
+        if "bytes" not in self.packs:
+            plain = self.plain
+            found = plain.to(torch.int8)
+            if self.geometry.groups == 1 and plain.shape[1] % 4:
+                fill = plain.new_zeros(plain.shape[0], -plain.shape[1] % 4, *plain.shape[2:]).to(torch.int8)
+                found_filled = torch.cat([found, fill], 1)
+            else:
+                found_filled = found
+            self.packs["bytes"] = found_filled if bool((found.to(plain.dtype) == plain).all()) else None
+        packed: Tensor | None = self.packs["bytes"]
+        return packed
+
+    def sums_of_codes(self) -> Tensor:
+        """The sum of every output channel's codes, int32."""
+        if "sums" not in self.packs:
+            self.packs["sums"] = self.plain.flatten(1).sum(1, dtype=torch.float64).to(torch.int32)
+        sums: Tensor = self.packs["sums"]
+        return sums
+
+    def rows(self) -> Tensor:
+        """``[taps][in][out]`` as int16, inputs to a multiple of 4 and outputs to one of 32."""
+        if "rows" not in self.packs:
+            plain = self.plain
+            out, inputs = plain.shape[:2]
+            taps = plain[0, 0].numel()
+            rows = torch.zeros(taps, -(-inputs // 4) * 4, -(-out // 32) * 32, dtype=torch.int16)
+            rows[:, :inputs, :out] = plain.reshape(out, inputs, taps).permute(2, 1, 0).to(torch.int16)
+            self.packs["rows"] = rows
+        made: Tensor = self.packs["rows"]
+        return made

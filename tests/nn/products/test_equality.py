@@ -1,0 +1,72 @@
+"""Every path gives the same sums, bit for bit, wherever it is proven."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.nn.products.cases import case
+
+from spikequant.law.errors import Unsupported
+from spikequant.nn.products import PATHS, Widths, use_path
+
+SEEDS = range(12)
+CASES_PER_SEED = 12
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if path != "bf16"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_sums_are_those_of_float64(path, seed):
+    ran, alive = 0, 0.0
+    for k in range(CASES_PER_SEED):
+        made = case(1000 * seed + k)
+        with use_path(path):
+            try:
+                sums, taken = made.sums()
+            except Unsupported:
+                continue
+        expected = made.plainly(made.x.double(), made.codes.double())
+        assert taken == path
+        assert torch.equal(sums.double(), expected), (made.geometry, tuple(made.x.shape))
+        ran += 1
+        alive += float(expected.abs().sum())
+    assert alive > 0 or ran == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_chosen_path_is_exact(seed):
+    for k in range(CASES_PER_SEED):
+        made = case(5000 + 1000 * seed + k)
+        sums, _ = made.sums()
+        assert torch.equal(sums.double(), made.plainly(made.x.double(), made.codes.double()))
+
+
+@pytest.mark.parametrize("path", ["int8_onednn", "int8_vnni", "events", "float32"])
+def test_what_was_not_promised_is_summed_in_float(path):
+    made = case(3)
+    x = made.x.clone()
+    x.view(-1)[0] = 0.5
+    expected, _ = made.sums(x) if path == "float32" else (made.plainly(x, made.codes), "")
+    with use_path(path):
+        try:
+            sums, taken = made.sums(x)
+        except Unsupported:
+            pytest.skip("this path is not proven on this machine")
+    assert taken == "float32"
+    torch.testing.assert_close(sums, expected)
+
+
+def test_sums_above_24_bits_take_float64():
+    made = case(0)
+    wide = type(made)(**{**made.__dict__, "widths": Widths(0, 2**20, -128, 127, 2**10)})
+    sums, taken = wide.sums()
+    assert taken == "float64"
+    assert sums.dtype == torch.float64
+
+
+def test_a_shown_input_is_summed_once():
+    made = next(c for c in map(case, range(50)) if c.x.dim() == len(c.geometry.weight_shape) and c.geometry.is_conv)
+    shown = made.x[None].expand(7, *made.x.shape)
+    sums, _ = made.sums(shown)
+    assert sums.stride(0) == 0
+    assert sums.shape[0] == 7
+    assert torch.equal(sums[3].double(), made.plainly(made.x.double(), made.codes.double()))
