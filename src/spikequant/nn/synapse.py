@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 from spikequant.law.errors import DataError, NotFrozen, Unsupported
 from spikequant.law.formats import IntFormat
-from spikequant.nn.products import Geometry, LayerProduct, Widths
-from spikequant.nn.products.proof import FLOAT32
-from spikequant.nn.products.weights import Packs
+from spikequant.nn.products import Geometry, LayerProduct, layer_widths
 from spikequant.nn.torch_ops import encode_ste
 from spikequant.quantizers import Quantizer, round_ste
 
@@ -302,27 +300,20 @@ class Synapse(nn.Module):
             self.watch.append(total.detach())
         return (total * self._over_channels(self.readout_lsb())).to(self.weight.dtype)
 
-    def widths(self, codes: Tensor, packs: Packs) -> Widths:
-        """What operands and sums can be: from the formats alone, or, where they say too much, from the codes."""
-        if "widths" not in packs:
-            fmt, given = self.quantizer.code_format, self.input_format
-            low, high = (given.min, given.max) if given is not None and self.input_scale is not None else (0, None)
-            l1 = self.geometry.fan_in * max(abs(fmt.min), fmt.max)
-            found = Widths(low, self.input_bound if high is None else high, fmt.min, fmt.max, l1)
-            if found.sums >= FLOAT32:
-                found = replace(found, l1=int(codes.detach().abs().flatten(1).sum(1, dtype=torch.float64).max()))
-            packs["widths"] = found
-        known: Widths = packs["widths"]
-        return known
-
     def sums(self, x: Tensor, codes: Tensor, gain: Tensor | None = None, gained: Tensor | None = None) -> Tensor:
         """The exact integer sums ``gain (codes . x)``, in the narrowest float type that holds them."""
         kept = self._cache.get("packs")
         if kept is None or kept[0] is not codes or kept[1] is not gain:
             kept = (codes, gain, {})
             self._cache["packs"] = kept
-        widths = self.widths(codes, kept[2])
-        return self.product.sums(x, codes, gain, widths=widths, packs=kept[2], pad=self.pad_codes(), gained=gained)
+        packs = kept[2]
+        if "widths" not in packs:
+            given = self.input_format if self.input_scale is not None else None
+            inputs = (0, self.input_bound) if given is None else (given.min, given.max)
+            packs["widths"] = layer_widths(inputs, self.quantizer.code_format, codes)
+        return self.product.sums(
+            x, codes, gain, widths=packs["widths"], packs=packs, pad=self.pad_codes(), gained=gained
+        )
 
     @property
     def geometry(self) -> Geometry:

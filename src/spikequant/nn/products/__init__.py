@@ -4,7 +4,7 @@ from spikequant.nn.products.choice import forget, timings
 from spikequant.nn.products.force import PATHS, forced, use_path
 from spikequant.nn.products.geometry import Geometry
 from spikequant.nn.products.layer import LayerProduct
-from spikequant.nn.products.proof import Machine, Widths, refusal
+from spikequant.nn.products.proof import Machine, Widths, layer_widths, refusal
 
 __all__ = [
     "PATHS",
@@ -14,6 +14,7 @@ __all__ = [
     "Widths",
     "forced",
     "forget",
+    "layer_widths",
     "refusal",
     "timings",
     "use_path",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
+from torch import Tensor
 
+from spikequant.law.formats import IntFormat
 from spikequant.nn.products.geometry import Geometry
 
 FLOAT32, FLOAT64, INT32 = 2**24, 2**53, 2**31
@@ -34,6 +36,19 @@ class Widths:
     def shift(self) -> int:
         """What makes the inputs bytes from 0 to 255."""
         return 128 if self.x_low < 0 else 0
+
+
+def layer_widths(inputs: tuple[int, int], code_format: IntFormat, codes: Tensor) -> Widths:
+    """From the formats alone, or, where those say too much for float32, from the codes themselves.
+
+    >>> layer_widths((0, 1), IntFormat(bits=4), torch.ones(2, 3)).sums
+    24
+    """
+    fan_in = codes[0].numel()
+    found = Widths(*inputs, code_format.min, code_format.max, fan_in * max(abs(code_format.min), code_format.max))
+    if found.sums < FLOAT32:
+        return found
+    return replace(found, l1=int(codes.detach().abs().flatten(1).sum(1, dtype=torch.float64).max()))
 
 
 @dataclass(frozen=True)
@@ -101,4 +116,4 @@ def machine_of(compiled: bool, compiled_vnni: bool) -> Machine:
     return Machine(vnni=vnni, bf16=bf16, compiled=compiled, compiled_vnni=compiled_vnni)
 
 
-__all__ = ["Machine", "Widths", "machine_of", "refusal"]
+__all__ = ["Machine", "Widths", "layer_widths", "machine_of", "refusal"]
