@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from spikequant.law.errors import DataError, NotFrozen, Unsupported
 from spikequant.law.formats import IntFormat
 from spikequant.nn.products import Geometry, LayerProduct, layer_widths
+from spikequant.nn.products.weights import Packs
 from spikequant.nn.torch_ops import encode_ste
 from spikequant.quantizers import Quantizer, round_ste
 
@@ -306,7 +307,7 @@ class Synapse(nn.Module):
         if kept is None or kept[0] is not codes or kept[1] is not gain:
             kept = (codes, gain, {})
             self._cache["packs"] = kept
-        packs = kept[2]
+        packs: Packs = kept[2]
         if "widths" not in packs:
             given = self.input_format if self.input_scale is not None else None
             inputs = (0, self.input_bound) if given is None else (given.min, given.max)
