@@ -15,6 +15,7 @@ _HOMES = {
     "check_reading": "frontends",
     "from_lava": "frontends",
     "from_nir": "frontends",
+    "load_nir": "readers.nir_",
     "load_prepared": "quantize",
     "from_ann": "frontends",
     "quantize_": "quantize",
@@ -108,6 +109,7 @@ if TYPE_CHECKING:
     from spikequant.quantize import verify as verify
     from spikequant.readers.export import export as export
     from spikequant.readers.native import compile as compile
+    from spikequant.readers.nir_ import load_nir as load_nir
     from spikequant.report import Provenance as Provenance
     from spikequant.report import write_report as write_report
     from spikequant.shrinking import shrink as shrink

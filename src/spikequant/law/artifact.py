@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save as as_bytes
 from safetensors.numpy import save_file
 
 from spikequant.law.atomic import replacing
@@ -54,20 +55,34 @@ NODE_TYPES: dict[str, type] = {
 Tensors = dict[str, Any]
 
 
+TYPES = {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64, "F64": np.float64}
+
+
 def save(net: IntNet, path: str | os.PathLike[str]) -> None:
     """Write `net` to `path`: a temporary file in the same folder, synced, then renamed.
 
     Raises:
         ArtifactError: the folder is missing or cannot be written; an older file stays whole.
     """
-    tensors: Tensors = {}
-    text = _text(_pack(net, tensors))
-    header = {"spikequant": f'{{"network":{text},"sha256":"{content_hash(text, tensors)}"}}'}
+    tensors, header = _content(net)
     with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata=header)
         except SafetensorError as error:
             raise ArtifactError(f"cannot write {path}: {error}; nothing was changed") from error
+
+
+def to_bytes(net: IntNet) -> bytes:
+    """What `save` writes."""
+    tensors, header = _content(net)
+    content: bytes = as_bytes(tensors, metadata=header)
+    return content
+
+
+def _content(net: IntNet) -> tuple[Tensors, dict[str, str]]:
+    tensors: Tensors = {}
+    text = _text(_pack(net, tensors))
+    return tensors, {"spikequant": f'{{"network":{text},"sha256":"{content_hash(text, tensors)}"}}'}
 
 
 def load(path: str | os.PathLike[str]) -> IntNet:
@@ -80,24 +95,75 @@ def load(path: str | os.PathLike[str]) -> IntNet:
     if not source.is_file():
         raise ArtifactError(f"{source} is not a file; expected a network written by IntNet.save (.spq)")
     try:
-        with safe_open(str(source), framework="numpy") as opened:
-            header = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{source} is not a readable .spq file ({error}); copy or export it again") from error
-    if "spikequant" not in header:
-        raise ArtifactError(f"{source} is a safetensors file, but not a spikequant network")
+        return parse_bytes(source.read_bytes())
+    except (ArtifactError, OSError) as error:
+        raise ArtifactError(f"{source}: {error}") from error
+
+
+def parse_bytes(content: bytes) -> IntNet:
+    """The network in the bytes of a `.spq` file.
+
+    Raises:
+        ArtifactError: the bytes are no whole and sound file; nothing else is raised for any bytes.
+    """
     try:
-        outer = json.loads(header["spikequant"])
+        header, tensors = _opened(content)
+        if "spikequant" not in header:
+            raise ArtifactError("it is a safetensors file, but not a spikequant network")
+        outer = strict_json(header["spikequant"], "the header")
         if content_hash(_text(outer["network"]), tensors) != outer["sha256"]:
             raise ArtifactError("it was changed after it was written: its SHA-256 does not match its content")
         net = _unpack(outer["network"], tensors)
         prove_network(net)
         return net
+    except ArtifactError:
+        raise
     except SpikequantError as error:
-        raise ArtifactError(f"{source}: {error}") from error
+        raise ArtifactError(str(error)) from error
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ArtifactError(f"{source}: the header is malformed ({type(error).__name__}: {error})") from error
+        raise ArtifactError(f"the header is malformed ({type(error).__name__}: {error})") from error
+
+
+def _opened(content: bytes) -> tuple[dict[str, Any], Tensors]:
+    """The metadata and the tensors of a safetensors file."""
+    try:
+        found = {name: _tensor(entry) for name, entry in deserialize(content)}  # type: ignore[no-untyped-call]
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"it is not a readable .spq file ({error}); copy or export it again") from error
+    return header.get("__metadata__") or {}, found
+
+
+def _tensor(entry: dict[str, Any]) -> Any:
+    if entry["dtype"] not in TYPES:
+        raise ArtifactError(f"it holds a tensor of the type {entry['dtype']}; expected some of {', '.join(TYPES)}")
+    dtype = np.dtype(TYPES[entry["dtype"]]).newbyteorder("<")
+    return np.frombuffer(entry["data"], dtype=dtype).reshape(entry["shape"])
+
+
+def strict_json(text: str | bytes, where: str) -> Any:
+    """JSON without a key that is there twice, and without NaN or infinity.
+
+    Raises:
+        ArtifactError: anything else.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            keys = [key for key, _ in pairs]
+            raise ArtifactError(f"{where}: the key {next(k for k in keys if keys.count(k) > 1)!r} is there twice")
+        return found
+
+    def refuse(word: str) -> None:
+        raise ArtifactError(f"{where}: {word} is no number of JSON")
+
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+    except ArtifactError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"{where} is malformed ({type(error).__name__}: {error})") from error
 
 
 def content_hash(text: str, tensors: Tensors) -> str:

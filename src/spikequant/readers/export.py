@@ -19,11 +19,12 @@ from spikequant.law.network import IntNet
 MANIFEST = "manifest.json"
 FORMATS: Mapping[str, str] = {
     "c99": "a C99 library of two files, with an example, build files and a size report",
+    "nir": "a plain NIR graph that carries its integers for an exact way back",
     "onnx": "ONNX models of one step and of a whole sequence, integers and standard operators only",
     "vectors": "stimulus and expected spikes and states, as text and npz, for people who write hardware",
 }
 """Formats by name; each is a module of `spikequant.readers` with a function ``files(net, **options)``."""
-MODULES: Mapping[str, str] = {"onnx": "onnx_"}
+MODULES: Mapping[str, str] = {"nir": "nir_", "onnx": "onnx_"}
 """Module names that are not the format's, because a library has that name."""
 VERSION = 1
 
@@ -62,7 +63,7 @@ def export(net: IntNet, folder: str | os.PathLike[str], *, format: str, **option
 
     >>> export(None, "build", format="pdf")
     Traceback (most recent call last):
-    spikequant.law.errors.Unsupported: format = 'pdf'; expected one of c99, onnx, vectors
+    spikequant.law.errors.Unsupported: format = 'pdf'; expected one of c99, nir, onnx, vectors
     """
     if format not in FORMATS:
         raise Unsupported(f"format = {format!r}; expected one of {', '.join(FORMATS)}")

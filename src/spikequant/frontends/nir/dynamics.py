@@ -29,10 +29,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from spikequant.frontends.nir.records import INTEGRATORS, NirNode
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.law.spec import Leak, NeuronSpec, Phase
 from spikequant.nn import Neuron, Surrogate
+from spikequant.readers.nir_.records import INTEGRATORS, NirNode
 
 Integrator = Literal["euler", "exponential", "impulse"]
 ResetName = Literal["v_reset", "subtract"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from spikequant.frontends.nir.records import NirNode, NirRecord
 from spikequant.law.errors import DataError, Unsupported
+from spikequant.readers.nir_.records import NirNode, NirRecord
 
 
 @dataclass(frozen=True)

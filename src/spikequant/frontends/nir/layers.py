@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from spikequant.frontends.nir.dynamics import Choices, collapsed, make_neuron
 from spikequant.frontends.nir.graph import FlatGraph
-from spikequant.frontends.nir.records import NEURONS, NirNode
 from spikequant.frontends.nir.shapes import conv_options, flat_axes, pool_options
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.nn import Delay, Surrogate
+from spikequant.readers.nir_.records import NEURONS, NirNode
 
 MOST_DIAGONAL = 4096
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from spikequant.frontends.nir.graph import FlatEdge, FlatGraph
-from spikequant.frontends.nir.records import NEURONS
 from spikequant.law.errors import Unsupported
+from spikequant.readers.nir_.records import NEURONS
 
 
 def order_steps(flat: FlatGraph, start: str) -> None:

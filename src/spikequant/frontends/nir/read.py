@@ -21,7 +21,6 @@ from spikequant.frontends.nir.graph import FlatGraph, flatten, keep_what_counts
 from spikequant.frontends.nir.layers import make_layer
 from spikequant.frontends.nir.network import NirNetwork, NirReading, Readout, Step, Sum
 from spikequant.frontends.nir.order import order_steps
-from spikequant.frontends.nir.records import NirRecord
 from spikequant.frontends.nir.rewrite import (
     feed_neurons_by_weights,
     fold_scales,
@@ -30,9 +29,10 @@ from spikequant.frontends.nir.rewrite import (
     resolve_delays,
 )
 from spikequant.frontends.nir.shapes import infer_shapes
-from spikequant.frontends.nir.sources import MOST_VALUES, load
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.nn import Surrogate
+from spikequant.readers.nir_.records import NirRecord
+from spikequant.readers.nir_.sources import MOST_VALUES, load
 
 ADVICE = {
     "dt": "the length of a step in the graph's unit of time, such as dt=1e-3, or dt=1 where its writer counted in "
@@ -130,6 +130,8 @@ def _note_the_rest(record: NirRecord, flat: FlatGraph, found: dict[str, Any]) ->
     for name, needed in NEEDS.items():
         if found[name] is not None and not any(node.kind in needed for node in flat.nodes.values()):
             flat.notes.append(f"{name} makes no difference to this graph: it has no {', '.join(needed)}")
+    if record.integers:
+        flat.notes.append("the file holds the integers of this network, too; spikequant.load_nir reads them")
     unread = sorted(set(record.metadata) - set(found))
     if unread:
         flat.notes.append(f"metadata that is not read: {', '.join(unread)}")

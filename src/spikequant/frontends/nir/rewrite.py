@@ -9,8 +9,8 @@ import numpy as np
 
 from spikequant.frontends.nir.dynamics import Choices, delay_steps, step_values
 from spikequant.frontends.nir.graph import FlatEdge, FlatGraph
-from spikequant.frontends.nir.records import INTEGRATORS, NEURONS, WEIGHTED, NirNode
 from spikequant.law.errors import Unsupported
+from spikequant.readers.nir_.records import INTEGRATORS, NEURONS, WEIGHTED, NirNode
 
 DIAGONAL = (*WEIGHTED, "Scale")
 

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from spikequant.frontends.nir.graph import FlatGraph
-from spikequant.frontends.nir.records import NEURONS, NirNode
 from spikequant.law.errors import DataError, Unsupported
+from spikequant.readers.nir_.records import NEURONS, NirNode
 
 MOST_ELEMENTS = 2**26
 Shape = tuple[int, ...]

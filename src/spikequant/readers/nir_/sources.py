@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spikequant.frontends.nir.records import NirNode, NirRecord, check_name, node_record
 from spikequant.law.errors import DataError, SpikequantError, Unsupported
+from spikequant.readers.nir_.records import NirNode, NirRecord, check_name, node_record
 
 MOST_VALUES = 2**26
 MOST_NODES = 2_000
@@ -126,13 +126,16 @@ def _read_file(path: Path, bounds: _Bounds) -> NirRecord:
                 raise DataError(f"{path.name}: has no group 'node'; expected a NIR graph as nir.write makes it")
             record = _group(node, path.stem, bounds, 0)
             version = _text(_member(file, "version", path.name), "version") if "version" in file else ""
+            integers = _tree(_member(file, "spikequant", path.name), "spikequant", bounds, 0)
     except SpikequantError:
         raise
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:  # what h5py raises
         raise DataError(f"{path.name}: no readable HDF5 file ({str(error)[:120]})") from error
     if not isinstance(record, NirRecord):
         raise DataError(f"{path.name}: holds one {record.kind}; expected a NIRGraph")
-    return NirRecord(nodes=record.nodes, edges=record.edges, metadata=record.metadata, version=version)
+    return NirRecord(
+        nodes=record.nodes, edges=record.edges, metadata=record.metadata, version=version, integers=integers
+    )
 
 
 def _member(group: Any, name: str, where: str) -> Any:

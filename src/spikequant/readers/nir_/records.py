@@ -33,6 +33,8 @@ class NirRecord:
     edges: tuple[tuple[str, str], ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
+    integers: Mapping[str, Any] = field(default_factory=dict)
+    """The quantization record beside the graph (`readers/nir_/load.py`); empty in a graph of another writer."""
 
 
 def array(where: str, value: Any) -> Array:
