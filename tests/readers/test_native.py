@@ -15,7 +15,7 @@ from spikequant.law.network import Decoder, Edge, InputNode, IntNet, NeuronNode,
 from spikequant.law.presets import integrate_and_fire
 from spikequant.law.products import Product
 from spikequant.law.spec import StateFormat
-from spikequant.readers import golden, native
+from spikequant.readers import compiler, golden, native
 
 pytestmark = pytest.mark.skipif(native.find_compiler() is None, reason="no C compiler was found")
 
@@ -98,7 +98,7 @@ def test_trains_come_out_whole():
 
 
 def test_without_a_compiler_the_error_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(native, "find_compiler", lambda: None)
+    monkeypatch.setattr(compiler, "find_compiler", lambda: None)
     with pytest.raises(sq.Unsupported, match=r"no C compiler was found \(tried \$CC, cc, gcc, clang\); install one"):
         sq.compile(scaled_net())
 
@@ -117,7 +117,7 @@ def test_the_library_is_compiled_once(monkeypatch, tmp_path):
     sq.compile(scaled_net())
     (made,) = (tmp_path / "cache").iterdir()
     before = made.stat().st_mtime_ns
-    monkeypatch.setattr(native, "_compile", None)
+    monkeypatch.setattr(compiler, "_compile", None)
     sq.compile(scaled_net())
     assert made.stat().st_mtime_ns == before
     assert stat.S_IMODE(os.stat(tmp_path / "cache").st_mode) & 0o077 == 0
@@ -127,14 +127,14 @@ def test_a_damaged_library_is_made_again(monkeypatch, tmp_path):
     monkeypatch.setenv("SPIKEQUANT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(native, "FLAGS", ("-std=c99", "-O0"))
     program = native.build(scaled_net(), "damaged")
-    native.cache_folder()
-    monkeypatch.setattr(native, "machine", lambda: "another")
+    compiler.cache_folder()
+    monkeypatch.setattr(compiler, "machine", lambda: "another")
     text_before = set((tmp_path / "cache").iterdir())
-    real = native._compile
-    monkeypatch.setattr(native, "_compile", lambda c, f, t, path: path.write_bytes(b"cut short"))
+    real = compiler._compile
+    monkeypatch.setattr(compiler, "_compile", lambda c, f, libraries, t, path: path.write_bytes(b"cut short"))
     with pytest.raises(OSError):
         native.library([program])
-    monkeypatch.setattr(native, "_compile", real)
+    monkeypatch.setattr(compiler, "_compile", real)
     assert set((tmp_path / "cache").iterdir()) > text_before
     compiled = native.Compiled(program, native.library([program]))
     assert compiled.run(np.ones((6, 1, 2))).sum() > 0

@@ -40,6 +40,7 @@ class NeuronLayer(nn.Module):
         dialect: how the layer is called, where it came from another library.
         told: plain attributes of the layer that was read, for users who look at them.
         watch: a list that collects every new state, or None.
+        kernel: what the last call ran on (`nn/kernels.py`).
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class NeuronLayer(nn.Module):
         self.answer: dict[str, Tensor] = {}
         self.steps_done = 0
         self.watch: list[States] | None = None
+        self.kernel = ""
 
     @property
     def value_names(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,6 +14,19 @@ from spikequant.law.spec import NeuronSpec
 from spikequant.nn.torch_ops import TorchOps
 
 States = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Where the noise of stochastic rounding begins: its words depend on nothing else (`law/noise.py`)."""
+
+    seed: int
+    layer: int
+    first_sample: int
+
+    def words(self, shape: torch.Size, device: torch.device) -> Callable[[int], Callable[[str], Tensor]]:
+        """The words of samples and neurons ``[N, *shape[1:]]``, by step and state."""
+        return torch_noise(self.seed, self.layer, self.first_sample, shape, device)
 
 
 class Prepared(dict[str, Tensor]):

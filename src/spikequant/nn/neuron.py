@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from spikequant.law import presets
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.law.spec import NeuronSpec
+from spikequant.nn import kernels
 from spikequant.nn.dialect import ValueSource
 from spikequant.nn.layer import NeuronLayer
-from spikequant.nn.loop import States, run_over_time, zero_states
+from spikequant.nn.loop import Noise, States
 from spikequant.nn.torch_ops import TorchOps
 
 LAW_NAMES = {"threshold": "theta"}
@@ -107,30 +108,30 @@ class Neuron(NeuronLayer):
 
 
 def run_neuron(
-    module: Any,
+    module: NeuronLayer,
     ops: TorchOps,
     spec: NeuronSpec,
     params: Mapping[str, Tensor],
     x: Tensor,
-    noise_at: Callable[[int], Callable[[str], Tensor]] | None = None,
+    *,
+    bias: Tensor | None = None,
+    noise: Noise | None = None,
 ) -> Tensor:
-    """Run a neuron module in its step mode, keeping its state where it keeps one."""
-    watch = module.watch.append if module.watch is not None else None
+    """Run a neuron module in its step mode, keeping its state where it keeps one; `bias` is added to every step."""
     keeps = module.step_mode == "s" or module.carries
-    train = x if module.step_mode == "m" else x[None]
+    single = module.step_mode == "s"
     first_step = module.steps_done if keeps else 0
-    states = module.state if keeps and module.state is not None else zero_states(spec, train[0])
-    if states["v"].shape != train.shape[1:]:
+    states = module.state if keeps else None
+    if states is not None and states["v"].shape != (x.shape if single else x.shape[1:]):
         raise DataError(
             f"a neuron layer holds a state of shape {tuple(states['v'].shape)} and was given {tuple(x.shape)}; "
             "call spikequant.reset(model) between batches"
         )
-    outputs, states = run_over_time(
-        ops, spec, params, train, states, noise_at=noise_at, first_step=first_step, watch=watch
-    )
+    given = kernels.Run(ops, spec, params, bias, noise, first_step, keeps, single)
+    outputs, states = kernels.run(module, given, x, states)
     if keeps:
-        module.state, module.steps_done = states, first_step + len(train)
-    return outputs if module.step_mode == "m" else outputs[0]
+        module.state, module.steps_done = states, first_step + (1 if single else len(x))
+    return outputs
 
 
 def LIF(

@@ -25,7 +25,7 @@ from spikequant.nn.fraction_bits import choose_fraction_bits
 from spikequant.nn.group_widths import Integers, prove_group
 from spikequant.nn.integers import integer_params, integer_spec, on_grid
 from spikequant.nn.layer import NeuronLayer
-from spikequant.nn.loop import States, add_per_step, torch_noise
+from spikequant.nn.loop import Noise, States
 from spikequant.nn.neuron import Neuron, over_features, run_neuron
 from spikequant.nn.program import ProgramCache
 from spikequant.nn.synapse import Link
@@ -244,11 +244,8 @@ class QuantizedNeuron(NeuronLayer):
         pool_unit = self.branches[0].pool_unit
         if pool_unit != 1.0:
             x = round_ste(x / pool_unit, "half_even")
-        if program.bias is not None:
-            x = add_per_step(x, program.bias)
-        shape = x.shape[1:] if self.step_mode == "m" else x.shape
-        noise = torch_noise(self.seed, self.layer, self.first_sample, shape, x.device) if self._is_noisy() else None
-        output = run_neuron(self, program.ops, program.spec, program.params, x, noise)
+        noise = Noise(self.seed, self.layer, self.first_sample) if self._is_noisy() else None
+        output = run_neuron(self, program.ops, program.spec, program.params, x, bias=program.bias, noise=noise)
         self.units = program.units
         if program.spec.output == "state":
             output = output * self.units["v"]

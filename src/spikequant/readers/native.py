@@ -1,33 +1,25 @@
 """`compile`: an integer network as machine code of this computer, the C export behind a numpy face.
 
-The C text goes through the system's compiler once; the library is kept in a cache folder under the hash of text,
-compiler and processor (``SPIKEQUANT_CACHE``, else ``$XDG_CACHE_HOME/spikequant``, else ``~/.cache/spikequant``).
+The C text goes through the system's compiler once and is kept (`readers/compiler.py`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from spikequant.law.errors import ArtifactError, DataError, Unsupported
+from spikequant.law.errors import DataError
 from spikequant.law.formats import IntArray
 from spikequant.law.network import IntNet
 from spikequant.readers import golden
 from spikequant.readers.c.program import CProgram, build
 from spikequant.readers.c.text import header, source
 from spikequant.readers.c.types import CType
+from spikequant.readers.compiler import cache_folder, find_compiler, machine, shared_object
 
 FLAGS = ("-std=c99", "-O3", "-march=native")
 GLUE = """
@@ -71,15 +63,6 @@ void @P_native_run(@P_state *const s, const size_t samples, const uint32_t first
 """
 
 
-def find_compiler() -> str | None:
-    """Path of the system's C compiler: ``$CC``, cc, gcc or clang; None without one."""
-    for name in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
-        path = shutil.which(name) if name else None
-        if path is not None:
-            return path
-    return None
-
-
 def glue(program: CProgram) -> str:
     """What the shared library offers besides the exported functions: many samples in one call, and the layout."""
     members = ["scores", *(m for places in program.neurons.values() for m, _ in places.values())]
@@ -102,63 +85,6 @@ def library(programs: Sequence[CProgram], flags: Sequence[str] = FLAGS) -> ctype
     """
     text = "\n".join(header(p) + source(p, None).replace(f'#include "{p.prefix}.h"', "") + glue(p) for p in programs)
     return shared_object(text, flags)
-
-
-def shared_object(text: str, flags: Sequence[str]) -> ctypes.CDLL:
-    """C text as a loaded library, compiled once per text, compiler, flags and processor.
-
-    Raises:
-        Unsupported: there is no C compiler, or it failed.
-    """
-    compiler = find_compiler()
-    if compiler is None:
-        raise Unsupported(
-            "no C compiler was found (tried $CC, cc, gcc, clang); install one, or use sq.readers.golden.run"
-        )
-    key = hashlib.sha256("\n".join([compiler, *flags, machine(), text]).encode()).hexdigest()
-    folder = cache_folder()
-    path = folder / f"{key}.so"
-    if path.exists():
-        with contextlib.suppress(OSError):  # a file that was cut short is made again
-            return ctypes.CDLL(str(path))
-    _compile(compiler, flags, text, path)
-    return ctypes.CDLL(str(path))
-
-
-def cache_folder() -> Path:
-    """Where compiled networks are kept; made if absent, for this user only.
-
-    Raises:
-        ArtifactError: it cannot be made.
-    """
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(os.environ.get("SPIKEQUANT_CACHE") or Path(home) / "spikequant")
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise ArtifactError(f"cannot make {folder}: {error}; set SPIKEQUANT_CACHE to a folder of yours") from error
-    return folder
-
-
-def machine() -> str:
-    """What ``-march=native`` depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    except OSError:
-        flags = ""
-    return f"{platform.machine()} {platform.processor()} {flags}"
-
-
-def _compile(compiler: str, flags: Sequence[str], text: str, path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build.") as folder:
-        written, made = Path(folder, "network.c"), Path(folder, "network.so")
-        written.write_text(text, encoding="utf-8")
-        command = [compiler, *flags, "-fPIC", "-shared", "-o", str(made), str(written)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise Unsupported(f"{compiler} could not compile the network:\n{done.stderr[:2000]}")
-        os.replace(made, path)
 
 
 class Compiled:

@@ -1,0 +1,198 @@
+"""Which kernel runs a neuron layer: one fused over time, or the plain loop, and why.
+
+Results are the same; what differs is speed, and gradients in the last bit of a float.  The choice depends on the
+layer and on shapes alone, so that a run repeats.  ``SPIKEQUANT_KERNELS`` (``auto``, ``plain`` or ``fused``) sets it
+for a process, `using` for a block of code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from spikequant.law.errors import Unsupported
+from spikequant.law.spec import NeuronSpec
+from spikequant.nn.fused import Call, layout_of, run_fused
+from spikequant.nn.loop import Noise, States, add_per_step, run_over_time, zero_states
+from spikequant.nn.torch_ops import TorchOps
+from spikequant.readers.kernels import LSB, ForwardKey, forward_kernel
+
+if TYPE_CHECKING:
+    from spikequant.nn.layer import NeuronLayer
+
+Choice = Literal["auto", "plain", "fused"]
+SMALLEST = 2**14
+"""Neuron-steps in one call from which a fused kernel is worth being compiled."""
+_CHOICE: ContextVar[str | None] = ContextVar("spikequant_kernels", default=None)
+
+
+def choice() -> str:
+    """The choice that holds now."""
+    chosen = _CHOICE.get() or os.environ.get("SPIKEQUANT_KERNELS", "auto")
+    if chosen not in get_args(Choice):
+        raise Unsupported(f"neuron kernels: {chosen!r}; expected one of {', '.join(get_args(Choice))}")
+    return chosen
+
+
+@contextlib.contextmanager
+def using(chosen: Choice) -> Iterator[None]:
+    """Run neuron layers in this block by the given choice.
+
+    ``auto``: fused where it is possible and large enough to pay; ``fused``: wherever it is possible; ``plain``: the
+    loop over `TorchOps`.
+
+    >>> with using("plain"):
+    ...     choice()
+    'plain'
+    """
+    if chosen not in get_args(Choice):
+        raise Unsupported(f"neuron kernels: {chosen!r}; expected one of {', '.join(get_args(Choice))}")
+    token = _CHOICE.set(chosen)
+    try:
+        yield
+    finally:
+        _CHOICE.reset(token)
+
+
+def used(model: nn.Module) -> dict[str, str]:
+    """What each neuron layer ran on when it was called last: ``fused``, or ``plain`` with the reason."""
+    return {name: module.kernel for name, module in model.named_modules() if getattr(module, "kernel", "")}
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One call of a layer: what it is given.
+
+    Attributes:
+        bias: added to the input of every step, besides the law's own; None without one.
+        single: the input is one step without an axis of time.
+    """
+
+    ops: TorchOps
+    spec: NeuronSpec
+    params: Mapping[str, Tensor]
+    bias: Tensor | None
+    noise: Noise | None
+    first_step: int
+    keeps: bool
+    single: bool = False
+
+
+def run(layer: NeuronLayer, given: Run, x: Tensor, states: States | None) -> tuple[Tensor, States]:
+    """Outputs ``[T, N, ...]`` (one step: ``[N, ...]``) and last states, by the kernel that choice and shapes ask for.
+
+    `states` is None at rest.
+    """
+    if torch.compiler.is_compiling():
+        return _looped(layer, given, x, states)
+    reason, call, still = _fusable(layer, given, x)
+    layer.kernel = "fused" if call is not None else f"plain: {reason}"
+    if call is not None:
+        params = given.params if given.bias is None else {**given.params, "bias": given.bias}
+        return run_fused(call, still, given.ops.lsb, params, states)
+    return _looped(layer, given, x, states)
+
+
+def _looped(layer: NeuronLayer, given: Run, x: Tensor, states: States | None) -> tuple[Tensor, States]:
+    """The plain loop."""
+    x = x[None] if given.single else x
+    watch = layer.watch.append if layer.watch is not None else None
+    noise_at = given.noise.words(x.shape[1:], x.device) if given.noise is not None else None
+    if given.bias is not None:
+        x = add_per_step(x, given.bias)
+    start = zero_states(given.spec, x[0]) if states is None else states
+    output, last = run_over_time(
+        given.ops, given.spec, given.params, x, start, noise_at=noise_at, first_step=given.first_step, watch=watch
+    )
+    return (output[0] if given.single else output), last
+
+
+def _fusable(layer: NeuronLayer, given: Run, x: Tensor) -> tuple[str, Call | None, Tensor]:
+    """The call for a kernel and its input, or the reason why there is none."""
+    chosen = choice()
+    reason = _reason(layer, given, x, chosen)
+    if reason:
+        return reason, None, x
+    params = dict(given.params) if given.bias is None else {**given.params, "bias": given.bias}
+    base = x if given.single else _shown(x)
+    still = base is not None
+    step = base if base is not None else x[0]
+    every = {**params, LSB: given.ops.lsb}
+    layout = layout_of(step, every, noisy=given.noise is not None)
+    if layout is None:
+        still, base = given.single, x.contiguous()
+        layout = layout_of(base if still else base[0], every, noisy=given.noise is not None)
+    if layout is None:
+        return "parameters that are no scalar and not one per channel", None, x
+    base = x if base is None else base
+    names = tuple(sorted(params))
+    call = Call(
+        given.spec, names, 1 if given.single else x.shape[0], still, given.single, given.keeps,
+        given.ops.surrogate, given.ops.detach_reset, given.ops.compares, given.ops.rounds, layout, given.noise,
+        given.first_step,
+    )  # fmt: skip
+    missing = _missing(call.forward_key(base))
+    return missing, None if missing else call, x if missing else base
+
+
+@cache
+def _missing(key: ForwardKey) -> str:
+    """Why there is no kernel of a kind; empty where there is one.  Asked once: a compiler that fails is slow."""
+    try:
+        forward_kernel(key)
+    except Unsupported as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def _shown(x: Tensor) -> Tensor | None:
+    """The one step that an expanded tensor shows at every step, as a part of the graph; None if there is none."""
+    if x.shape[0] == 1 or x.stride(0) != 0:
+        return None
+    if not x.requires_grad:
+        return x[0]
+    base: Any = x._base
+    plain = x.grad_fn is not None and x.grad_fn.name() == "ExpandBackward0" and not x._backward_hooks
+    return (
+        base if plain and base is not None and base.shape == x.shape[1:] and base.stride() == x.stride()[1:] else None
+    )
+
+
+def _reason(layer: NeuronLayer, given: Run, x: Tensor, chosen: str) -> str:
+    """Why the plain loop runs; empty where nothing speaks against a kernel."""
+    ops = given.ops
+    if chosen == "plain":
+        return "asked for"
+    if not ops.rounds:
+        return "real numbers"
+    if type(ops) is not TorchOps:
+        return "another reader"
+    if layer.watch is not None:
+        return "states are watched"
+    if type(x) is not Tensor or x.device.type != "cpu" or _transformed():
+        return "no plain tensor on the CPU"
+    if x.dtype not in (torch.float32, torch.float64) or x.dtype != ops.dtype:
+        return f"numbers of type {x.dtype}"
+    if ops.surrogate.spike is not None:
+        return "a spike function of another library"
+    if x.numel() == 0:
+        return "an empty input"
+    if chosen == "auto" and x.numel() < SMALLEST:
+        return f"fewer than {SMALLEST} neuron-steps"
+    return ""
+
+
+def _transformed() -> bool:
+    """Inside a transform of torch.func."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+__all__ = ["Choice", "Run", "choice", "run", "used", "using"]
