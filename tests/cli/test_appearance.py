@@ -16,7 +16,7 @@ from spikequant.cli.networks import MODEL_NAMES
 from spikequant.cli.plan_options import CLIPPINGS, QUANTIZERS, PlanFields
 from spikequant.cli.tables import Table
 
-COMMANDS = ["demo", "train", "quantize", "compare", "verify", "report", "export", "bench"]
+COMMANDS = ["demo", "train", "quantize", "compare", "verify", "report", "export", "targets", "bench"]
 BOXES = set("─│╭╮╰╯━┃┏┓┡╇┩└┘├┤┬┴┼")
 
 

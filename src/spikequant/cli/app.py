@@ -14,6 +14,7 @@ from spikequant.cli.export import export
 from spikequant.cli.program import Command, Program
 from spikequant.cli.quantize import quantize
 from spikequant.cli.report import report
+from spikequant.cli.targets import targets
 from spikequant.cli.train import train
 from spikequant.cli.verify import verify
 
@@ -37,5 +38,5 @@ def root(
         typer.echo(ctx.get_help())
 
 
-for _command in (demo, train, quantize, compare, verify, report, export, bench):
+for _command in (demo, train, quantize, compare, verify, report, export, targets, bench):
     app.command(cls=Command, name=_command.__name__)(_command)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spikequant.cli.options import PLAN
+from spikequant.cli.targets import complete_target
 from spikequant.law.errors import PlanError
 from spikequant.law.rounding import ROUNDINGS
 
@@ -47,6 +48,16 @@ PlanOption = Annotated[
         "--plan",
         metavar="FILE",
         help="Plan from a .toml or .json file: bits for every layer and role. Excludes the options below.",
+        rich_help_panel=PLAN,
+    ),
+]
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="NAME",
+        help="Hardware profile that chooses neurons and widths, or refuses: see spikequant targets.",
+        autocompletion=complete_target,
         rich_help_panel=PLAN,
     ),
 ]
@@ -94,25 +105,31 @@ class PlanFields:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def chosen_plan(file: Path | None, fields: PlanFields, *, seed: int) -> Plan | None:
-    """The plan that was asked for; None if none was.  `seed` replays stochastic rounding.
+def chosen_plan(file: Path | None, fields: PlanFields, *, seed: int, target: str | None = None) -> Plan | None:
+    """The plan that was asked for; None if none was.  `seed` replays stochastic rounding; a `target` is a plan, too.
 
     Raises:
         PlanError: a file and fields together, a field without the one that it belongs to, a
             plan that asks for nothing, or a mistake in it.
     """
     from spikequant.plan import Plan
+    from spikequant.targets import target as named
 
     given = fields.given()
+    tag = None if target is None else named(target).tag
     if file is not None and given:
         raise PlanError(f"--plan {file} and {options_text(given)} exclude each other; write the bits into the file")
     for name, owner in NEEDS.items():
         if name in given and owner not in given:
             raise PlanError(f"--{name.replace('_', '-')} without --{owner.replace('_', '-')} would change nothing")
-    if file is None and not given:
+    if file is None and not given and tag is None:
         return None
     plan = Plan.load(file) if file is not None else Plan.uniform(**given).model_copy(update={"seed": seed})
-    if not any(rule.asked() for rule in plan.rules):
+    if tag is not None and plan.target is not None and named(plan.target).tag != tag:
+        raise PlanError(f"--plan {file} is for {plan.target}, and --target {target} was given; give one of them")
+    if tag is not None:
+        plan = plan.model_copy(update={"target": tag})
+    if plan.target is None and not any(rule.asked() for rule in plan.rules):
         raise PlanError(f"{file}: this plan asks for nothing; give at least one rule with a role such as weight")
     return plan
 

@@ -82,6 +82,7 @@ def quantize(
     max_drop: MaxDropOption = None,
     strict: StrictOption = False,
     plan: fields.PlanOption = None,
+    target: fields.TargetOption = None,
     weight_bits: fields.WeightBits = None,
     membrane_bits: fields.MembraneBits = None,
     weight_quantizer: fields.WeightQuantizer = None,
@@ -114,7 +115,7 @@ def quantize(
     the real network on the test data, and its integers are checked against the simulation,
     spike by spike.
     """
-    found = chosen_plan(plan, PlanFields.of(ctx.params), seed=seed)
+    found = chosen_plan(plan, PlanFields.of(ctx.params), seed=seed, target=target)
     _check(found, max_drop, strict, lr)
     choice = DataChoice(
         name=data, folder=data_dir, limit=limit, fold=fold, steps=steps, step_ms=step_ms,
@@ -208,7 +209,7 @@ def short_name(plan: Plan) -> str:
         names = sorted({r.quantizer for r in roles if r.bits is None})
         parts += [f"{letter}{bits[0]}" if len(bits) == 1 else f"{letter}{bits[0]}-{bits[-1]}"] if bits else []
         parts += names
-    return "/".join(parts) or "plan"
+    return "/".join(parts) or (plan.target or "plan").partition("/")[0]
 
 
 def _check(plan: Plan | None, max_drop: float | None, strict: bool, lr: float) -> None:
@@ -216,7 +217,7 @@ def _check(plan: Plan | None, max_drop: float | None, strict: bool, lr: float) -
     if plan is not None and (max_drop is not None or strict):
         word = "--max-drop" if max_drop is not None else "--strict"
         raise PlanError(
-            f"{word} searches for a plan, so it excludes --plan and the options of a plan; give one of them"
+            f"{word} searches for a plan, so it excludes --plan, --target and the options of a plan; give one of them"
         )
     if max_drop is not None and not 0 <= max_drop <= 100:
         raise PlanError(f"--max-drop {max_drop:g}: expected points of accuracy from 0 to 100, for example 0.5")

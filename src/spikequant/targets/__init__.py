@@ -1,6 +1,7 @@
 """Hardware profiles: which neurons, widths and sizes a chip has, and whether a network keeps to them."""
 
 from spikequant.targets.check import check, refusal, require
+from spikequant.targets.page import describe
 from spikequant.targets.profile import (
     LeakRule,
     Limits,
@@ -25,6 +26,7 @@ __all__ = [
     "Violation",
     "WeightRule",
     "check",
+    "describe",
     "refusal",
     "require",
     "target",
