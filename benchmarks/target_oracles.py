@@ -46,8 +46,8 @@ which 24 bits cannot hold; the profile wraps to -2^23 (`frontends/lava/network.p
 
 Once: a Python 3.10 with `pip install lava-nc`; a Python 3.11 with `pip install xylosim nengo-loihi`; one with
 `pip install "numpy<2" "brian2<2.8" brian2-loihi` (its brian2 does not import with numpy 2). xylosim states no licence,
-so it is a test-time oracle here and never a dependency. A few networks of each run in `tests/targets/test_public_oracles.py`
-where `SPIKEQUANT_ORACLES` names these Pythons; elsewhere those tests skip.
+so it is a test-time oracle here and never a dependency. A few networks of each run in
+`tests/targets/test_public_oracles.py` where `SPIKEQUANT_ORACLES` names these Pythons; elsewhere those tests skip.
 """
 
 
@@ -58,16 +58,12 @@ def main() -> None:
     asked = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for row in (
-            *decay_rows(Path(folder)),
-            xylo_row(Path(folder), asked.networks),
-            loihi_row(Path(folder), asked.networks),
-        ):
+        place, most = Path(folder), asked.networks
+        for row in (*decay_rows(place), xylo_row(place, most), loihi_row(place, most)):
             print(row, flush=True)
             rows.append(row)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    word = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(word, capture_output=True, text=True, check=True, cwd=ROOT)
     text = HEADER.format(date=time.strftime("%Y-%m-%d"), commit=commit.stdout.strip(), numpy=np.__version__, few=FEW)
     (ROOT / "benchmarks" / "target_oracles.md").write_text(text + "\n".join(rows) + "\n" + FOOTER, encoding="utf-8")
 
@@ -116,7 +112,8 @@ def xylo_row(folder: Path, networks: int) -> str:
         done += min(len(nets), networks - done)
         print(f"xylo: {done} networks, {total.tolist()}", file=sys.stderr, flush=True)
     wrong, values, fired = total.tolist()
-    return f"| {version(python, 'xylosim')} | networks | {done:,} | {XYLO_STEPS:,} | {values:,} | {fired:,} | **{wrong:,}** |"
+    counts = f"{done:,} | {XYLO_STEPS:,} | {values:,} | {fired:,} | **{wrong:,}**"
+    return f"| {version(python, 'xylosim')} | networks | {counts} |"
 
 
 def loihi_row(folder: Path, networks: int) -> str:
@@ -135,7 +132,8 @@ def loihi_row(folder: Path, networks: int) -> str:
         print(f"loihi: {start + len(nets)} networks, {total.tolist()}", file=sys.stderr, flush=True)
     wrong, values, fired = total.tolist()
     what = "networks (process models, fixed_pt)"
-    return f"| {version(python, 'lava')} | {what} | {networks:,} | {LOIHI_STEPS} | {values:,} | {fired:,} | **{wrong:,}** |"
+    counts = f"{networks:,} | {LOIHI_STEPS} | {values:,} | {fired:,} | **{wrong:,}**"
+    return f"| {version(python, 'lava')} | {what} | {counts} |"
 
 
 if __name__ == "__main__":
