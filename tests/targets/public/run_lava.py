@@ -6,17 +6,13 @@ All networks of a file run at once: their first layers read one common input, ea
 import sys
 
 import numpy as np
-from lava.magma.core.run_conditions import RunSteps
-from lava.magma.core.run_configs import Loihi2SimCfg
-from lava.proc.dense.process import Dense
-from lava.proc.io.source import RingBuffer as Source
-from lava.proc.lif.process import LIF
-from lava.proc.monitor.process import Monitor
-from lava.utils.weightutils import SignMode
 
 
 def dense(codes, exponent):
     """Synapses; weights of one sign have all 8 bits, of both signs the even ones."""
+    from lava.proc.dense.process import Dense
+    from lava.utils.weightutils import SignMode
+
     mode = SignMode.MIXED if (codes > 0).any() and (codes < 0).any() else SignMode.EXCITATORY
     if mode is SignMode.EXCITATORY and (codes < 0).any():
         mode = SignMode.INHIBITORY
@@ -24,6 +20,13 @@ def dense(codes, exponent):
 
 
 def main(cases, results):
+    """Run the cases."""
+    from lava.magma.core.run_conditions import RunSteps
+    from lava.magma.core.run_configs import Loihi2SimCfg
+    from lava.proc.io.source import RingBuffer as Source
+    from lava.proc.lif.process import LIF
+    from lava.proc.monitor.process import Monitor
+
     data = np.load(cases)
     steps = len(data["spikes"])
     source = Source(data=data["spikes"].T.astype(int))

@@ -3,15 +3,19 @@
 import sys
 
 import numpy as np
-from xylosim.v2 import XyloLayer, XyloSynapse
 
 
 def synapses(codes):
     """``[out, in]`` codes as one list of synapses per source, targets ascending."""
+    from xylosim.v2 import XyloSynapse
+
     return [[XyloSynapse(k, 0, int(w)) for k, w in enumerate(column) if w] for column in codes.T]
 
 
 def main(cases, results):
+    """Run the cases."""
+    from xylosim.v2 import XyloLayer
+
     data, found = np.load(cases), {}
     for k in range(int(data["count"])):
         one = {name.split("/", 1)[1]: data[name] for name in data.files if name.startswith(f"{k}/")}
@@ -34,4 +38,5 @@ def main(cases, results):
     np.savez(results, **found)
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])
