@@ -1,20 +1,21 @@
 """NIR graphs out of HDF5 files and out of `nir.NIRGraph` objects, strictly and within bounds.
 
-The file is read with h5py alone: every dataset is looked at before it is loaded, links
-that leave the file or go in circles are refused, and the sum of all values is bounded.
+Files are read by `readers/nir_/hdf5.py`, not by the HDF5 library, which hangs on some damaged
+ones: every dataset is looked at before it is loaded, links that leave the file or go in circles
+are refused, and the sum of all values is bounded.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from spikequant.law.errors import DataError, SpikequantError, Unsupported
+from spikequant.law.errors import DataError, Unsupported
+from spikequant.readers.nir_.hdf5 import Dataset, File, Group, Link
 from spikequant.readers.nir_.records import NirNode, NirRecord, check_name, node_record
 
 MOST_VALUES = 2**26
@@ -113,50 +114,40 @@ def _metadata(thing: Any) -> Mapping[str, Any]:
 
 
 def _read_file(path: Path, bounds: _Bounds) -> NirRecord:
-    try:
-        import h5py  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise Unsupported("reading .nir files needs h5py; install spikequant[nir]") from error
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; expected a .nir file")
     try:
-        with h5py.File(path, "r") as file:
-            node = _member(file, "node", path.name)
-            if not isinstance(node, h5py.Group):
-                raise DataError(f"{path.name}: has no group 'node'; expected a NIR graph as nir.write makes it")
-            record = _group(node, path.stem, bounds, 0)
-            version = _text(_member(file, "version", path.name), "version") if "version" in file else ""
-            integers = _tree(_member(file, "spikequant", path.name), "spikequant", bounds, 0)
-    except SpikequantError:
-        raise
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:  # what h5py raises
-        raise DataError(f"{path.name}: no readable HDF5 file ({str(error)[:120]})") from error
+        root = File(path.read_bytes()).root()
+    except (DataError, OSError) as error:
+        raise DataError(f"{path.name}: no readable HDF5 file ({error})") from error
+    node = _member(root, "node", path.name)
+    if not isinstance(node, Group):
+        raise DataError(f"{path.name}: has no group 'node'; expected a NIR graph as nir.write makes it")
+    record = _group(node, path.stem, bounds, 0)
+    version = _text(_member(root, "version", path.name), "version") if "version" in root else ""
+    integers = _tree(_member(root, "spikequant", path.name), "spikequant", bounds, 0)
     if not isinstance(record, NirRecord):
         raise DataError(f"{path.name}: holds one {record.kind}; expected a NIRGraph")
-    return NirRecord(
-        nodes=record.nodes, edges=record.edges, metadata=record.metadata, version=version, integers=integers
-    )
+    return replace(record, version=version, integers=integers)
 
 
-def _member(group: Any, name: str, where: str) -> Any:
-    """A child of a group that lies in this file; None if there is none."""
-    import h5py
-
-    link = group.get(name, getlink=True)
-    if link is not None and not isinstance(link, h5py.HardLink):
+def _member(group: Group, name: str, where: str) -> Group | Dataset | None:
+    """A child of a group that lies in its place; None if there is none."""
+    try:
+        found = group.get(name)
+    except DataError as error:
+        raise DataError(f"{where}.{name}: no readable HDF5 ({error})") from error
+    if isinstance(found, Link):
         raise DataError(f"{where}.{name}: a link out of its place; expected the data themselves")
-    return group.get(name)
+    return found
 
 
-def _group(group: Any, where: str, bounds: _Bounds, depth: int) -> NirNode | NirRecord:
-    import h5py
-
-    address = h5py.h5o.get_info(group.id).addr
-    if address in bounds.open_groups:
+def _group(group: Group, where: str, bounds: _Bounds, depth: int) -> NirNode | NirRecord:
+    if group.address in bounds.open_groups:
         raise DataError(f"{where}: a graph that contains itself")
     bounds.node(where, depth)
     kind = _text(_member(group, "type", where), f"{where}.type")
-    bounds.open_groups.append(address)
+    bounds.open_groups.append(group.address)
     metadata = _tree(_member(group, "metadata", where), f"{where}.metadata", bounds, depth)
     if kind == "NIRGraph":
         found: NirNode | NirRecord = _graph(group, where, bounds, depth, metadata)
@@ -170,46 +161,47 @@ def _group(group: Any, where: str, bounds: _Bounds, depth: int) -> NirNode | Nir
     return found
 
 
-def _graph(group: Any, where: str, bounds: _Bounds, depth: int, metadata: Mapping[str, Any]) -> NirRecord:
-    import h5py
-
+def _graph(group: Group, where: str, bounds: _Bounds, depth: int, metadata: Mapping[str, Any]) -> NirRecord:
     unknown = sorted(set(group) - {"type", "metadata", "nodes", "edges"})
     if unknown:
         raise Unsupported(f"{where}: a NIRGraph has no field {unknown[0][:40]!r}; expected nodes, edges, metadata")
     members = _member(group, "nodes", where)
-    if not isinstance(members, h5py.Group) or len(members) > MOST_NODES:
+    if not isinstance(members, Group) or len(members) > MOST_NODES:
         raise DataError(f"{where}: lacks the group 'nodes', or it has more than {MOST_NODES:,} members")
     nodes: dict[str, NirNode | NirRecord] = {}
     for name in members:
         check_name(where, name)
         node = _member(members, name, where)
-        if not isinstance(node, h5py.Group):
+        if not isinstance(node, Group):
             raise DataError(f"{where}.{name}: is no group; expected a node with a type")
         nodes[name] = _group(node, f"{where}.{name}", bounds, depth + 1)
     table = _member(group, "edges", where)
-    if not isinstance(table, h5py.Dataset):
+    if not isinstance(table, Dataset):
         raise DataError(f"{where}: lacks the edges; expected a table of pairs of node names")
     return NirRecord(nodes=nodes, edges=_edges(where, _pairs(table, where, bounds)), metadata=metadata)
 
 
-def _pairs(table: Any, where: str, bounds: _Bounds) -> list[tuple[str, str]]:
+def _pairs(table: Dataset, where: str, bounds: _Bounds) -> list[tuple[str, str]]:
     if table.shape is None or table.size == 0:
         return []
-    if table.ndim != 2 or table.shape[1] != 2 or table.shape[0] > MOST_EDGES:
+    if len(table.shape) != 2 or table.shape[1] != 2 or table.shape[0] > MOST_EDGES:
         raise DataError(
             f"{where}.edges: has the shape {table.shape}; expected [E, 2] with at most {MOST_EDGES:,} edges"
         )
+    if not table.is_text:
+        raise DataError(f"{where}.edges: holds numbers; expected node names")
     rows = _dataset(table, f"{where}.edges", bounds)
-    if not all(isinstance(end, (bytes, str)) for row in rows for end in row):
-        raise DataError(f"{where}.edges: holds {table.dtype}; expected node names")
-    return [(_decoded(a), _decoded(b)) for a, b in rows]
+    return [(_decoded(f"{where}.edges", a), _decoded(f"{where}.edges", b)) for a, b in rows]
 
 
-def _decoded(value: bytes | str) -> str:
-    return value.decode("utf8") if isinstance(value, bytes) else value
+def _decoded(where: str, value: bytes) -> str:
+    try:
+        return value.decode("utf8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: the text {value[:40]!r} is no UTF-8") from error
 
 
-def _text(dataset: Any, where: str) -> str:
+def _text(dataset: Group | Dataset | None, where: str) -> str:
     """One short text."""
     value = None if dataset is None else _dataset(dataset, where, _Bounds(1))
     if not isinstance(value, str):
@@ -217,42 +209,36 @@ def _text(dataset: Any, where: str) -> str:
     return value
 
 
-def _dataset(dataset: Any, where: str, bounds: _Bounds) -> Any:
+def _dataset(dataset: Group | Dataset | None, where: str, bounds: _Bounds) -> Any:
     """A dataset that was found harmless: numbers as an array, one text as str, None for an empty one."""
-    import h5py
-
-    if not isinstance(dataset, h5py.Dataset):
+    if not isinstance(dataset, Dataset):
         raise DataError(f"{where}: is a group; expected values")
-    if dataset.shape is None:
-        return None
-    if dataset.external or dataset.is_virtual:
-        raise DataError(f"{where}: its values lie in another file; expected them in this one")
-    is_text = h5py.check_string_dtype(dataset.dtype) is not None
-    if not is_text and dataset.dtype.kind not in "iufb":
-        raise DataError(f"{where}: has the type {dataset.dtype}; expected numbers or text")
-    if dataset.dtype.itemsize > (MOST_TEXT if is_text else 8) or (is_text and dataset.size > 2 * MOST_EDGES):
-        raise DataError(f"{where}: {dataset.size:,} values of {dataset.dtype.itemsize:,} bytes; expected smaller ones")
-    bounds.take(where, max(math.prod(dataset.shape), math.prod(dataset.chunks or (1,))))
-    value = dataset[()]
-    if not is_text or dataset.shape != ():
+    if dataset.is_text and (dataset.size > 2 * MOST_EDGES or dataset.type.size > MOST_TEXT):
+        raise DataError(
+            f"{where}: {dataset.size:,} texts of {dataset.type.size:,} bytes; expected fewer and shorter ones"
+        )
+    bounds.take(where, max(1, dataset.volume))
+    try:
+        value = dataset.read()
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+    if not dataset.is_text or dataset.shape != ():
         return value
     if len(value) > MOST_TEXT:
         raise DataError(f"{where}: a text of {len(value):,} bytes; expected a short one")
-    return _decoded(value)
+    return _decoded(where, value)
 
 
-def _tree(node: Any, where: str, bounds: _Bounds, depth: int) -> dict[str, Any]:
+def _tree(node: Group | Dataset | None, where: str, bounds: _Bounds, depth: int) -> dict[str, Any]:
     """Metadata: nested groups of values."""
-    import h5py
-
     if node is None:
         return {}
-    if not isinstance(node, h5py.Group):
+    if not isinstance(node, Group):
         raise DataError(f"{where}: is no group; expected named values")
     bounds.node(where, depth)
     found: dict[str, Any] = {}
     for name in node:
         child = _member(node, name, where)
-        inner = isinstance(child, h5py.Group)
+        inner = isinstance(child, Group)
         found[name] = _tree(child, f"{where}.{name}", bounds, depth + 1) if inner else _dataset(child, where, bounds)
     return found
