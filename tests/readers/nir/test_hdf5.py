@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from spikequant.law.errors import DataError
-from spikequant.readers.nir_.hdf5 import Dataset, File, Group, Link
+from spikequant.readers.nir_.hdf5 import File, Group, Link
+from spikequant.readers.nir_.hdf5_values import Dataset
 
 h5py = pytest.importorskip("h5py")
 

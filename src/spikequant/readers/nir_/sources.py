@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from spikequant.law.errors import DataError, Unsupported
-from spikequant.readers.nir_.hdf5 import Dataset, File, Group, Link
+from spikequant.readers.nir_.hdf5 import File, Group, Link
+from spikequant.readers.nir_.hdf5_values import Dataset
 from spikequant.readers.nir_.records import NirNode, NirRecord, check_name, node_record
 
 MOST_VALUES = 2**26
