@@ -10,7 +10,7 @@ the input that the settled ones before it produce.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from spikequant.law.errors import DataError, NotFrozen
 from spikequant.nn import QuantizedNeuron, Register, Synapse
 from spikequant.nn.reset import reset_states as reset
-from spikequant.quantize.scales import flows_into, refine_scale
+from spikequant.quantize.scales import Seen, flows_into, refine_scale
 
 CANDIDATES = ("toward_zero", "floor", "half_up", "half_even", "stochastic")
 REACHES = (1.0, 2.0)
@@ -121,18 +121,22 @@ def calibrate(
     model.eval()
     try:
         with torch.no_grad():
-            _fit_input(synapses, inputs)
-            few = _first_samples(inputs)
+            fit_input(synapses, inputs)
+            few = first_samples(inputs)
             layers = []
             for path, neuron in neurons.items():
-                for branch in neuron.branches:
-                    refine_scale(model, branch.synapse, few)
-                if refit_norms:
-                    _refit_norms(model, neuron, inputs)
-                layers.append(_settle(model, path, neuron, few))
+                layers.append(
+                    settle_group(
+                        path,
+                        neuron,
+                        few=lambda module: flows_into(model, module, few),
+                        all_=lambda module: flows_into(model, module, inputs),
+                        refit_norms=refit_norms,
+                    )
+                )
             for synapse in synapses:
                 if synapse.link is None:
-                    refine_scale(model, synapse, few)
+                    refine_scale(synapse, lambda synapse=synapse: flows_into(model, synapse, few))  # type: ignore[misc]
     except RuntimeError as error:
         raise DataError(
             f"calibrate: the model cannot take an input of shape {tuple(inputs[0].shape)}: {error}"
@@ -152,7 +156,12 @@ def _inputs(batches: Iterable[Any], most: int | None) -> list[Tensor]:
     return found
 
 
-def _fit_input(synapses: list[Synapse], inputs: list[Tensor]) -> None:
+def fit_input(synapses: list[Synapse], inputs: list[Tensor]) -> None:
+    """The scale of a real input, from the largest magnitude in `inputs`.
+
+    Raises:
+        DataError: negative data where the example had none.
+    """
     for synapse in synapses:
         if (
             synapse.input_format is not None
@@ -167,7 +176,7 @@ def _fit_input(synapses: list[Synapse], inputs: list[Tensor]) -> None:
             synapse.set_input_limit(max(float(x.abs().max()) for x in inputs))
 
 
-def _first_samples(inputs: list[Tensor]) -> list[Tensor]:
+def first_samples(inputs: list[Tensor]) -> list[Tensor]:
     """As many batches as rounding and scales are chosen on: batch norm is measured on all."""
     few, samples = [], 0
     for x in inputs:
@@ -178,26 +187,53 @@ def _first_samples(inputs: list[Tensor]) -> list[Tensor]:
     return few
 
 
-def _refit_norms(model: nn.Module, neuron: QuantizedNeuron, inputs: list[Tensor]) -> None:
-    """Measure the batch norms of one group on what its settled predecessors give them."""
-    for norm in [branch.norm for branch in neuron.branches if branch.norm is not None]:
-        norm.refit([x for batch in flows_into(model, norm, inputs) for x in batch])
-    neuron.prove(neuron.integers())
+Flows = Callable[[nn.Module], Seen]
+"""What a module is called with when the settled layers before it run."""
 
 
-def _settle(model: nn.Module, path: str, neuron: QuantizedNeuron, inputs: list[Tensor]) -> CalibratedLayer | None:
+def settle_group(
+    path: str,
+    neuron: QuantizedNeuron,
+    *,
+    few: Flows,
+    all_: Flows,
+    refit_norms: bool = True,
+    refine: bool = True,
+    advise: bool = True,
+) -> CalibratedLayer | None:
+    """Calibrate one neuron layer with its synapses and batch norms; None where its membrane was not asked for.
+
+    Args:
+        path: names the layer in the report.
+        neuron: quantized; the layers before it are settled.
+        few: flows of the samples on which scales and rounding are chosen.
+        all_: flows of all samples, on which batch norm is measured anew.
+        refit_norms: False keeps the running statistics of the real network.
+        refine: False keeps the weight scales as they are.
+        advise: look for the membrane bits that would be enough where these are not.
+    """
+    for branch in neuron.branches if refine else ():
+        refine_scale(branch.synapse, lambda branch=branch: few(branch.synapse))  # type: ignore[misc]
+    if refit_norms:
+        for norm in [branch.norm for branch in neuron.branches if branch.norm is not None]:
+            norm.refit([x for batch in all_(norm) for x in batch])
+        neuron.prove(neuron.integers())
+    return _settle(path, neuron, few, advise=advise)
+
+
+def _settle(path: str, neuron: QuantizedNeuron, few: Flows, *, advise: bool) -> CalibratedLayer | None:
     """Choose rounding and reach of one layer; None where its membrane was not asked for."""
     asked = neuron.choice.membrane
     if not asked.asked:
         return None
-    currents = _record(model, neuron, inputs)
+    currents = _record(neuron, few)
     wide = _alone(neuron, currents, WIDE, 0.0)
     if neuron.real_spec.output == "state":
         return _settle_readout(path, neuron, wide)
     limits = _limits(neuron, asked, neuron.default_limit(), wide)
     error, rounding, limit, rate = _best(neuron, currents, asked, limits, wide)
     enough = None
-    if _is_off(rate, float(wide.mean())):
+    if advise and _is_off(rate, float(wide.mean())):
         settled = dataclasses.replace(asked, rounding=rounding, choose_rounding=False)
         more = (dataclasses.replace(settled, bits=bits) for bits in range(asked.bits + 1, MOST_BITS + 1))
         rates = ((r.bits, _best(neuron, currents, r, limits, wide)[3]) for r in more)
@@ -260,10 +296,9 @@ def _rate_error(rates: Tensor, wide: Tensor) -> float:
     return float((rates - wide).abs().mean() + (rates.mean() - wide.mean()).abs())
 
 
-def _record(model: nn.Module, neuron: QuantizedNeuron, inputs: list[Tensor]) -> list[Tensor]:
+def _record(neuron: QuantizedNeuron, flows: Flows) -> list[Tensor]:
     """What flows into a layer, ``[T, N, ...]`` per batch; single steps are put in a row."""
-    batches = flows_into(model, neuron, inputs)
-    return [batch[0] if neuron.step_mode == "m" else torch.stack(batch) for batch in batches]
+    return [batch[0] if neuron.step_mode == "m" else torch.stack(batch) for batch in flows(neuron)]
 
 
 def _alone(neuron: QuantizedNeuron, currents: list[Tensor], register: Register, limit: float) -> Tensor:

@@ -67,7 +67,7 @@ def freeze_layers(model: nn.Module, *, refuse_dead: bool = True) -> FreezeReport
                 synapse.freeze()
         for path, neuron in neurons.items():
             if not neuron.is_frozen:
-                layers.append(_freeze_neuron(path, neuron, refuse_dead=refuse_dead))
+                layers.append(freeze_neuron(path, neuron, refuse_dead=refuse_dead))
     finally:
         model.train(was_training)
     if real and not neurons:
@@ -75,7 +75,12 @@ def freeze_layers(model: nn.Module, *, refuse_dead: bool = True) -> FreezeReport
     return FreezeReport(tuple(layers))
 
 
-def _freeze_neuron(path: str, neuron: QuantizedNeuron, *, refuse_dead: bool) -> FrozenLayer:
+def freeze_neuron(path: str, neuron: QuantizedNeuron, *, refuse_dead: bool = True) -> FrozenLayer:
+    """Store the integers of one neuron layer, whose synapses are frozen.
+
+    Raises:
+        WidthError: as `freeze`; the message names `path`.
+    """
     try:
         bounds = neuron.freeze()
     except WidthError as error:

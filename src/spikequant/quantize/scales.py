@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -12,19 +14,23 @@ FACTORS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2)
 MOST_ROWS = 512
 
 
+Seen = list[list[Tensor]]
+"""What a module was called with: per batch, one tensor for every call."""
+
+
 @torch.no_grad()
-def refine_scale(model: nn.Module, synapse: Synapse, inputs: list[Tensor]) -> None:
+def refine_scale(synapse: Synapse, seen: Callable[[], Seen]) -> None:
     """Move a fixed weight scale to the factor of least output error, per output channel.
 
     ``min_k sum_x ((w - s_k Q(w / s_k)) . x)^2`` over `FACTORS` of the fitted scale, where x
-    is what the settled layers in front give on `inputs`; the layer-wise reconstruction
-    error of post-training quantization (Nagel et al. 2020, section 3).  Learned, dynamic
+    is what the settled layers in front give (`seen`, asked for only if it is needed); the layer-wise
+    reconstruction error of post-training quantization (Nagel et al. 2020, section 3).  Learned, dynamic
     and shared scales stay.
     """
     shared = synapse.link is not None and synapse.link.branch.shared
     if synapse.is_frozen or synapse.quantizer.scale_mode != "fixed" or shared or synapse.quantizer.name != "uniform":
         return
-    x = _what_flows_in(model, synapse, inputs)
+    x = _rows(synapse, seen())
     weight, start = synapse.folded_weight(), synapse.weight_scale.clone()
     channel = 1 if synapse.kind == "conv" else -1
     best = torch.full((weight.shape[0],), float("inf"), dtype=torch.float64)
@@ -42,17 +48,16 @@ def refine_scale(model: nn.Module, synapse: Synapse, inputs: list[Tensor]) -> No
     synapse.weight_scale.copy_(start * factors.to(start.dtype))
 
 
-def _what_flows_in(model: nn.Module, synapse: Synapse, inputs: list[Tensor]) -> Tensor:
+def _rows(synapse: Synapse, seen: Seen) -> Tensor:
     """Integer inputs of a layer as ``[rows, ...]``, at most `MOST_ROWS` of them, evenly taken."""
-    seen = [x for batch in flows_into(model, synapse, inputs) for x in batch]
     features = synapse.weight.dim() - 1 if synapse.kind == "conv" else 1
-    rows = torch.cat([x.reshape(-1, *x.shape[-features:]) for x in seen])
+    rows = torch.cat([x.reshape(-1, *x.shape[-features:]) for batch in seen for x in batch])
     return synapse.integer_input(rows[:: max(1, len(rows) // MOST_ROWS)])
 
 
-def flows_into(model: nn.Module, module: nn.Module, inputs: list[Tensor]) -> list[list[Tensor]]:
+def flows_into(model: nn.Module, module: nn.Module, inputs: list[Tensor]) -> Seen:
     """What `module` is called with, per batch one tensor for every call (one per step in a loop over time)."""
-    seen: list[list[Tensor]] = []
+    seen: Seen = []
     handle = module.register_forward_pre_hook(lambda _m, args: seen[-1].append(args[0]))
     try:
         for x in inputs:

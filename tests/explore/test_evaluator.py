@@ -1,0 +1,209 @@
+"""Sharing changes no figure: every number equals that of the plain evaluator, whatever the grouping."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import spikequant as sq
+from spikequant.explore.build import Materials
+from spikequant.explore.direct import DirectEvaluator
+from spikequant.explore.evaluator import SharedEvaluator
+from spikequant.explore.records import Candidate
+from spikequant.explore.selection import select
+from spikequant.explore.tree import Node, Record, Tree, packed
+from spikequant.law.errors import DataError, PlanError
+from spikequant.training import Batch
+
+STEPS, FEATURES = 4, 12
+
+
+class Net(nn.Module):
+    """A loop over time of its own, a skip connection, batch norm, and a readout without a neuron."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = STEPS
+        self.fc1 = nn.Linear(FEATURES, 16)
+        self.lif1 = sq.nn.LIF(leak=0.75, step_mode="s")
+        self.fc2 = nn.Linear(16, 16, bias=False)
+        self.norm2 = nn.BatchNorm1d(16)
+        self.lif2 = sq.nn.LIF(leak=0.5, reset="subtract", step_mode="s")
+        self.fc3 = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = torch.zeros(())
+        for _ in range(self.steps):
+            first = self.lif1(self.fc1(x))
+            second = self.lif2(self.norm2(self.fc2(first)))
+            total = total + self.fc3(first + second)
+        return total / self.steps
+
+
+def data(samples: int, seed: int) -> list[Batch]:
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(0, 3, (samples,), generator=generator)
+    x = torch.rand(samples, FEATURES, generator=generator)
+    x[torch.arange(samples), y] += 0.5
+    return [(x[i : i + 40], y[i : i + 40]) for i in range(0, samples, 40)]
+
+
+@pytest.fixture(scope="module")
+def materials() -> Materials:
+    torch.manual_seed(1)
+    model, learn = Net(), data(400, 0)
+    sq.fit(model, learn, epochs=8, lr=2e-2, quiet=True)
+    return Materials(model=model.eval(), learn=learn, example=learn[0][0], seed=5)
+
+
+def candidate(w1: int, w2: int, u1: int, u2: int, rounding: str = "auto", **more: object) -> Candidate:
+    return Candidate(
+        {
+            "fc1:weight.bits": w1,
+            "fc1:weight.clipping": "mse",
+            "fc2:weight.bits": w2,
+            "fc3:weight.bits": 4,
+            "lif1:membrane.bits": u1,
+            "lif2:membrane.bits": u2,
+            "lif1:membrane.rounding": rounding,
+            "lif2:membrane.rounding": rounding,
+            **more,
+        }
+    )
+
+
+SPACE = [candidate(*bits) for bits in itertools.product((2, 4), (2, 8), (2, 8), (3, 6))]
+OTHERS = [
+    candidate(4, 4, 4, 4, "stochastic"),
+    Candidate({"fc2:weight.bits": 3, "lif2:membrane.bits": 5}),  # the first stage stays real
+    Candidate({"scheme": "ptq", "fc1:weight.quantizer": "power_of_two", "fc1:weight.bits": 4, "lif1:membrane.bits": 6}),
+    candidate(3, 3, 5, 5, **{"fc1:weight.sparsity": 0.5, "steps": 3}),
+]
+
+
+@pytest.fixture(scope="module")
+def shared(materials: Materials) -> SharedEvaluator:
+    return SharedEvaluator(materials, data(150, 9), workers=2, batch_size=40)
+
+
+@pytest.fixture(scope="module")
+def direct(materials: Materials, shared: SharedEvaluator) -> DirectEvaluator:
+    return DirectEvaluator(materials, [(batch.x, batch.y) for batch in shared.data.batches])
+
+
+def test_every_figure_is_that_of_the_plain_evaluator(shared: SharedEvaluator, direct: DirectEvaluator) -> None:
+    some = [*SPACE[::3], *OTHERS]
+    assert all(not isinstance(shared.network_of(one), str) for one in some)
+    for one, mine, plain in zip(some, shared.measure(some), direct.measure(some), strict=True):
+        assert mine.same_as(plain), one.to_json()
+    assert 0.0 < direct.reference.dead < 1.0  # something fires
+
+
+def test_grouping_order_and_memory_change_nothing(materials: Materials, shared: SharedEvaluator) -> None:
+    together = shared.measure(SPACE)
+    backwards = shared.measure(SPACE[::-1])[::-1]  # from what was kept
+    forgetful = SharedEvaluator(materials, data(150, 9), workers=1, batch_size=40, memory=0)
+    alone = [forgetful.measure([one])[0] for one in SPACE[:5]]
+    assert all(a.same_as(b) for a, b in zip(together, backwards, strict=True))
+    assert all(a.same_as(b) for a, b in zip(together, alone, strict=False))
+
+
+def test_a_small_memory_is_kept_to(materials: Materials, shared: SharedEvaluator) -> None:
+    tight = SharedEvaluator(materials, data(150, 9), workers=1, batch_size=40, memory=3000)
+    network = tight.network_of(SPACE[0])
+    assert not isinstance(network, str)
+    for one in SPACE[:3]:
+        assert tight.measure([one])[0].same_as(shared.measure([one])[0])
+        assert 0 < network.tree.bytes <= 3000
+
+
+def test_stopping_early_leaves_the_front_of_the_whole_space_as_it_is(materials: Materials) -> None:
+    decide = data(1200, 11)
+    whole = SharedEvaluator(materials, decide, workers=1, batch_size=100)
+    target = whole.data.accuracy - 0.015
+    hasty = SharedEvaluator(materials, decide, target_accuracy=target, workers=1, batch_size=100)
+    full, early = whole.measure(SPACE), hasty.measure(SPACE)
+    wanted = ("accuracy", "flash_bytes", "ram_bytes", "energy_pj", "emd")
+    expected, found = (select(m, wanted, target_accuracy=target) for m in (full, early))
+    assert found == expected
+    assert len(found.front) > 1
+    stopped = [m for m in early if m.stopped_early]
+    assert len(stopped) > 3
+    assert all(m.samples < 1200 for m in stopped)
+    assert all(a.same_as(b) for a, b in zip(full, early, strict=True) if not b.stopped_early)
+    assert all(a.accuracy < target for a, b in zip(full, early, strict=True) if b.stopped_early)
+
+
+def test_what_cannot_be_shared_goes_the_plain_way(shared: SharedEvaluator, direct: DirectEvaluator) -> None:
+    trained = candidate(4, 4, 4, 4, scheme="qat", epochs=1)
+    assert "trains" in str(shared.network_of(trained))
+    assert shared.measure([trained])[0].same_as(direct.measure([trained])[0])
+    assert "nothing is quantized" in str(shared.network_of(Candidate({"steps": 2})))
+
+
+def test_a_network_with_a_loop_of_connections_goes_the_plain_way() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.back = nn.Linear(FEATURES, 8), nn.Linear(8, 8, bias=False)
+            self.lif, self.out = sq.nn.LIF(leak=0.5, step_mode="s"), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            spikes, total = x.new_zeros(len(x), 8), torch.zeros(())
+            for _ in range(STEPS):
+                spikes = self.lif(self.fc(x) + self.back(spikes))
+                total = total + self.out(spikes)
+            return total
+
+    torch.manual_seed(0)
+    materials = Materials(model=Recurrent().eval(), learn=data(40, 0), example=data(40, 0)[0][0])
+    evaluator = SharedEvaluator(materials, data(80, 1), workers=1)
+    one = Candidate({"*:weight.bits": 4, "lif:membrane.bits": 6})
+    assert "recurrent" in str(evaluator.network_of(one))
+    assert math.isfinite(evaluator.measure([one])[0].accuracy)
+
+
+def test_mistakes_are_said(shared: SharedEvaluator, materials: Materials) -> None:
+    with pytest.raises(PlanError, match="matches no layer"):
+        shared.measure([Candidate({"conv*:weight.bits": 4})])
+    with pytest.raises(DataError, match="no batch"):
+        SharedEvaluator(materials, [])
+    with pytest.raises(DataError, match="expected one per sample"):
+        SharedEvaluator(materials, [(torch.rand(3, FEATURES), torch.zeros(4, dtype=torch.int64))])
+    with pytest.raises(DataError, match="expected a probability"):
+        SharedEvaluator(materials, data(40, 0), error=1.0)
+
+
+def test_threads_are_given_back(shared: SharedEvaluator) -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(PlanError):
+        shared.measure([candidate(4, 4, 4, 4, **{"nothing:membrane.bits": 4})])
+    shared.measure(SPACE[:4])
+    assert torch.get_num_threads() == before
+
+
+def test_values_that_are_no_spikes_are_packed_as_they_are() -> None:
+    counts = torch.tensor([0.0, 1.0, 2.0])
+    assert packed(counts).bits is None
+    assert torch.equal(packed(counts).unpacked(), counts)
+    silent = torch.zeros(3, 5)
+    assert torch.equal(packed(silent).unpacked(), silent)
+    halves = torch.tensor([[0.0, 0.5, 0.5]])
+    assert torch.equal(packed(halves).unpacked(), halves)
+
+
+def test_what_is_used_last_is_dropped_last() -> None:
+    tree, record = Tree(100), Record({"a": np.zeros(5)}, {}, None, {})  # 40 bytes
+    nodes = [Node(tree.root, 0, str(k)) for k in range(3)]
+    for node in nodes[:2]:
+        tree.keep(node, ("validation", 0), record)
+    assert tree.kept(nodes[0], ("validation", 0)) is record
+    tree.keep(nodes[2], ("validation", 0), record)
+    assert tree.kept(nodes[1], ("validation", 0)) is None
+    assert tree.bytes == 80
+    tree.keep(nodes[0], ("validation", 1), dataclasses.replace(record, counts={"a": np.zeros(50)}))
+    assert tree.bytes == 80
