@@ -1,6 +1,27 @@
 """Exploring a space of quantized networks, and choosing among them."""
 
+from spikequant.explore.build import Materials, Refused, built, prepared
+from spikequant.explore.direct import DirectEvaluator
 from spikequant.explore.records import Candidate, Evaluator, Measured
+from spikequant.explore.result import Study
+from spikequant.explore.search import explore
 from spikequant.explore.space import Space
+from spikequant.explore.study import Trial
+from spikequant.explore.tolerance import Tolerance, ToleranceRow
 
-__all__ = ["Candidate", "Evaluator", "Measured", "Space"]
+__all__ = [
+    "Candidate",
+    "DirectEvaluator",
+    "Evaluator",
+    "Materials",
+    "Measured",
+    "Refused",
+    "Space",
+    "Study",
+    "Tolerance",
+    "ToleranceRow",
+    "Trial",
+    "built",
+    "explore",
+    "prepared",
+]

@@ -68,10 +68,11 @@ class Factor:
         return listed(self.name, [self.options[k] for k in indices])
 
 
-def listed(name: str, options: Sequence[Option]) -> Factor:
+def listed(name: str, options: Sequence[Option], labels: Sequence[str] | None = None) -> Factor:
     """A factor whose one axis lists its options by their labels."""
-    labels = tuple(label(option) for option in options)
-    return Factor(name, tuple(options), (Axis(name, labels),), {(_plain(text),): k for k, text in enumerate(labels)})
+    texts = tuple(labels if labels is not None else map(label, options))
+    table = {() if len(texts) == 1 else (_plain(text),): k for k, text in enumerate(texts)}
+    return Factor(name, tuple(options), (Axis(name, texts),) if len(texts) > 1 else (), table)
 
 
 def label(option: Option) -> str:

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from spikequant.explore.factors import Axis, Factor, Option, role_factor, setting_factor
+from spikequant.explore.factors import Axis, Factor, role_factor, setting_factor
 from spikequant.explore.records import Candidate
 from spikequant.law.errors import PlanError
 from spikequant.plan import ROLES
@@ -131,7 +131,7 @@ class Space:
     @property
     def axes(self) -> tuple[Axis, ...]:
         """What a sampler chooses; what is fixed is not among them."""
-        return tuple(axis for factor in self.factors for axis in factor.axes if len(axis.choices) > 1)
+        return tuple(axis for factor in self.factors for axis in factor.axes)
 
     @property
     def varied(self) -> tuple[Factor, ...]:
@@ -140,8 +140,7 @@ class Space:
 
     def candidate(self, point: Mapping[str, Any]) -> Candidate:
         """The candidate at a choice of every axis."""
-        fixed = {axis.name: axis.choices[0] for factor in self.factors for axis in factor.axes}
-        return self.of(factor.chosen({**fixed, **point}) for factor in self.factors)
+        return self.of(factor.chosen(point) for factor in self.factors)
 
     def at(self, index: int) -> Candidate:
         """The candidate of a number below `size`; the last factor runs fastest."""
@@ -150,8 +149,7 @@ class Space:
     def point_at(self, index: int) -> dict[str, Any]:
         """A choice of the axes that gives ``at(index)``."""
         digits = zip(self.factors, self._digits(index), strict=True)
-        found = {name: value for factor, k in digits for name, value in factor.point(k).items()}
-        return {axis.name: found[axis.name] for axis in self.axes}
+        return {name: value for factor, k in digits for name, value in factor.point(k).items()}
 
     def candidates(self) -> Iterator[Candidate]:
         """All of them, in the order of `at`."""
@@ -185,6 +183,17 @@ class Space:
             index, digit = divmod(index, len(factor.options))
             digits.append(digit)
         return digits[::-1]
+
+
+SpaceLike = Space | Mapping[str, Any] | str | os.PathLike[str]
+"""A space, its record, or a file that holds one."""
+
+
+def space_of(given: SpaceLike) -> Space:
+    """The space that is meant."""
+    if isinstance(given, Space):
+        return given
+    return Space.from_dict(given) if isinstance(given, Mapping) else Space.load(given)
 
 
 def _whole(file: _File) -> list[Factor]:
@@ -231,6 +240,3 @@ def _explained(error: ValidationError) -> str:
         else:
             lines.append(f"field {field!r}: {item['msg'].lower()}, got {item['input']!r}")
     return "space: " + "; ".join(lines)
-
-
-__all__ = ["Axis", "Factor", "Option", "Space"]

@@ -50,6 +50,14 @@ class Trial:
         }
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, with the trials that are finished."""
+
+    def __init__(self, trials: tuple[Trial, ...]) -> None:
+        super().__init__()
+        self.trials = trials
+
+
 @contextlib.contextmanager
 def opened(storage: str | None, folder: Path | None, *, resume: bool = True) -> Iterator[BaseStorage]:
     """The storage of studies; a folder belongs to this process until the block ends.
@@ -127,6 +135,7 @@ def run_study(
         ArtifactError: the study belongs to other settings, or its storage cannot be read or written.
         PlanError: no such sampler, or no trial.
         DataError: no such objective.
+        Stopped: Ctrl-C; it holds the trials that are finished.
     """
     if trials < 1 or batch < 1:
         raise PlanError(f"explore: trials={trials}, batch={batch}; expected 1 or more")
@@ -140,12 +149,16 @@ def run_study(
         opened_one = at if at is not None else stack.enter_context(opened(storage, folder))
         proposals = proposer(space, sampler, seed, directions_of(aims), sampler_options or {})
         ledger = Ledger(opened_one, name, aims, record, distributions(space.axes))
-        if storage is None:
-            Engine(space, ledger, proposals, runner, batch=batch, told=told).run(trials)
-        else:
-            SharedEngine(
-                space, ledger, proposals, runner, batch=batch, told=told, grace=grace, settle=settle
-            ).run(trials)  # fmt: skip
+        options: dict[str, Any] = {"batch": batch, "told": told}
+        engine = (
+            Engine(space, ledger, proposals, runner, **options)
+            if storage is None
+            else SharedEngine(space, ledger, proposals, runner, **options, grace=grace, settle=settle)
+        )
+        try:
+            engine.run(trials)
+        except KeyboardInterrupt as stopped:
+            raise Stopped(finished(space, ledger, stage)) from stopped
         return finished(space, ledger, stage)
 
 

@@ -1,0 +1,67 @@
+"""What an exploration works on, from a model and its batches; and what its results belong to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from spikequant.capture import capture
+from spikequant.explore.build import Materials
+from spikequant.frontends import read_
+from spikequant.nn.copying import copied
+from spikequant.training import Batch, Loss, at_first_epoch, divided
+
+EXAMPLES = 32
+"""Samples of the input that graphs are captured on, at most."""
+
+
+def materials_of(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    validation: Iterable[Batch] | None,
+    example_input: Tensor | None,
+    *,
+    lr: float,
+    loss: Loss,
+    seed: int,
+) -> tuple[Materials, Iterable[Batch]]:
+    """What candidates are built from, and the batches that decide.
+
+    Raises:
+        DataError: no batch, or too few samples to hold any out.
+    """
+    model = copied(model).eval()
+
+    def axis_of(first: Tensor) -> int:
+        """Which axis of an input counts the samples, off the captured graph."""
+        readable = copied(model)
+        read_(readable)
+        return 1 if capture(readable, first).input_layout == "time_first" else 0
+
+    data = divided(batches, validation, axis_of=axis_of, seed=seed, who="explore")
+    example = example_input
+    if example is None:
+        first = next(iter(at_first_epoch(data.learn)))[0]
+        axis = axis_of(first)
+        example = first.narrow(axis, 0, min(EXAMPLES, first.shape[axis]))
+    return Materials(model=model, learn=data.learn, example=example, seed=seed, lr=lr, loss=loss), data.decide
+
+
+def belonging(materials: Materials, decide: Iterable[Batch]) -> dict[str, str]:
+    """What the results of a study are a function of besides its settings: network and data, as hashes."""
+    network = hashlib.sha256()
+    for name, tensor in materials.model.state_dict().items():
+        network.update(f"{name}:{tuple(tensor.shape)}".encode() + _bytes(tensor))
+    data = hashlib.sha256()
+    for tensor in (materials.example, *next(iter(at_first_epoch(materials.learn)))):
+        data.update(_bytes(tensor))
+    for x, y in decide:
+        data.update(_bytes(x) + _bytes(y))
+    return {"network": network.hexdigest()[:16], "data": data.hexdigest()[:16]}
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    found: bytes = tensor.detach().cpu().contiguous().numpy().tobytes()
+    return found
