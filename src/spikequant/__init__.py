@@ -49,7 +49,20 @@ _HOMES = {
     "ArtifactError": "law.errors",
     "MismatchError": "law.errors",
 }
-_UNITS = ("capture", "data", "frontends", "law", "learn", "measure", "models", "nn", "quantizers", "readers", "targets")
+_UNITS = (
+    "capture",
+    "data",
+    "explore",
+    "frontends",
+    "law",
+    "learn",
+    "measure",
+    "models",
+    "nn",
+    "quantizers",
+    "readers",
+    "targets",
+)
 
 __all__ = ["__version__", *_HOMES, *_UNITS]
 
@@ -84,6 +97,7 @@ if TYPE_CHECKING:
     from spikequant.analyse import diagnose as diagnose
     from spikequant.analyse import neurobench_footprint as neurobench_footprint
     from spikequant.analyse import neurobench_model as neurobench_model
+    from spikequant.explore import explore as explore
     from spikequant.frontends import check_reading as check_reading
     from spikequant.frontends import from_ann as from_ann
     from spikequant.frontends import from_lava as from_lava

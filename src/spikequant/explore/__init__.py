@@ -1,4 +1,11 @@
-"""Exploring a space of quantized networks, and choosing among them."""
+"""Exploring a space of quantized networks, and choosing among them.
+
+The package is called like the verb, so it can be called: ``sq.explore(model, space, batches)`` is
+`spikequant.explore.explore`.
+"""
+
+import sys
+from types import ModuleType
 
 from spikequant.explore.build import Materials, Refused, built, prepared
 from spikequant.explore.direct import DirectEvaluator
@@ -8,6 +15,13 @@ from spikequant.explore.search import explore
 from spikequant.explore.space import Space
 from spikequant.explore.study import Trial
 from spikequant.explore.tolerance import Tolerance, ToleranceRow
+
+
+class _Verb(ModuleType):
+    __call__ = staticmethod(explore)
+
+
+sys.modules[__name__].__class__ = _Verb
 
 __all__ = [
     "Candidate",

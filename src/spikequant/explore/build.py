@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from spikequant.explore.proposals import derived_seed
 from spikequant.explore.records import Candidate, Measured
 from spikequant.frontends import read_
-from spikequant.law.errors import PlanError, WidthError
+from spikequant.law.errors import PlanError, Unsupported, WidthError
 from spikequant.law.spec import Leak
 from spikequant.nn import SYNAPSES, Neuron, Synapse, ValueSource
 from spikequant.nn.copying import copied
@@ -74,7 +74,9 @@ def built(materials: Materials, candidate: Candidate) -> tuple[nn.Module, Quanti
             if candidate.scheme in ("qat", "itq"):
                 train(model, materials, int(candidate.settings["epochs"]))
             freeze(model.eval())
-        except WidthError as error:
+        except (WidthError, Unsupported) as error:
+            if isinstance(error, Unsupported) and plan.target is None:
+                raise  # it is the network that has no integer form, not this candidate
             raise Refused(str(error)) from error
     return model, report
 

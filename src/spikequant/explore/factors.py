@@ -202,6 +202,10 @@ def _resolved(pattern: str, role: str, raw: dict[str, Any], where: str) -> Optio
         found = getattr(checked, role)
         if isinstance(found, TensorRole):
             found.build(where)
+        elif isinstance(found, StateRole) and found.signed and found.bits == 1:
+            raise PlanError(
+                f"{where}: a signed state of 1 bit holds only -1 and 0; set signed = false, or give it 2 bits"
+            )
     return {f"{prefix}{field}": fields[field] for field in sorted(fields)}
 
 

@@ -28,7 +28,7 @@ class Candidate:
     A setting of layers is named ``pattern:role.field`` with the fields of a `Plan`; the others are `SETTINGS`:
     ``scheme`` (``ptq``: calibrate after training; ``qat``: `fit` for ``epochs``; ``itq``: the same, but nothing is
     calibrated before), ``steps`` (time steps), ``sparsity`` (share of weights that is 0), ``target`` (a hardware
-    profile), and the plan's own ``fraction_bits`` and ``seed``.
+    profile), and the plan's own ``fraction_bits``, ``seed`` and ``target``.
 
     >>> one = Candidate({"scheme": "ptq", "*:weight.bits": 4, "*:membrane.bits": 8})
     >>> list(one.settings), one.plan() == Candidate.from_json(one.to_json()).plan()
@@ -91,7 +91,7 @@ class Candidate:
                     if (role in SYNAPSE_ROLES) in kinds:
                         roles[role] = {**roles.get(role, {}), **fields}
             rules.append({"match": pattern, **roles})
-        whole = {name: self.settings[name] for name in ("fraction_bits", "seed") if name in self.settings}
+        whole = {name: self.settings[name] for name in ("fraction_bits", "seed", "target") if name in self.settings}
         return Plan.from_dict({"rules": rules, **whole})
 
     def of_layer(self, layer: str, role: str, field: str) -> Any:

@@ -28,8 +28,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from spikequant.explore.factors import Axis, Factor, role_factor, setting_factor
 from spikequant.explore.records import Candidate
-from spikequant.law.errors import PlanError
+from spikequant.law.errors import PlanError, Unsupported
 from spikequant.plan import ROLES
+from spikequant.targets.registry import target
 
 TRAINED = ("itq", "qat")
 
@@ -208,6 +209,11 @@ def _whole(file: _File) -> list[Factor]:
         for value in getattr(file, name):
             if not least <= value <= most:
                 raise PlanError(f"space: field {name!r}: got {value}; expected {least} to {most}")
+    for name in file.target:
+        try:
+            target(name)
+        except Unsupported as error:
+            raise PlanError(f"space: field 'target': {error}") from error
     for name in ("steps", "sparsity", "target", "fraction_bits"):
         if getattr(file, name):
             factors.append(_setting(name, {name: getattr(file, name)}))
