@@ -117,26 +117,25 @@ def explore(
         runner = stack.enter_context(running(evaluator, ray))
         told = stack.enter_context(shown(quiet, search.total(staged), on_trial))
         found, table, interrupted = search.run(at, runner, told, staged=staged)
-    real = evaluator.reference
-    ranks = Reward(
-        memory_reference=real.flash_bytes + real.ram_bytes, accuracy_reference=real.accuracy, form=reward, mu=mu,
-        tolerance=tolerance,
-    )  # fmt: skip
+    ranks = _ranks(evaluator.reference, reward, mu, tolerance)
     study = Study(
-        space=where,
-        trials=found,
-        reference=evaluator.reference,
-        target_accuracy=target,
+        space=where, trials=found, reference=evaluator.reference, target_accuracy=target, reward=ranks,
         selection=select([trial.measured for trial in found], aims, target_accuracy=target, reward=ranks),
-        reward=ranks,
-        tolerance=table,
-        materials=materials,
-        interrupted=interrupted,
-        seconds=time.perf_counter() - started,
-    )
+        tolerance=table, materials=materials, interrupted=interrupted, seconds=time.perf_counter() - started,
+    )  # fmt: skip
     if not quiet:
         print(study)  # noqa: T201
     return study
+
+
+def _ranks(real: Measured, form: RewardForm, mu: float, tolerance: float) -> Reward:
+    return Reward(
+        memory_reference=real.flash_bytes + real.ram_bytes,
+        accuracy_reference=real.accuracy,
+        form=form,
+        mu=mu,
+        tolerance=tolerance,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
