@@ -24,7 +24,9 @@ from spikequant.explore.records import Candidate, Measured
 from spikequant.explore.sequential import ERROR
 from spikequant.explore.validation import BATCH, Validation, validation
 from spikequant.explore.walk import Racer, Walk, racer
+from spikequant.frontends import read_
 from spikequant.law.errors import CaptureError, Unsupported
+from spikequant.nn.copying import copied
 from spikequant.training import Batch, at_first_epoch
 
 CALIBRATION_BATCHES = 8
@@ -177,8 +179,10 @@ def _inputs(materials: Materials) -> list[Tensor]:
 
 def _batch_axis(materials: Materials) -> int:
     """Where the samples lie in an input of this network."""
+    readable = copied(materials.model)
     try:
-        layout = capture(materials.model, materials.example).input_layout
+        read_(readable)
+        layout = capture(readable, materials.example).input_layout
     except (CaptureError, Unsupported):
         return 0
     if layout == "batch_merged":

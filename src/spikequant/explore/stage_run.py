@@ -106,17 +106,20 @@ class StageRun:
         stage = self.stage(frame.node)
         values = self._values(frame, None)
         frame.values.update({name: values[name] for name in stage.exports})
-        counts = {}
+        counts, units = {}, {}
         for node in stage.nodes:
             module = self.model.get_submodule(node.path) if node.kind == "module" else None
             if isinstance(module, NeuronLayer) and emits_spikes(module):
-                counts[node.path] = spike_counts(values[node.name] / module.spike_unit)
+                train = values[node.name]
+                counts[node.path] = spike_counts(train if module.spike_unit == 1.0 else train / module.spike_unit)
+                if module.neuron_spec.spikes_max == 1 and train.dtype == torch.float32:
+                    units[node.name] = module.spike_unit
         last = frame.node.number == len(self.network.stages) - 1
         right = None
         if last:
             result = self.runner.reading({self.network.graph.output.source: frame.value(self._result)})
             right = (result.argmax(-1) == targets).numpy(force=True)
-        kept_exports = {} if last else {name: packed(values[name]) for name in stage.exports}
+        kept_exports = {} if last else {name: packed(values[name], units.get(name)) for name in stage.exports}
         record = Record(counts, self._operations(frame, values), right, kept_exports)
         if not last:
             tree.keep(frame.node, frame.slot, record)

@@ -24,8 +24,12 @@ Slot = tuple[str, int]
 
 @dataclass(frozen=True)
 class Packed:
-    """A tensor of zeros and one other value as bits, or any other as it is."""
+    """A tensor of zeros and one other value as bits, or any other as it is.
 
+    `order` names the axes as memory held them, and `shape` is the shape in that order.
+    """
+
+    order: tuple[int, ...]
     shape: tuple[int, ...]
     unit: float
     bits: npt.NDArray[np.uint8] | None
@@ -39,26 +43,31 @@ class Packed:
         return 0 if self.dense is None else self.dense.numel() * self.dense.element_size()
 
     def unpacked(self) -> Tensor:
-        """The tensor again, in float32."""
+        """The tensor again, in float32 and in its order in memory."""
         if self.dense is not None:
             return self.dense
         assert self.bits is not None
         flat = np.unpackbits(self.bits, count=int(np.prod(self.shape)))
-        return torch.from_numpy(flat).to(torch.float32).mul_(self.unit).reshape(self.shape)
+        held = torch.from_numpy(flat).to(torch.float32).mul_(self.unit).reshape(self.shape)
+        return held.permute(*(self.order.index(axis) for axis in range(len(self.order))))
 
 
-def packed(x: Tensor) -> Packed:
-    """Bits where they say it all.
+def packed(x: Tensor, unit: float | None = None) -> Packed:
+    """Bits where they say it all; `unit`: it is known that all values are 0 or this one.
 
     >>> x = torch.tensor([[0.0, 0.5], [0.5, 0.0]])
     >>> packed(x).size, torch.equal(packed(x).unpacked(), x), packed(torch.tensor([1.0, 2.0])).size
     (1, True, 8)
     """
-    unit = float(x.max()) if x.numel() else 0.0
-    on = x == unit
-    if x.dtype != torch.float32 or unit <= 0.0 or not bool((on | (x == 0)).all()):
-        return Packed(tuple(x.shape), 0.0, None, x.contiguous())  # an expanded view says how large it will be
-    return Packed(tuple(x.shape), unit, np.packbits(on.numpy(force=True)), None)
+    order = tuple(sorted(range(x.dim()), key=x.stride, reverse=True))
+    held = x.permute(*order)
+    flat = held.reshape(-1)
+    on = flat != 0
+    if unit is None:
+        unit = float(flat.max()) if flat.numel() else 0.0
+        if x.dtype != torch.float32 or unit <= 0.0 or not bool((on == (flat == unit)).all()):
+            return Packed((), (), 0.0, None, x.contiguous())  # an expanded view says how large it will be
+    return Packed(order, tuple(held.shape), unit, np.packbits(on.numpy(force=True)), None)
 
 
 @dataclass(frozen=True, eq=False)

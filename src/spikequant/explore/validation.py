@@ -16,6 +16,7 @@ from spikequant.analyse.probe import Probe
 from spikequant.explore.sequential import hopeless_at
 from spikequant.law.errors import DataError
 from spikequant.measure import emd
+from spikequant.quantize.calibrate import summed_over_samples
 from spikequant.training.evaluate import pairs
 
 BATCH: Final = 125
@@ -116,8 +117,7 @@ def validation(
 
 def spike_counts(train: Tensor) -> Counts:
     """Spikes of every neuron over all steps and samples: ``[T, N, *features]`` to float64 ``[features]``, exact."""
-    steps = train.sum(0)  # whole numbers far below 2^24
-    total: Counts = steps.flatten(1).sum(0, dtype=torch.float64).numpy(force=True)
+    total: Counts = summed_over_samples(train).flatten().to(torch.float64).numpy(force=True)  # far below 2^24
     return total
 
 

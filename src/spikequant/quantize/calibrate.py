@@ -317,7 +317,7 @@ def _alone(neuron: QuantizedNeuron, currents: list[Tensor], register: Register, 
             output = neuron.advance(current)
             if neuron.watch:
                 peaks.append(neuron.real_peaks(neuron.watch))
-            total = total + output.sum((0, 1))
+            total = total + summed_over_samples(output)
             count += current.shape[0] * current.shape[1]
         if peaks:
             neuron.peaks = torch.stack(peaks).amax(0)
@@ -327,6 +327,20 @@ def _alone(neuron: QuantizedNeuron, currents: list[Tensor], register: Register, 
         neuron.prove(neuron.integers())
     assert isinstance(total, Tensor)
     return total / (count * neuron.spike_unit)
+
+
+def summed_over_samples(train: Tensor) -> Tensor:
+    """Spikes over steps and samples: ``[T, N, *features]`` to ``[*features]``, in the order in which memory holds them.
+
+    Several times as fast as a sum over two axes where channels lie last in memory.
+
+    >>> summed_over_samples(torch.ones(2, 3, 4)).tolist()
+    [6.0, 6.0, 6.0, 6.0]
+    """
+    order = sorted(range(2, train.dim()), key=train.stride, reverse=True)
+    rows = train.permute(0, 1, *order).flatten(0, 1)
+    total = rows.reshape(len(rows), -1).sum(0).reshape(rows.shape[1:])
+    return total.permute(*(order.index(k) for k in range(2, train.dim())))
 
 
 def _apply(neuron: QuantizedNeuron, register: Register, limit: float) -> None:
