@@ -28,7 +28,9 @@ _HOMES = {
     "fit": "training",
     "evaluate": "training",
     "Comparison": "analyse",
+    "allocate": "analyse",
     "ann_baseline": "analyse",
+    "hessian_trace": "analyse",
     "compare": "analyse",
     "neurobench_footprint": "analyse",
     "neurobench_model": "analyse",
@@ -92,9 +94,11 @@ if TYPE_CHECKING:
     from spikequant import readers as readers
     from spikequant import targets as targets
     from spikequant.analyse import Comparison as Comparison
+    from spikequant.analyse import allocate as allocate
     from spikequant.analyse import ann_baseline as ann_baseline
     from spikequant.analyse import compare as compare
     from spikequant.analyse import diagnose as diagnose
+    from spikequant.analyse import hessian_trace as hessian_trace
     from spikequant.analyse import neurobench_footprint as neurobench_footprint
     from spikequant.analyse import neurobench_model as neurobench_model
     from spikequant.explore import explore as explore

@@ -1,0 +1,243 @@
+"""`allocate`: bits per layer under limits, from how sensitive the layers are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spikequant.analyse.allocator import Allocation, solve
+from spikequant.analyse.budget_curve import CurvePoint, curve
+from spikequant.analyse.hessian import Traces
+from spikequant.analyse.layer_facts import Facts, LayerFact, weight_role
+from spikequant.analyse.widths import Choice, Item
+from spikequant.law.errors import DataError, PlanError
+from spikequant.plan import Plan
+
+REAL_BITS = 32
+LOADS = ("flash", "ram", "memory", "synop_bits")
+Budget = str | float | Mapping[str, str | float]
+
+
+@dataclass(frozen=True)
+class Allocated:
+    """Bits for every layer, and why.
+
+    Attributes:
+        plan: one rule for each layer.
+        allocation: bits, expected rise of the loss, loads in bits (what varies; `fixed` comes on top), reasons.
+        limits: in bits, of what varies.
+        fixed: bits of what stays: thresholds, biases, buffers.
+        share: memory of the plan over that of the float network, weights and states counted.
+    """
+
+    plan: Plan
+    allocation: Allocation
+    limits: dict[str, float]
+    fixed: dict[str, float]
+    share: float
+
+    def __str__(self) -> str:
+        lines = [f"{self.share:.3f} of the float memory, expected rise of the loss {self.allocation.rise:.4g}"]
+        names = {key: f"{key[0]} {key[1]}" for key in self.allocation.bits}
+        width = max(len(name) for name in names.values())
+        lines += [f"  {names[key]:{width}s}  {reason}" for key, reason in self.allocation.reasons.items()]
+        return "\n".join(lines)
+
+
+def allocate(traces: Traces, budget: Budget, **options: Any) -> Plan:
+    """The plan with the least expected rise of the loss inside the budget: `allocation(...).plan`.
+
+    See `allocation` for arguments and errors.
+    """
+    return allocation(traces, budget, **options).plan
+
+
+def allocation(
+    traces: Traces,
+    budget: Budget,
+    *,
+    weight_widths: Iterable[int] = (1, 2, 3, 4, 5, 6, 8),
+    membrane_widths: Iterable[int] = (2, 3, 4, 5, 6, 8, 10, 12),
+    membrane_bits: int = 8,
+    tied: Sequence[Sequence[str]] = (),
+    keep: Mapping[str, int] | None = None,
+    template: Plan | None = None,
+) -> Allocated:
+    """Bits of every layer's weights, and of its membrane where its trace is known, solved exactly.
+
+    HAWQ-V2's score, as the objective of HAWQ-V3's integer program:
+    ``rise = 1/2 sum_l Tr(H_l) / n_l * |Q(x_l) - x_l|^2`` over weights and membranes, which is the second-order term of
+    the loss if errors of quantization are independent of the curvature's directions.  Where a Hessian trace is negative
+    (surrogate gradients allow it) all traces are the Gauss-Newton ones.
+
+    Args:
+        traces: of `hessian_trace` on the real model.
+        budget: ``"0.1x"`` (of the float network's memory, weights and states counted), a number of bytes of memory, or
+            limits by name: ``{"flash": "0.1x", "ram": 2048, "synop_bits": "0.25x"}``.  Names: ``flash``, ``ram``,
+            ``memory`` (both), ``synop_bits`` (synaptic operations of a sample times bits of their weight).
+        weight_widths: allowed for weights.
+        membrane_widths: allowed for membranes.
+        membrane_bits: of membranes without a trace.
+        tied: groups of layer paths whose weights get the same bits.
+        keep: bits of single layers' weights that are not up for choice.
+        template: where the rest of each layer's rule comes from; its bits are replaced.
+
+    Raises:
+        DataError: traces without facts (of a quantized model), an unknown layer or limit.
+        PlanError: a budget that cannot be kept, or is not written as one.
+    """
+    facts = _facts(traces)
+    used = _non_negative(traces)
+    items = _items(used, facts, sorted(set(weight_widths)), sorted(set(membrane_widths)), tied, dict(keep or {}))
+    fixed = _fixed(facts, items, membrane_bits)
+    limits = {name: _bits(name, asked, facts) - fixed.get(name, 0.0) for name, asked in _named(budget).items()}
+    found = solve(items, limits)
+    plan = _plan(found, facts, membrane_bits, template)
+    total = found.loads["memory"] + fixed["memory"]
+    return Allocated(plan, found, limits, fixed, total / (facts.float_flash + facts.float_ram))
+
+
+def budget_curve(
+    traces: Traces,
+    load: str = "memory",
+    *,
+    weight_widths: Iterable[int] = (1, 2, 3, 4, 5, 6, 8),
+    membrane_widths: Iterable[int] = (2, 3, 4, 5, 6, 8, 10, 12),
+    tied: Sequence[Sequence[str]] = (),
+) -> list[CurvePoint]:
+    """Every budget at which the best bits change; loads in bits of what varies.
+
+    Raises:
+        DataError: as in `allocation`, or an unknown load.
+    """
+    if load not in LOADS:
+        raise DataError(f"unknown load {load!r}; expected one of {', '.join(LOADS)}")
+    facts = _facts(traces)
+    items = _items(_non_negative(traces), facts, sorted(set(weight_widths)), sorted(set(membrane_widths)), tied, {})
+    return curve(items, load)
+
+
+def _facts(traces: Traces) -> Facts:
+    if traces.facts is None:
+        said = next((word for word in traces.words if word.startswith("no counts")), "")
+        raise DataError(
+            f"these traces have {said or 'no counts and errors: the model is quantized already; take the real one'}"
+        )
+    return traces.facts
+
+
+def _non_negative(traces: Traces) -> Traces:
+    if all(row.trace >= 0 for row in traces.rows):
+        return traces
+    if traces.gauss_newton is None:
+        names = ", ".join(f"{r.layer} {r.role}" for r in traces.rows if r.trace < 0)
+        raise DataError(f"negative traces ({names}) and no Gauss-Newton ones; use curvature='gauss-newton'")
+    return traces.gauss_newton
+
+
+def _items(
+    traces: Traces,
+    facts: Facts,
+    weight_widths: Sequence[int],
+    membrane_widths: Sequence[int],
+    tied: Sequence[Sequence[str]],
+    keep: dict[str, int],
+) -> list[Item]:
+    known = {row.layer for row in facts.rows if row.role == "weight"}
+    for path in (*keep, *(path for group in tied for path in group)):
+        if path not in known:
+            raise DataError(f"allocate: no weighted layer {path!r}; there are {', '.join(sorted(known))}")
+    groups = {path: f"group {k}" for k, group in enumerate(tied) for path in group}
+    items = []
+    for row in traces.rows:
+        fact = facts.row(row.layer, row.role)
+        if fact is None:  # thresholds, and layers that stay real
+            continue
+        widths = (
+            membrane_widths if row.role == "membrane" else [keep[row.layer]] if row.layer in keep else weight_widths
+        )
+        choices = [_choice(bits, row.trace, fact) for bits in widths if bits in fact.squared_error]
+        missing = [bits for bits in widths if bits not in fact.squared_error]
+        if missing:
+            raise PlanError(f"allocate: {row.layer} {row.role}: {missing[0]} bits; known: {sorted(fact.squared_error)}")
+        tie = groups.get(row.layer) if row.role == "weight" else None
+        items.append(Item(row.layer, row.role, tuple(choices), tie))
+    return items
+
+
+def _choice(bits: int, trace: float, fact: LayerFact) -> Choice:
+    """``1/2 Tr(H)/n |Q(x) - x|^2``, with the squared error as a mean over the n numbers that the trace sums over."""
+    stored = float(fact.count * bits)
+    memory = {"memory": stored, "flash" if fact.role == "weight" else "ram": stored}
+    loads = memory | ({"synop_bits": fact.operations * bits} if fact.role == "weight" else {})
+    return Choice(bits, 0.5 * trace * fact.squared_error[bits], loads)
+
+
+def _fixed(facts: Facts, items: Sequence[Item], membrane_bits: int) -> dict[str, float]:
+    chosen = {(item.layer, item.role) for item in items}
+    left = [row for row in facts.rows if (row.layer, row.role) not in chosen]
+    flash = facts.fixed_flash + sum(8 * r.count for r in left if r.role == "weight")
+    ram = facts.fixed_ram + sum(membrane_bits * r.count for r in left if r.role == "membrane")
+    return {"flash": float(flash), "ram": float(ram), "memory": float(flash + ram)}
+
+
+def _named(budget: Budget) -> dict[str, str | float]:
+    if isinstance(budget, Mapping):
+        return dict(budget)
+    return {"memory": budget}
+
+
+def _bits(name: str, asked: str | float, facts: Facts) -> float:
+    """A limit in bits: ``"0.1x"`` of the float network, or bytes."""
+    whole = {
+        "flash": facts.float_flash,
+        "ram": facts.float_ram,
+        "memory": facts.float_flash + facts.float_ram,
+        "synop_bits": REAL_BITS * sum(row.operations for row in facts.rows),
+    }
+    if name not in whole:
+        raise DataError(f"allocate: unknown limit {name!r}; expected some of {', '.join(LOADS)}")
+    try:
+        if isinstance(asked, str):
+            if not asked.endswith("x"):
+                raise ValueError
+            value = float(asked[:-1]) * whole[name]
+        else:
+            value = float(asked) * (1 if name == "synop_bits" else 8)
+    except (ValueError, TypeError):
+        value = math.nan
+    if not value > 0:
+        raise PlanError(
+            f"allocate: {name} = {asked!r}; expected '0.1x' (of the float network) or a positive number of bytes"
+        )
+    return value
+
+
+def _plan(found: Allocation, facts: Facts, membrane_bits: int, template: Plan | None) -> Plan:
+    base = Plan.uniform(weight_bits=8, membrane_bits=membrane_bits) if template is None else template
+    by_layer: dict[str, dict[str, Any]] = {}
+    for row in facts.rows:
+        rule = by_layer.setdefault(row.layer, base.layer(row.layer).model_dump(mode="json", exclude_none=True))
+        bits = found.bits.get((row.layer, row.role))
+        if row.role == "weight":
+            given = None if template is None else base.layer(row.layer).weight
+            rule["weight"] = _weight(bits if bits is not None else 8, given)
+            rule.pop("membrane", None)
+        else:
+            rule["membrane"] = rule.get("membrane", {}) | {"bits": bits if bits is not None else membrane_bits}
+            rule.pop("weight", None)
+    rules = [{**rule, "match": _literally(layer)} for layer, rule in by_layer.items()]
+    return Plan.from_dict({**base.model_dump(mode="json", exclude_none=True), "rules": rules})
+
+
+def _weight(bits: int, given: Any) -> dict[str, Any]:
+    role = weight_role(bits) if given is None or bits == 1 else given.model_copy(update={"bits": bits})
+    record: dict[str, Any] = role.model_dump(mode="json", exclude_none=True)
+    return record
+
+
+def _literally(path: str) -> str:
+    """A pattern that matches this path only."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)

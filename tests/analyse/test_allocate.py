@@ -1,0 +1,119 @@
+"""From traces to a plan inside a budget."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import spikequant as sq
+from spikequant.analyse.allocate import allocate, allocation, budget_curve
+from spikequant.analyse.hessian import hessian_trace
+from spikequant.law.errors import DataError, PlanError
+from spikequant.models import digits_net
+from spikequant.recipes.demo import digit_batches
+
+
+@pytest.fixture(scope="module")
+def trained():
+    torch.manual_seed(0)
+    model, (train, test) = digits_net(), digit_batches(0)
+    sq.fit(model, train, epochs=1, quiet=True)
+    batch = next(iter(train))
+    traces = hessian_trace(
+        model, F.cross_entropy, [batch], roles=("weight", "membrane"), curvature="gauss-newton", most_probes=30
+    )
+    return model, traces, batch, test
+
+
+@pytest.mark.parametrize("share", [0.06, 0.1, 0.2])
+def test_the_memory_of_the_plan_is_inside_the_budget(trained, share):
+    model, traces, batch, test = trained
+    found = allocation(traces, f"{share}x")
+    assert found.share <= share
+    quantized = copy.deepcopy(model)
+    sq.quantize_(quantized, found.plan, batch[0], quiet=True)
+    side = sq.compare(model, quantized, [next(iter(test))])
+    bits = sum(row.bits * row.count for row in side.quantized.memory)
+    whole = sum(row.bits * row.count for row in side.reference.memory)
+    assert bits / whole == pytest.approx(found.share, rel=0.01)  # thresholds and biases take what they need
+
+
+def test_more_budget_is_never_worse(trained):
+    _, traces, _, _ = trained
+    rises = [allocation(traces, f"{share}x").allocation.rise for share in (0.05, 0.08, 0.12, 0.2, 0.3)]
+    assert rises == sorted(rises, reverse=True)
+
+
+def test_the_curve_agrees_with_single_budgets(trained):
+    _, traces, _, _ = trained
+    points = budget_curve(traces)
+    for share in (0.06, 0.1, 0.2):
+        found = allocation(traces, f"{share}x")
+        best = max((p for p in points if p.load <= found.limits["memory"]), key=lambda p: p.load)
+        assert best.rise == pytest.approx(found.allocation.rise, rel=1e-9)
+
+
+def test_limits_of_several_kinds_are_all_kept(trained):
+    _, traces, _, _ = trained
+    found = allocation(traces, {"flash": 3000, "ram": "0.2x", "synop_bits": "0.1x"})
+    assert set(found.limits) == {"flash", "ram", "synop_bits"}
+    assert all(found.allocation.loads[n] <= found.limits[n] * (1 + 1e-9) for n in found.limits)
+    assert found.limits["flash"] + found.fixed["flash"] == 8 * 3000
+
+
+def test_tied_layers_and_kept_layers(trained):
+    _, traces, _, _ = trained
+    bits = allocation(traces, "0.12x", tied=[("conv1", "fc")], keep={"conv2.layer.0": 2}).allocation.bits
+    assert bits["conv1", "weight"] == bits["fc", "weight"]
+    assert bits["conv2.layer.0", "weight"] == 2
+
+
+def test_the_template_keeps_what_bits_do_not_say(trained):
+    _, traces, _, _ = trained
+    template = sq.Plan.uniform(weight_bits=4, weight_quantizer="lsq", membrane_bits=8, membrane_rounding="stochastic")
+    plan = allocate(traces, "0.1x", template=template)
+    roles = [plan.layer(row.layer) for row in traces.facts.rows]
+    assert {r.weight.quantizer for r in roles if r.weight is not None} <= {"lsq", "binary"}
+    assert {r.membrane.rounding for r in roles if r.membrane is not None} == {"stochastic"}
+
+
+def test_membranes_without_a_trace_have_the_bits_that_were_asked_for(trained):
+    model, _, batch, _ = trained
+    traces = hessian_trace(model, F.cross_entropy, [batch], curvature="gauss-newton", most_probes=20)
+    plan = allocate(traces, "0.15x", membrane_bits=6)
+    assert plan.layer("lif1").membrane.bits == 6
+
+
+def test_every_layer_has_a_reason(trained):
+    _, traces, _, _ = trained
+    text = str(allocation(traces, "0.1x"))
+    for row in traces.rows:
+        assert f"{row.layer} {row.role}" in text
+    assert "bits would add" in text
+
+
+@pytest.mark.parametrize(
+    ("budget", "kind", "text"),
+    [
+        ("0.1", PlanError, "expected '0.1x'"),
+        ("ax", PlanError, "expected '0.1x'"),
+        (-3, PlanError, "positive number of bytes"),
+        ({"flsh": 3}, DataError, "expected some of flash, ram, memory, synop_bits"),
+        ("0.001x", PlanError, "cannot be kept"),
+    ],
+)
+def test_budgets_that_cannot_be_are_refused(trained, budget, kind, text):
+    with pytest.raises(kind, match=text):
+        allocation(trained[1], budget)
+
+
+def test_unknown_names_are_refused(trained):
+    with pytest.raises(DataError, match="no weighted layer 'conv9'"):
+        allocation(trained[1], "0.1x", keep={"conv9": 4})
+    with pytest.raises(PlanError, match="13 bits"):
+        allocation(trained[1], "0.1x", weight_widths=(13,))
+    with pytest.raises(DataError, match="unknown load"):
+        budget_curve(trained[1], "disk")
