@@ -171,6 +171,27 @@ def test_export(run, quantized, tmp_path):
     assert {p.name for p in (tmp_path / "build").iterdir()} == set(facts["files"])
 
 
+def test_export_to_onnx_with_its_options(run, quantized, tmp_path):
+    pytest.importorskip("onnx")
+    out = tmp_path / "onnx"
+    done = run("export", quantized / "w4u8", "--format", "onnx", "--packed", "--no-trace", "--out", out, "--json")
+    facts = json.loads(done.out)["facts"]
+    assert done.code == 0
+    assert (facts["opset"], facts["packed"], facts["trace"]) == (25, True, False)
+    assert {"step.onnx", "sequence.onnx"} <= {p.name for p in out.iterdir()}
+    wrong = run("export", quantized / "w4u8", "--format", "vectors", "--opset", "17", "--out", tmp_path / "other")
+    assert wrong.code == 2
+    assert "format 'vectors' has no option 'opset'; it has inputs" in " ".join(wrong.err.split())
+
+
+def test_verify_shows_onnx_beside_the_other_readers(run, quantized):
+    pytest.importorskip("onnxruntime")
+    done = run("verify", quantized / "w4u8", "--readers", "all", "--json")
+    found = json.loads(done.out)
+    assert done.code == 0
+    assert '"onnx"' in json.dumps(found)
+
+
 def test_training_on_goes_on_after_ctrl_c_and_ends_with_the_same_integers(run, trained, tmp_path, monkeypatch):
     from spikequant.cli.training_loop import EpochLog
 

@@ -33,12 +33,23 @@ def export(
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Folder to write; files of an earlier export in it are replaced.")
     ] = Path("build"),
+    opset: Annotated[
+        int | None, typer.Option(metavar="N", help="onnx: operator set, 17 to 25; 17 if not given, 25 with --packed.")
+    ] = None,
+    packed: Annotated[
+        bool | None, typer.Option("--packed", help="onnx: weights of up to 4 bits as int4, of up to 2 as int2.")
+    ] = None,
+    trace: Annotated[
+        bool | None,
+        typer.Option("--trace/--no-trace", help="onnx: whether the sequence model also gives spikes and states."),
+    ] = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Write an integer network as files for hardware, firmware or another tool.
 
     Example:
       spikequant export runs/w4u8/network.spq --format vectors --out build/
+      spikequant export runs/w4u8/network.spq --format onnx --packed --out build/
 
     The folder gets a manifest with the SHA-256 of every file.
     """
@@ -46,7 +57,8 @@ def export(
     from spikequant.readers.export import export as write
 
     path = network_file(network)
-    done = write(load(path), out, format=format)
+    asked = {"opset": opset, "packed": packed, "trace": trace}
+    done = write(load(path), out, format=format, **{name: v for name, v in asked.items() if v is not None})
     screen = Screen(as_json=as_json)
     screen.say(f"{path} as {format}:")
     screen.files(out, {name: f"{size:,} bytes" for name, size in sorted(done.files.items())})

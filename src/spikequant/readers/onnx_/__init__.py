@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,15 @@ def build(net: IntNet, *, opset: int = BASELINE, packed: bool = False, trace: bo
 
 def run(net: IntNet, codes: IntArray, *, first_sample: int = 0) -> golden.Run:
     """The sequence model run by ONNX Runtime, every spike and stored state."""
+    model, opened = _opened(net)
+    return trace(model, opened, codes, first_sample=first_sample)
+
+
+@lru_cache(maxsize=1)
+def _opened(net: IntNet) -> tuple[Model, Any]:
+    """The sequence model of a network and its session; a network is the key by identity."""
     _, model = build(net)
-    return trace(model, session(model), codes, first_sample=first_sample)
+    return model, session(model)
 
 
 def _proof(models: Sequence[Model], codes: IntArray) -> dict[str, Any]:
