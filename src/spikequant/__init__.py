@@ -24,6 +24,7 @@ _HOMES = {
     "freeze": "quantize",
     "lower": "quantize",
     "verify": "quantize",
+    "paths": "nn.paths",
     "reset": "quantize",
     "fit": "training",
     "evaluate": "training",
@@ -116,6 +117,7 @@ if TYPE_CHECKING:
     from spikequant.law.errors import Unsupported as Unsupported
     from spikequant.law.errors import WidthError as WidthError
     from spikequant.law.network import IntNet as IntNet
+    from spikequant.nn.paths import paths as paths
     from spikequant.plan import Plan as Plan
     from spikequant.quantize import calibrate as calibrate
     from spikequant.quantize import freeze as freeze

@@ -18,6 +18,8 @@ from spikequant.nn.neuron import (
     Neuron,
     SingleState,
 )
+from spikequant.nn.paths import Paths, paths
+from spikequant.nn.products import use_path
 from spikequant.nn.quantized_neuron import QuantizedNeuron
 from spikequant.nn.surrogate import Surrogate
 from spikequant.nn.synapse import SYNAPSES, Synapse, WeightGrid
@@ -71,6 +73,7 @@ __all__ = [
     "NeuronChoice",
     "NeuronLayer",
     "Normalize",
+    "Paths",
     "PoissonEncoder",
     "QuantizedNeuron",
     "Register",
@@ -82,4 +85,6 @@ __all__ = [
     "WeightGrid",
     "adopt",
     "joined",
+    "paths",
+    "use_path",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from spikequant.law.errors import DataError, NotFrozen, Unsupported
 from spikequant.law.formats import IntFormat
 from spikequant.nn.products import Geometry, LayerProduct, layer_widths
+from spikequant.nn.products.encode import encoded
 from spikequant.nn.products.weights import Packs
 from spikequant.nn.torch_ops import encode_ste
 from spikequant.quantizers import Quantizer, round_ste
@@ -150,7 +151,7 @@ class Synapse(nn.Module):
         key = (self.weight._version, self.weight_scale._version, id(self.weight), torch.is_grad_enabled())
         if self._cache.get("key") != key or "codes" not in self._cache:
             scale = self.scale()
-            codes = self.quantizer.codes(self.folded_weight(), scale, noise=self._noise())
+            codes = encoded(self.quantizer, self.folded_weight(), scale, self._noise())
             key = (self.weight._version, self.weight_scale._version, id(self.weight), torch.is_grad_enabled())
             self._cache = {"key": key, "codes": codes, "scale": scale}
             if codes.requires_grad:

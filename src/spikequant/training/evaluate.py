@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from spikequant.capture import LayerwiseRunner, capture
 from spikequant.law.errors import CaptureError, DataError, Unsupported
+from spikequant.law.network import IntNet
 from spikequant.nn.reset import reset_states
+from spikequant.training.integers import IntegerRunner
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Forward = Callable[[Tensor], Any]
@@ -30,30 +32,41 @@ class Evaluation:
         return f"{self.accuracy:.2%} of {self.samples:,} samples right"
 
 
-def evaluate(model: nn.Module, batches: Batches) -> Evaluation:
-    """Accuracy of a torch model on ``(input, target)`` batches, in evaluation mode.
+def evaluate(model: nn.Module | IntNet, batches: Batches) -> Evaluation:
+    """Accuracy of a torch model, or of an integer network, on ``(input, target)`` batches, in evaluation mode.
+
+    An `IntNet` takes ``[T, N, ...]``, or ``[N, ...]`` for a static input; it runs as compiled C on all cores
+    where there is a compiler, else as the golden model, with the same integers.
 
     Raises:
         DataError: no batch, or an output that is not ``[N, classes]``.
     """
+    if isinstance(model, IntNet):
+        return _scored(IntegerRunner(model), batches)
     run = layerwise(model, batches)
     was_training = model.training
     model.eval()
-    predictions, targets = [], []
+
+    def fresh(x: Tensor) -> Tensor:
+        reset_states(model)
+        return called(run, x)
+
     try:
         with torch.no_grad():
-            for x, y in pairs(batches):
-                reset_states(model)
-                output = called(run, x)
-                if output.dim() != 2 or len(output) != len(y):
-                    raise DataError(
-                        f"evaluate: expected scores [N, classes] for {len(y)} targets, got {tuple(output.shape)}"
-                    )
-                predictions.append(output.argmax(-1).cpu())
-                targets.append(y.cpu())
+            return _scored(fresh, batches)
     finally:
         model.train(was_training)
         reset_states(model)
+
+
+def _scored(run: Callable[[Tensor], Tensor], batches: Batches) -> Evaluation:
+    predictions, targets = [], []
+    for x, y in pairs(batches):
+        output = run(x)
+        if output.dim() != 2 or len(output) != len(y):
+            raise DataError(f"evaluate: expected scores [N, classes] for {len(y)} targets, got {tuple(output.shape)}")
+        predictions.append(output.argmax(-1).cpu())
+        targets.append(y.cpu())
     if not targets:
         raise DataError("evaluate: the loader gave no batch; expected at least one (input, target)")
     p, t = torch.cat(predictions), torch.cat(targets)

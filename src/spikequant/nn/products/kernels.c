@@ -1,6 +1,7 @@
 /* Exact integer products and sparse weight gradients.  Every function works on a range of its outermost loop, so that
  * threads share a call; none keeps a state.  Bytes are laid out [N][Hp][Wp][Cp]: padded, channels last, Cp a multiple
  * of 4.  Integer sums are exact in int32 by the caller's proof, whatever the order. */
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -80,6 +81,32 @@ int sq_pack_weights(const float *w, ptrdiff_t Co, ptrdiff_t Ci, ptrdiff_t K, int
         sums[o] = sum;
     }
     return bad;
+}
+
+/* Codes clip(w / scale) rounded half to even, rows c0 .. c1 of [C][many]; float rounding mode is the default one. */
+void sq_encode(const float *w, ptrdiff_t many, const float *scale, ptrdiff_t per_row, float low, float high, float *out,
+               ptrdiff_t c0, ptrdiff_t c1)
+{
+    for (ptrdiff_t c = c0; c < c1; ++c) {
+        const float s = scale[per_row * c];
+        for (ptrdiff_t i = c * many; i < (c + 1) * many; ++i) {
+            const float u = w[i] / s;
+            out[i] = rintf(u < low ? low : (u > high ? high : u));
+        }
+    }
+}
+
+/* Its gradient: g / scale where w / scale lies in [low, high], else 0. */
+void sq_encode_backward(const float *w, ptrdiff_t many, const float *scale, ptrdiff_t per_row, float low, float high,
+                        const float *g, float *out, ptrdiff_t c0, ptrdiff_t c1)
+{
+    for (ptrdiff_t c = c0; c < c1; ++c) {
+        const float s = scale[per_row * c];
+        for (ptrdiff_t i = c * many; i < (c + 1) * many; ++i) {
+            const float u = w[i] / s, d = g[i] / s;
+            out[i] = (u >= low) & (u <= high) ? d : 0.0f;
+        }
+    }
 }
 
 #if VNNI

@@ -17,7 +17,7 @@ from torch import Tensor
 from spikequant.law.errors import SpikequantError
 from spikequant.readers.native import shared_object
 
-FLAGS = ("-std=gnu11", "-O3", "-march=native")
+FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-ffp-contract=off")
 SMALL = 1 << 17
 """Bytes of work below which a second thread costs more than it brings."""
 

@@ -19,10 +19,26 @@ FLOATS = (torch.float32, torch.float64)
 
 @dataclass
 class LayerProduct:
-    """What a layer multiplies with, and the path of its last product (`taken`), for those who look."""
+    """What a layer multiplies with, and what its last product was.
+
+    Attributes:
+        taken: path of the last product, and the name under which its times are kept; empty before the first.
+        widths: what its operands could be.
+    """
 
     geometry: Geometry
     taken: list[str] = field(default_factory=list)
+    widths: Widths | None = None
+
+    @property
+    def path(self) -> str | None:
+        """The path of the last product."""
+        return self.taken[0] if self.taken else None
+
+    @property
+    def key(self) -> str:
+        """Under which name the last choice was made; empty where there was nothing to choose."""
+        return self.taken[1] if len(self.taken) > 1 else ""
 
     def sums(
         self, x: Tensor, codes: Tensor, gain: Tensor | None, *, widths: Widths, packs: Packs,
@@ -39,7 +55,7 @@ class LayerProduct:
             pad: input codes of the value zero, per channel, where they are not 0.
             gained: ``gain * codes``; None where there is no gain.
         """
-        weight = codes if gained is None else gained
+        weight, self.widths = codes if gained is None else gained, widths
         if x.dtype != weight.dtype and x.dtype in (torch.float16, torch.bfloat16, torch.float64):
             x = x.to(weight.dtype)
         steps = x.shape[0]

@@ -31,7 +31,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, handle: Tensor | None, weight: Tensor, work: Work, seen: list[str]) -> Tensor:
         sums, packed, name = run(work, x, weight)
-        seen[:] = [name]
+        seen[:] = name
         ctx.work, ctx.packed, ctx.x_shape, ctx.x_dtype = work, packed, x.shape, x.dtype
         kept = (weight, handle) if packed is not None else (weight, x)
         ctx.save_for_backward(*(value for value in kept if value is not None))
@@ -73,7 +73,7 @@ def product(x: Tensor, weight: Tensor, work: Work, seen: list[str]) -> Tensor:
     """Exact sums of ``x: [N, C, H, W]`` with `weight`; `seen` takes the name of the path."""
     if not torch.is_grad_enabled() or not (x.requires_grad or weight.requires_grad):
         sums, _, name = run(work, x, weight)
-        seen[:] = [name]
+        seen[:] = name
         return sums
     handle: Tensor | None = _Handle.apply(x) if x.requires_grad else None  # type: ignore[no-untyped-call]
     result: Tensor = _Product.apply(x, handle, weight, work, seen)  # type: ignore[no-untyped-call]

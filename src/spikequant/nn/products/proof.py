@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spikequant.law.formats import IntFormat
+from spikequant.nn.products.force import PATHS
 from spikequant.nn.products.geometry import Geometry
 
 FLOAT32, FLOAT64, INT32 = 2**24, 2**53, 2**31
@@ -76,6 +77,12 @@ def refusal(path: str, widths: Widths, geometry: Geometry, machine: Machine) -> 
     return _bytes(widths) or _integer(path, widths, geometry, machine)
 
 
+def refusals(widths: Widths, geometry: Geometry, machine: Machine) -> dict[str, str]:
+    """The paths that are not proven exact here, with the reason."""
+    found = {path: refusal(path, widths, geometry, machine) for path in PATHS}
+    return {path: reason for path, reason in found.items() if reason is not None}
+
+
 def _bf16(widths: Widths, machine: Machine) -> str | None:
     if not machine.bf16:
         return "this processor has no bfloat16 products"
@@ -116,4 +123,4 @@ def machine_of(compiled: bool, compiled_vnni: bool) -> Machine:
     return Machine(vnni=vnni, bf16=bf16, compiled=compiled, compiled_vnni=compiled_vnni)
 
 
-__all__ = ["Machine", "Widths", "layer_widths", "machine_of", "refusal"]
+__all__ = ["Machine", "Widths", "layer_widths", "machine_of", "refusal", "refusals"]

@@ -14,7 +14,7 @@ from spikequant.nn.products import byte_paths, choice, float_paths, kernels
 from spikequant.nn.products.byte_input import ByteInput, as_bytes
 from spikequant.nn.products.force import PATHS, forced
 from spikequant.nn.products.geometry import Geometry
-from spikequant.nn.products.proof import Widths, machine_of, refusal
+from spikequant.nn.products.proof import Widths, machine_of, refusals
 from spikequant.nn.products.weights import Weights
 
 BYTE_PATHS = {"int8_onednn": byte_paths.onednn, "int8_vnni": byte_paths.tiles, "events": byte_paths.events}
@@ -39,28 +39,24 @@ class Work:
     pad: Tensor | None
     trains: bool
 
-    def proven(self) -> dict[str, str | None]:
-        """Every path, with the reason why it is not proven exact or None."""
-        machine = machine_of(kernels.library() is not None, kernels.has_vnni())
-        return {name: refusal(name, self.widths, self.geometry, machine) for name in PATHS}
-
     def candidates(self, x: Tensor) -> list[str]:
         """The paths that may run for this input: the forced one, or all that are proven and make sense.
 
         Raises:
             Unsupported: the forced path is not proven.
         """
-        reasons, asked = self.proven(), forced()
+        machine = machine_of(kernels.library() is not None, kernels.has_vnni())
+        reasons, asked = refusals(self.widths, self.geometry, machine), forced()
         if asked is not None:
-            if reasons[asked] is not None:
+            if asked in reasons:
                 raise Unsupported(f"path {asked} is not proven exact for this layer: {reasons[asked]}")
             return [asked]
-        if reasons["float32"] is not None:
+        if "float32" in reasons:
             return ["float64"]
         outputs = x.shape[0] * self.weights.geometry.weight_shape[0] * _positions(self.weights.geometry, x)
         if outputs * self.geometry.fan_in < SMALL_WORK:
             return ["float32"]
-        return [name for name in PATHS if reasons[name] is None and name != "float64"]
+        return [name for name in PATHS if name not in reasons and name != "float64"]
 
 
 def _positions(geometry: Geometry, x: Tensor) -> int:
@@ -68,8 +64,8 @@ def _positions(geometry: Geometry, x: Tensor) -> int:
     return height * width
 
 
-def run(work: Work, x: Tensor, weight: Tensor) -> tuple[Tensor, ByteInput | None, str]:
-    """Sums of ``x: [N, C, H, W]`` with the gained weights, the input as bytes if it was made, and the path taken."""
+def run(work: Work, x: Tensor, weight: Tensor) -> tuple[Tensor, ByteInput | None, list[str]]:
+    """Sums of ``x: [N, C, H, W]`` with the gained weights, its bytes if they were made, path and key of the choice."""
     names = work.candidates(x)
     geometry, packed = work.weights.geometry, None
     if any(name in BYTE_PATHS for name in names):
@@ -78,16 +74,15 @@ def run(work: Work, x: Tensor, weight: Tensor) -> tuple[Tensor, ByteInput | None
             names = [name for name in names if name not in BYTE_PATHS] or ["float32"]
     weight = weight.detach()
     runs = {name: _runner(name, work, x, weight, packed) for name in names}
-    name = (
-        names[0]
-        if len(names) == 1
-        else choice.fastest(_key(work, x, packed), _timed_runs(runs, work, x, weight, packed))
-    )
+    name, key = names[0], ""
+    if len(names) > 1:
+        key = _key(work, x, packed)
+        name = choice.fastest(key, _timed_runs(runs, work, x, weight, packed))
     sums = runs[name]()
     if sums is None:  # a code that is no byte
         name = "float32"
         sums = float_paths.sums("float32", geometry, x, weight, work.pad)
-    return sums, packed, name
+    return sums, packed, [name, key]
 
 
 def _runner(

@@ -1,0 +1,45 @@
+"""Accuracy of an integer network: compiled C with threads over the batch, or the golden model."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikequant.law.errors import DataError
+from spikequant.law.network import IntNet
+from spikequant.readers import golden, native
+
+COMPILED_UP_TO = 4_000_000
+"""Weights up to which the C text compiles in seconds."""
+
+
+class IntegerRunner:
+    """An integer network as a function of a batch: scores ``[N, classes]``.
+
+    Attributes:
+        reader: ``c99``, or ``golden`` where there is no C compiler or the network is too large to be compiled at once.
+    """
+
+    def __init__(self, net: IntNet, *, threads: int | None = None) -> None:
+        if net.decoder.name.endswith("_train"):
+            raise DataError(
+                f"evaluate: this network gives {net.decoder.name}, one row per step; expected scores [N, classes]"
+            )
+        self.net = net
+        weights = sum(node.product.codes.size for node in net.synapses)
+        fits = native.find_compiler() is not None and weights <= COMPILED_UP_TO
+        self.reader = "c99" if fits else "golden"
+        self.compiled = native.compile(net, threads=threads or os.cpu_count() or 1) if fits else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Integer scores of a batch as the network takes it: ``[T, N, ...]``, or ``[N, ...]`` for a static input."""
+        values = x.detach().cpu().numpy()
+        scores = (
+            golden.run(self.net, golden.encode(self.net, values)).scores
+            if self.compiled is None
+            else self.compiled.run(values)
+        )
+        return torch.from_numpy(np.ascontiguousarray(scores))
