@@ -23,9 +23,12 @@ from spikequant.law.errors import SpikequantError
 from spikequant.readers.native import cache_folder, machine
 
 VERSION = 1
-ROUNDS = 3
-HOPELESS = 3.0
+ROUNDS = 5
+HOPELESS = 2.0
+AGAIN = 100
+"""Calls after which the density of a shape that settled on floats is looked at again."""
 _chosen: dict[str, dict[str, float]] = {}
+_settled: dict[str, tuple[str, int]] = {}
 
 
 def fastest(key: str, candidates: Mapping[str, Callable[[], Tensor | None]]) -> str:
@@ -43,6 +46,20 @@ def fastest(key: str, candidates: Mapping[str, Callable[[], Tensor | None]]) -> 
     return min(candidates, key=lambda name: times[name])
 
 
+def settled(shape: str) -> str:
+    """The path in floats that won for this shape, whatever its density; asked anew every `AGAIN`-th time."""
+    name, calls = _settled.get(shape, ("", 0))
+    if not name:
+        return ""
+    _settled[shape] = (name, calls + 1)
+    return name if (calls + 1) % AGAIN else ""
+
+
+def settle(shape: str, name: str) -> None:
+    """Floats won for this shape: its inputs need not be packed to know their density."""
+    _settled.setdefault(shape, (name, 0))
+
+
 def timings(key: str) -> dict[str, float]:
     """Seconds per path as they were measured for `key`; empty if nothing was."""
     return dict(_known().get(key, {}))
@@ -51,25 +68,27 @@ def timings(key: str) -> dict[str, float]:
 def forget() -> None:
     """Forget every measurement, on disk, too."""
     _known().clear()
+    _settled.clear()
     with contextlib.suppress(OSError, SpikequantError):
         _file().unlink(missing_ok=True)
 
 
 def _timed(candidates: Mapping[str, Callable[[], Tensor | None]]) -> dict[str, float]:
-    best: dict[str, float] = {}
-    for name, run in candidates.items():
-        least = float("inf")
-        for round_number in range(ROUNDS):
-            started = time.perf_counter()
+    """The least time of each over some rounds, in turns, so that a busy moment meets all; infinite without result."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    best = dict.fromkeys(candidates, float("inf"))
+    running = dict(candidates)
+    for round_number in range(ROUNDS):
+        for name, run in list(running.items()):
+            started = clock()
             result = run()
-            taken = time.perf_counter() - started
+            taken = clock() - started
             if result is None:
-                break
-            del result
-            least = min(least, taken) if round_number else least
-            if round_number and best and least > HOPELESS * min(best.values()):
-                break
-        best[name] = least
+                del running[name]
+            elif round_number:
+                best[name] = min(best[name], taken)
+        least = min(best.values())
+        running = {name: run for name, run in running.items() if not round_number or best[name] <= HOPELESS * least}
     return best
 
 

@@ -17,8 +17,9 @@ from spikequant.nn.products.geometry import Geometry
 
 WIDE = 64
 """Output channels that one pass of the event kernel holds in registers."""
-DENSEST = 0.15
-"""Share of live inputs up to which events are faster than a dense product (benchmarks/product_paths.md)."""
+DENSEST, DENSEST_WIDE = 0.12, 0.3
+"""Share of live inputs up to which events are faster than a dense product, with 64 and with 128 input channels
+(benchmarks/product_paths.md)."""
 CACHE = 1 << 18
 """Bytes of gradients that a pass should keep near the processor."""
 LAST_UP_TO = 256
@@ -44,8 +45,8 @@ def _backward(
     g: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, wanted: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor]:
     if not torch.is_grad_enabled() and max(weight.shape[:2]) <= LAST_UP_TO:
-        g = g.contiguous(memory_format=torch.channels_last)
-        weight = weight.contiguous(memory_format=torch.channels_last)
+        g, weight = (value.contiguous(memory_format=torch.channels_last) for value in (g, weight))
+        x = x.contiguous(memory_format=torch.channels_last) if wanted[1] else x
     with torch.autocast(g.device.type, enabled=False):
         toward_x, toward_weight, _ = torch.ops.aten.convolution_backward(
             g, x, weight, None, geometry.stride, geometry.padding, geometry.dilation, False, [0, 0], geometry.groups,
@@ -54,12 +55,17 @@ def _backward(
     return toward_x, toward_weight
 
 
+def may_be_events(geometry: Geometry) -> bool:
+    """Whether events can be faster than a dense product for these shapes: many channels, several taps, stride 1."""
+    out, inputs = geometry.weight_shape[:2]
+    plain = geometry.groups == 1 and set(geometry.stride) == {1} and geometry.fan_in > inputs
+    return plain and out >= WIDE and inputs >= WIDE and kernels.has_vnni()
+
+
 def suits_events(x: ByteInput, g: Tensor) -> bool:
     """Whether the gradient of the weights is gathered from events."""
-    geometry = x.geometry
-    plain = geometry.groups == 1 and geometry.stride == (1, 1) and x.shift == 0
-    enough = geometry.weight_shape[0] >= WIDE // 2 and g.dtype == torch.float32
-    return plain and enough and x.density <= DENSEST and kernels.has_vnni()
+    densest = DENSEST_WIDE if x.geometry.weight_shape[1] >= 2 * WIDE else DENSEST
+    return may_be_events(x.geometry) and x.shift == 0 and g.dtype == torch.float32 and x.density <= densest
 
 
 def weight_gradient_of_events(g: Tensor, x: ByteInput) -> Tensor:

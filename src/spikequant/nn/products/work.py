@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spikequant.law.errors import Unsupported
-from spikequant.nn.products import byte_paths, choice, float_paths, kernels
+from spikequant.nn.products import byte_paths, choice, float_paths, gradients, kernels
 from spikequant.nn.products.byte_input import ByteInput, as_bytes
 from spikequant.nn.products.force import PATHS, forced
 from spikequant.nn.products.geometry import Geometry
@@ -66,57 +65,51 @@ def _positions(geometry: Geometry, x: Tensor) -> int:
 
 def run(work: Work, x: Tensor, weight: Tensor) -> tuple[Tensor, ByteInput | None, list[str]]:
     """Sums of ``x: [N, C, H, W]`` with the gained weights, its bytes if they were made, path and key of the choice."""
-    names = work.candidates(x)
-    geometry, packed = work.weights.geometry, None
+    names, packed, weight = work.candidates(x), None, weight.detach()
+    shape = _shape_key(work, x)
+    if len(names) > 1 and choice.settled(shape) in names and not gradients.may_be_events(work.weights.geometry):
+        names = [choice.settled(shape)]
     if any(name in BYTE_PATHS for name in names):
-        packed = as_bytes(x, geometry, work.widths, work.pad)
+        packed = as_bytes(x, work.weights.geometry, work.widths, work.pad)
         if packed is None:  # no whole numbers, or more than was promised: nothing is proven about bytes
             names = [name for name in names if name not in BYTE_PATHS] or ["float32"]
-    weight = weight.detach()
-    runs = {name: _runner(name, work, x, weight, packed) for name in names}
     name, key = names[0], ""
     if len(names) > 1:
-        key = _key(work, x, packed)
-        name = choice.fastest(key, _timed_runs(runs, work, x, weight, packed))
-    sums = runs[name]()
+        key = f"{shape} {sum(packed.density >= edge for edge in DENSITIES) if packed is not None else 'floats'}"
+        name = choice.fastest(key, {name: _timed(name, work, x, weight) for name in names})
+        if name not in BYTE_PATHS:
+            choice.settle(shape, name)
+    sums = _by(name, work, x, weight, packed, work.weights)
     if sums is None:  # a code that is no byte
         name = "float32"
-        sums = float_paths.sums("float32", geometry, x, weight, work.pad)
-    return sums, packed, [name, key]
+        sums = float_paths.sums("float32", work.weights.geometry, x, weight, work.pad)
+    return sums, packed, [name, key or shape]
 
 
-def _runner(
-    name: str, work: Work, x: Tensor, weight: Tensor, packed: ByteInput | None, weights: Weights | None = None
-) -> Callable[[], Tensor | None]:
+def _by(name: str, work: Work, x: Tensor, weight: Tensor, packed: ByteInput | None, weights: Weights) -> Tensor | None:
     if name in BYTE_PATHS:
-        assert packed is not None
-        return functools.partial(BYTE_PATHS[name], packed, work.weights if weights is None else weights)
-    return functools.partial(float_paths.sums, name, work.weights.geometry, x, weight, work.pad)
+        return None if packed is None else BYTE_PATHS[name](packed, weights)
+    return float_paths.sums(name, work.weights.geometry, x, weight, work.pad)
 
 
-def _timed_runs(
-    runs: dict[str, Callable[[], Tensor | None]], work: Work, x: Tensor, weight: Tensor, packed: ByteInput | None
-) -> dict[str, Callable[[], Tensor | None]]:
-    """The same, packing the codes each time if they change each time."""
-    if not work.trains:
-        return runs
+def _timed(name: str, work: Work, x: Tensor, weight: Tensor) -> Callable[[], Tensor | None]:
+    """A path with all that it costs: packing the input, and the codes where they change from call to call."""
     made = work.weights
 
-    def fresh(name: str) -> Callable[[], Tensor | None]:
-        return lambda: _runner(
-            name, work, x, weight, packed, Weights(made.codes, made.gain, made.geometry, {}, made.is_linear)
-        )()
+    def timed() -> Tensor | None:
+        packed = as_bytes(x, made.geometry, work.widths, work.pad) if name in BYTE_PATHS else None
+        weights = Weights(made.codes, made.gain, made.geometry, {}, made.is_linear) if work.trains else made
+        return _by(name, work, x, weight, packed, weights)
 
-    return {name: fresh(name) if name in BYTE_PATHS else run for name, run in runs.items()}
+    return timed
 
 
-def _key(work: Work, x: Tensor, packed: ByteInput | None) -> str:
+def _shape_key(work: Work, x: Tensor) -> str:
     geometry = work.geometry
-    live = sum(packed.density >= edge for edge in DENSITIES) if packed is not None else ""
     order = "last" if x.stride(1) == 1 else "first"
     parts = (
         "x".join(map(str, x.shape)), order, "x".join(map(str, geometry.weight_shape)), geometry.stride,
-        geometry.padding, geometry.dilation, geometry.groups, x.dtype, work.widths.shift, live,
+        geometry.padding, geometry.dilation, geometry.groups, work.widths.shift, work.widths.x_high == 1,
         "trains" if work.trains else "fixed", torch.get_num_threads(),
     )  # fmt: skip
     return " ".join(str(part).replace(" ", "") for part in parts)
