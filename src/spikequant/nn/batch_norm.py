@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spikequant.law.errors import Unsupported
+from spikequant.nn.untraced import untraced
 
 if TYPE_CHECKING:
     from spikequant.nn.branch import Branch
@@ -120,6 +121,7 @@ class FoldedNorm(nn.Module):
         """Whether the thresholds of now come from a batch that was just measured."""
         return self._batch is not None
 
+    @untraced
     def forward(self, x: Tensor) -> Tensor:
         """`x` itself; measures it where that is asked."""
         self._batch = None

@@ -29,6 +29,7 @@ from spikequant.nn.loop import Noise, States
 from spikequant.nn.neuron import Neuron, over_features, run_neuron
 from spikequant.nn.program import ProgramCache
 from spikequant.nn.synapse import Link
+from spikequant.nn.untraced import untraced
 from spikequant.quantizers import round_ste
 
 DEFAULT_LIMIT = 8.0
@@ -236,6 +237,7 @@ class QuantizedNeuron(NeuronLayer):
 
     # -- running -----------------------------------------------------------------------
 
+    @untraced
     def advance(self, x: Tensor) -> Tensor:
         """Spikes, or the real membrane of a readout, for integer input sums."""
         features = self.check_features(x)

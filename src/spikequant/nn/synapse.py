@@ -14,6 +14,7 @@ from spikequant.nn.products import Geometry, LayerProduct, layer_widths
 from spikequant.nn.products.encode import encoded
 from spikequant.nn.products.weights import Packs
 from spikequant.nn.torch_ops import encode_ste
+from spikequant.nn.untraced import untraced
 from spikequant.quantizers import Quantizer, round_ste
 
 if TYPE_CHECKING:
@@ -244,6 +245,7 @@ class Synapse(nn.Module):
                 f"{float(x.min()):g} to {float(x.max()):g}; quantize the model with an example of the real data"
             )
 
+    @untraced
     def forward(self, x: Tensor) -> Tensor:
         """Integer sums in accumulator LSBs when linked, real currents when not."""
         if self.link is None:
