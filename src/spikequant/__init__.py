@@ -53,6 +53,7 @@ _HOMES = {
     "MismatchError": "law.errors",
 }
 _UNITS = (
+    "analyse",
     "capture",
     "data",
     "explore",
@@ -83,6 +84,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from spikequant import analyse as analyse
     from spikequant import capture as capture
     from spikequant import data as data
     from spikequant import frontends as frontends
