@@ -1,5 +1,5 @@
 "use strict";
-// Tabs, the layer picker, sorting, and drawing again when the theme changes. No library but plotly.
+// Tabs, the layer picker, and drawing again when the theme changes. No library but plotly.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const CHOSEN = DATA.map((panel) => panel.first);
@@ -37,21 +37,6 @@ function showLayer(index, which) {
   drawPanel(index);
 }
 
-function sortBy(table, column) {
-  const heads = [...table.querySelectorAll("th[aria-sort]")];
-  const now = heads[column].getAttribute("aria-sort"), first = heads[column].className === "n" ? "descending" : "ascending";
-  const order = now === "none" ? first : now === "ascending" ? "descending" : "ascending";
-  heads.forEach((head, i) => head.setAttribute("aria-sort", i === column ? order : "none"));
-  const sign = order === "ascending" ? 1 : -1, body = table.tBodies[0];
-  const key = (row) => row.cells[column].dataset.v;
-  const compare = (a, b) => {
-    if (a === undefined || b === undefined) return (a === undefined) - (b === undefined); // not measured: last, always
-    const numbers = a !== "" && b !== "" && !isNaN(a) && !isNaN(b);
-    return sign * (numbers ? a - b : a.localeCompare(b, "en", { numeric: true }));
-  };
-  body.append(...[...body.rows].sort((a, b) => compare(key(a), key(b))));
-}
-
 function openTab(tabs, index) {
   tabs.forEach((tab, i) => {
     tab.setAttribute("aria-selected", String(i === index));
@@ -83,9 +68,7 @@ function start() {
     showLayer(index, Number(select.value)); // a browser that goes back keeps an older choice
     select.addEventListener("change", () => showLayer(index, Number(select.value)));
   });
-  document.querySelectorAll("table[data-sorts]").forEach((table) => {
-    table.querySelectorAll("th[aria-sort] button").forEach((button, i) => button.addEventListener("click", () => sortBy(table, i)));
-  });
+  makeSortable();
   if (tabs.length) openTab(tabs, 0);
   else drawPanel(0);
   const redraw = () => visible().forEach(drawPanel);

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from spikequant.analyse import Comparison
+from spikequant.explore import Study
 from spikequant.law.atomic import write_text
-from spikequant.law.errors import DataError, Unsupported
+from spikequant.law.errors import DataError
 from spikequant.measure import cost
 from spikequant.plan import Plan
 from spikequant.quantize import QuantizeReport
 from spikequant.report import tables
+from spikequant.report.assets import filled
 from spikequant.report.provenance import Provenance
+from spikequant.report.study_page import render_study
 from spikequant.report.view import Panel, panel
 from spikequant.report.wording import headline_of_many
 
@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 
 
 def write_report(
-    comparison: Comparison | Mapping[str, Comparison],
+    comparison: Comparison | Mapping[str, Comparison] | Study,
     path: str | os.PathLike[str],
     *,
     title: str | None = None,
@@ -33,21 +33,33 @@ def write_report(
     quantize_report: QuantizeReport | Mapping[str, QuantizeReport] | None = None,
     provenance: Provenance | None = None,
     warnings: Sequence[str] = (),
+    links: Mapping[str, str] | None = None,
 ) -> Path:
     """Write one self-contained HTML page about `comparison`; the same input gives the same bytes.
 
     `comparison` may be several, by name, against one reference; `plan` and `quantize_report`
-    may then be mappings of the same names.  The page is about 5 MB: 4.8 of them are plotly.js,
+    may then be mappings of the same names.  It may also be a `Study`: then the page shows its
+    front, what mattered, what each role tolerates and the chosen candidate; `links` names
+    files of that candidate (its comparison, its integers) with their places beside the page,
+    and `plan` and `quantize_report` are not asked for.  The page is about 5 MB: 4.8 of them are plotly.js,
     inlined once, because the Python package ships no smaller bundle.  A policy in the page
     forbids every request and every script but its own.
 
     Raises:
         Unsupported: plotly or jinja2 is not installed.
-        DataError: no comparison, different references, or a name that no comparison has.
+        DataError: something else than a comparison or a study, none at all, different references, a name that no
+            comparison has, or an argument that belongs to the other kind of page.
         ArtifactError: the folder is missing or cannot be written; an older file stays whole.
     """
+    if isinstance(comparison, Study):
+        if plan is not None or quantize_report is not None:
+            raise DataError("write_report: a study has its plans; plan and quantize_report belong to a comparison")
+        write_text(path, render_study(comparison, title, provenance, tuple(warnings), dict(links or {})))
+        return Path(path)
     many = dict(comparison) if isinstance(comparison, Mapping) else {"": comparison}
     _check(many)
+    if links:
+        raise DataError("write_report: links belong to the page of a study")
     plans, reports = _by_name(plan, many, "plan"), _by_name(quantize_report, many, "quantize_report")
     panels = [panel(f"n{i}", name, c, plans.get(name), reports.get(name)) for i, (name, c) in enumerate(many.items())]
     write_text(path, render(panels, many, title=title, provenance=provenance, warnings=warnings))
@@ -57,6 +69,12 @@ def write_report(
 def _check(many: Mapping[str, Comparison]) -> None:
     if not many:
         raise DataError("write_report: no comparison was given; expected one, or a mapping with at least one")
+    for name, c in many.items():
+        if not isinstance(c, Comparison):
+            raise DataError(
+                f"write_report: got {type(c).__name__}{f' as {name!r}' if name else ''}; "
+                "expected a Comparison (sq.compare), a mapping of names to them, or a Study (sq.explore)"
+            )
     empty = [name for name, c in many.items() if not c.layers]
     if empty:
         raise DataError(f"write_report: {', '.join(empty)} compares no neuron layer; expected at least one")
@@ -90,11 +108,11 @@ def render(
     warnings: Sequence[str] = (),
 ) -> str:
     """The page as text."""
-    environment, plotly_js = _libraries()
-    scripts = [plotly_js, _resource("plots.js"), _resource("page.js")]
     several = len(panels) > 1
     first = next(iter(comparisons.values()))
-    page: str = environment.get_template("page.html.j2").render(
+    return filled(
+        "page.html.j2",
+        "page.js",
         title=title or "What quantization changed" + ("" if several or not panels[0].name else f": {panels[0].name}"),
         lead=headline_of_many(comparisons) if several else panels[0].headline,
         panels=panels,
@@ -103,41 +121,5 @@ def render(
         provenance=provenance,
         warnings=tuple(warnings),
         constants=cost,
-        style=_resource("page.css"),
-        scripts=scripts,
-        policy=_policy(scripts),
         data=[{"key": p.key, "first": p.first_layer, "plots": p.plots, "layers": p.layers} for p in panels],
     )
-    return page
-
-
-def _libraries() -> tuple[Any, str]:
-    """The template environment and plotly.js; imported here so that `import spikequant` stays light."""
-    try:
-        from jinja2 import Environment, FunctionLoader, StrictUndefined
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        missing = (error.name or str(error)).split(".")[0]
-        raise Unsupported(
-            f"write_report needs jinja2 and plotly, and {missing} is not installed; "
-            "install them with: pip install 'spikequant[report]'"
-        ) from error
-    environment = Environment(
-        loader=FunctionLoader(_resource),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment, get_plotlyjs()
-
-
-def _resource(name: str) -> str:
-    return files("spikequant.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _policy(scripts: Sequence[str]) -> str:
-    """A content security policy: these scripts by their hashes, nothing from anywhere else."""
-    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
-    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
