@@ -37,7 +37,7 @@ def check_model(model: Model) -> None:
             raise Unsupported(f"the {model.form} model holds tensors or operators it must not hold: {kinds}, {other}")
 
 
-KINDS = ("INT64", "INT32", "INT8", "UINT8", "BOOL", "INT4", "INT2")
+KINDS = ("INT64", "INT32", "INT8", "UINT8", "BOOL", "INT4", "UINT4", "INT2", "UINT2")
 
 
 def graphs(graph: Any) -> Iterator[Any]:

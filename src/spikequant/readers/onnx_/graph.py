@@ -90,8 +90,9 @@ class Graph:
     def maximum(self, a: Value, b: Value) -> Value:
         """The larger of two.
 
-        ONNX Runtime 1.31 compares int64 in `Max`, `Min`, `Clip` and `ReduceMax` wrongly where two values differ by 2^31
-        or more (measured on x86 with AVX-512); `GreaterOrEqual` and `Where` are right, so int64 goes through these.
+        ONNX Runtime 1.31 compares int64 in `Max`, `Min`, `Clip` and `ReduceMax` wrongly where the upper 32 bits of two
+        values agree: the lower ones count as signed (measured on x86 with AVX-512; 3245960897 against 2286 gives 2286).
+        `GreaterOrEqual` and `Where` are right, so int64 goes through these.
         """
         if a.kind == INT64:
             return self.op("Where", self.op("GreaterOrEqual", a, b, kind=BOOL), a, b, kind=INT64)
@@ -115,16 +116,22 @@ class Graph:
             self.constants[key] = value
         return self.constants[key]
 
-    def weights(self, codes: Any) -> Value:
-        """Weight codes of -128 to 127 as int8, from a packed type of 4 or 2 bits where `pack` allows and they fit."""
+    def weights(self, codes: Any, *, unsigned: bool = False) -> tuple[Value, int]:
+        """Weight codes of -128 to 127 as 8-bit integers, and their zero point.
+
+        From a packed type of 4 or 2 bits where `pack` allows and they fit.  `unsigned`: as uint8, counted from the
+        lowest code of that width.
+        """
         bits = self._packed_bits(codes)
+        zero = 2 ** (bits - 1) if unsigned else 0
+        sign, whole = ("u", UINT8) if unsigned else ("", INT8)
         if bits == 8:
-            return self.const(codes, INT8, "weight")
-        kind = getattr(self.onnx.TensorProto, f"INT{bits}")
-        value = Value(self.fresh(f"weight_int{bits}"), f"int{bits}", full=False)
-        raw = packed(codes, bits)
+            return self.const(codes + zero, whole, "weight"), zero
+        kind = getattr(self.onnx.TensorProto, f"{sign}int{bits}".upper())
+        value = Value(self.fresh(f"weight_{sign}int{bits}"), f"{sign}int{bits}", full=False)
+        raw = packed(codes + zero, bits)
         self.initializers.append(self.onnx.helper.make_tensor(value.name, kind, codes.shape, raw, raw=True))
-        return self.cast(value, INT8)
+        return self.cast(value, whole), zero
 
     def _packed_bits(self, codes: Any) -> int:
         low, high = int(np.min(codes)), int(np.max(codes))
@@ -173,7 +180,9 @@ def unique_names(names: list[str]) -> dict[str, str]:
     {'block.0': 'block_0', 'block_0': 'block_0_1'}
     """
     taken: dict[str, str] = {}
-    for k, name in enumerate(names):
-        text = plain(name)
-        taken[name] = f"{text}_{k}" if text in taken.values() else text
+    for name in names:
+        text, k = plain(name), 0
+        while (unique := f"{text}_{k}" if k else text) in taken.values():
+            k += 1
+        taken[name] = unique
     return taken

@@ -21,7 +21,7 @@ from spikequant.readers.onnx_.nodes import Plan, plan, write_value
 BASELINE, NEWEST = 17, 25
 IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13}
 """The file format that came with each opset: an older runtime refuses a newer one."""
-BODY = "step/"
+BODY = "body."
 Shape = tuple[Any, ...]
 
 
@@ -73,6 +73,9 @@ class ModelWriter:
         if not net.neurons:
             raise Unsupported("the network has no neurons, so there is no step to export")
         self.onnx = library("onnx")
+        known = self.onnx.defs.onnx_opset_version()
+        if opset > known:
+            raise Unsupported(f"opset {opset} is newer than onnx {self.onnx.__version__} (opset {known}); update onnx")
         prove_network(net)
         self.net, self.opset, self.packed, self.trace = net, opset, packed, trace
         self.about: Plan = plan(net)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from spikequant.law.errors import Unsupported
 from spikequant.law.formats import IntArray
 from spikequant.law.network import IntNet
 from spikequant.law.noise import noise_words, step_key
@@ -21,7 +22,7 @@ def session(model: Model, *, optimise: bool = True, threads: int = 1) -> Any:
     """A session of ONNX Runtime on the CPU.
 
     Raises:
-        Unsupported: onnxruntime is not installed.
+        Unsupported: onnxruntime is not installed, or too old for the model.
     """
     ort = library("onnxruntime")
     options = ort.SessionOptions()
@@ -29,7 +30,13 @@ def session(model: Model, *, optimise: bool = True, threads: int = 1) -> Any:
     options.log_severity_level = 3
     level = OPTIMISATIONS["on" if optimise else "off"]
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
-    return ort.InferenceSession(model.data, options, providers=["CPUExecutionProvider"])
+    try:
+        return ort.InferenceSession(model.data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common class
+        raise Unsupported(
+            f"onnxruntime {ort.__version__} does not run the {model.form} model ({error}); "
+            "update it, or choose an older opset"
+        ) from error
 
 
 def noise_inputs(model: Model, step: int, samples: IntArray) -> dict[str, IntArray]:
