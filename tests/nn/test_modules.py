@@ -13,8 +13,6 @@ import spikequant as sq
 from spikequant.law.errors import DataError, NotFrozen, Unsupported
 from spikequant.law.noise import noise_words, step_key
 from spikequant.law.rounding import ROUNDINGS
-
-from spikequant.nn import synapse  # isort: skip
 from spikequant.nn import (
     IF,
     LIF,
@@ -26,6 +24,7 @@ from spikequant.nn import (
     Neuron,
     PoissonEncoder,
     SingleState,
+    synapse,
 )  # fmt: skip
 
 STEPS, BATCH = 9, 3

@@ -251,24 +251,24 @@ class Synapse(nn.Module):
         if self.link is None:
             return self._readout(self.integer_input(x))
         gain, wide = self.link.branch.gain()
-        codes = self.codes() if wide else self._gained_codes(gain)
+        codes = self.codes()
         reads_data = self.input_scale is not None or self.checks_input
         if not reads_data or x.requires_grad:
-            return self._integer_sums(x, codes, gain, wide)
+            return self._integer_sums(x, gain, wide)
         made_from, shown = (x, codes, gain), self._cache.get("shown")
         if shown is not None and all(a is b and a._version == v for a, (b, v) in zip(made_from, shown[0], strict=True)):
             sums, version = shown[1]
             if sums._version == version:  # a static input is summed once, not at every step of a loop (DESIGN rule 9)
                 again: Tensor = sums.view_as(sums)  # a value of its own, so that a recording sees every call
                 return again
-        sums = self._integer_sums(x, codes, gain, wide)
+        sums = self._integer_sums(x, gain, wide)
         self._cache["shown"] = ([(tensor, tensor._version) for tensor in made_from], (sums, sums._version))
         return sums
 
-    def _integer_sums(self, x: Tensor, codes: Tensor, gain: Tensor, wide: bool) -> Tensor:
-        x = self.integer_input(x)
+    def _integer_sums(self, x: Tensor, gain: Tensor, wide: bool) -> Tensor:
+        x, codes = self.integer_input(x), self.codes()
         if not wide:
-            return self.sums(x, self.codes(), gain, codes)
+            return self.sums(x, codes, gain, self._gained_codes(gain) if torch.is_grad_enabled() else None)
         return self.sums(x, codes).to(torch.float64) * self._over_channels(gain)
 
     def _gained_codes(self, gain: Tensor) -> Tensor:
@@ -307,10 +307,10 @@ class Synapse(nn.Module):
     def sums(self, x: Tensor, codes: Tensor, gain: Tensor | None = None, gained: Tensor | None = None) -> Tensor:
         """The exact integer sums ``gain (codes . x)``, in the narrowest float type that holds them."""
         kept = self._cache.get("packs")
-        if kept is None or kept[0] is not codes or kept[1] is not gain:
-            kept = (codes, gain, {})
+        if kept is None or kept[0] is not codes:
+            kept = (codes, {})
             self._cache["packs"] = kept
-        packs: Packs = kept[2]
+        packs: Packs = kept[1]
         if "widths" not in packs:
             given = self.input_format if self.input_scale is not None else None
             inputs = (0, self.input_bound) if given is None else (given.min, given.max)

@@ -7,7 +7,7 @@ import torch
 from tests.nn.products.cases import case
 
 from spikequant.law.errors import Unsupported
-from spikequant.nn.products import PATHS, Widths, use_path
+from spikequant.nn.products import PATHS, LayerProduct, Widths, use_path
 
 SEEDS = range(12)
 CASES_PER_SEED = 12
@@ -70,3 +70,17 @@ def test_a_shown_input_is_summed_once():
     assert sums.stride(0) == 0
     assert sums.shape[0] == 7
     assert torch.equal(sums[3].double(), made.plainly(made.x.double(), made.codes.double()))
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if path != "bf16"])
+def test_a_gain_without_gained_weights_multiplies_the_sums(path):
+    for seed in range(20):
+        made, layer, packs = case(seed), LayerProduct(case(seed).geometry), {}
+        for gain in (made.gain, -2 * made.gain):  # batch norm moves it while the codes stay
+            try:
+                with use_path(path):
+                    sums = layer.sums(made.x, made.codes, gain, widths=made.widths, packs=packs, pad=made.pad)
+            except Unsupported:
+                continue
+            wanted = type(made)(**{**made.__dict__, "gain": gain}).plainly(made.x.double(), made.codes.double())
+            assert torch.equal(sums.double(), wanted)

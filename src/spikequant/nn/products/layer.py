@@ -53,7 +53,7 @@ class LayerProduct:
             widths: what operands and sums can be.
             packs: what was made of this version of the codes so far.
             pad: input codes of the value zero, per channel, where they are not 0.
-            gained: ``gain * codes``; None where there is no gain.
+            gained: ``gain * codes``, which gradients need; without it the gain is multiplied to the sums.
         """
         weight, self.widths = codes if gained is None else gained, widths
         if x.dtype != weight.dtype and x.dtype in (torch.float16, torch.bfloat16, torch.float64):
@@ -64,8 +64,9 @@ class LayerProduct:
             once = self.sums(x[:1], codes, gain, widths=widths, packs=packs, pad=pad, gained=gained)
             return once.expand(steps, *once.shape[1:])
         if not self._is_ours(x, weight):
-            return self._plainly(x, weight, widths, pad)
-        return self._merged(x, weight, codes, gain, widths, packs, pad)
+            sums = self._plainly(x, weight, widths, pad)
+            return sums if gained is not None or gain is None else sums * self._over_channels(gain.to(sums))
+        return self._merged(x, weight, codes, gain, widths, packs, pad, gain is not None and gained is None)
 
     def _is_ours(self, x: Tensor, weight: Tensor) -> bool:
         ours = x.device.type == "cpu" and x.dtype == torch.float32 and weight.dtype == torch.float32
@@ -76,9 +77,12 @@ class LayerProduct:
             and not torch._C._functorch.maybe_current_level()
         )
 
+    def _over_channels(self, value: Tensor) -> Tensor:
+        return value.reshape(-1, *([1] * len(self.geometry.stride)))
+
     def _merged(
         self, x: Tensor, weight: Tensor, codes: Tensor, gain: Tensor | None, widths: Widths, packs: Packs,
-        pad: Tensor | None,
+        pad: Tensor | None, gain_apart: bool,
     ) -> Tensor:  # fmt: skip
         geometry, lead = self.geometry, x.shape
         if geometry.is_conv:
@@ -95,7 +99,7 @@ class LayerProduct:
         if cut is not None:
             plane, weight, codes = cut[0], weight[cut[1]], codes[cut[1]]
             packs = packs.setdefault(str(cut[1]), {})
-        weights = Weights(codes, gain, plane, packs, not geometry.is_conv)
+        weights = Weights(codes, gain, plane, packs, not geometry.is_conv, gain_apart)
         work = Work(geometry if cut is None else plane, weights, widths, pad, codes.requires_grad)
         out = product(x, weight, work, self.taken)
         if not geometry.is_conv:

@@ -18,13 +18,18 @@ Packs = dict[str, Any]
 
 @dataclass(frozen=True)
 class Weights:
-    """Codes of a layer: as floats, and what was packed of them so far."""
+    """Codes of a layer: as floats, and what was packed of them so far.
+
+    Attributes:
+        gain_apart: whether the weights that float paths are given lack the gain.
+    """
 
     codes: Tensor
     gain: Tensor | None
     geometry: Geometry
     packs: Packs
     is_linear: bool
+    gain_apart: bool = False
 
     @property
     def plain(self) -> Tensor:
@@ -33,11 +38,12 @@ class Weights:
 
     def gains(self) -> Tensor:
         """What a sum is worth, per output channel, in float32."""
-        if "gains" not in self.packs:
+        kept = self.packs.get("gains")
+        if kept is None or kept[0] is not self.gain:  # with batch norm it moves while the codes stay
             out = self.geometry.weight_shape[0]
             gain = torch.ones(out) if self.gain is None else self.gain.detach().to(torch.float32).reshape(-1)
-            self.packs["gains"] = gain.expand(out).contiguous()
-        gains: Tensor = self.packs["gains"]
+            kept = self.packs["gains"] = (self.gain, gain.expand(out).contiguous())
+        gains: Tensor = kept[1]
         return gains
 
     def tiles(self) -> tuple[Tensor, Tensor] | None:

@@ -82,14 +82,16 @@ def run(work: Work, x: Tensor, weight: Tensor) -> tuple[Tensor, ByteInput | None
     sums = _by(name, work, x, weight, packed, work.weights)
     if sums is None:  # a code that is no byte
         name = "float32"
-        sums = float_paths.sums("float32", work.weights.geometry, x, weight, work.pad)
+        sums = _by(name, work, x, weight, packed, work.weights)
+        assert sums is not None
     return sums, packed, [name, key or shape]
 
 
 def _by(name: str, work: Work, x: Tensor, weight: Tensor, packed: ByteInput | None, weights: Weights) -> Tensor | None:
     if name in BYTE_PATHS:
         return None if packed is None else BYTE_PATHS[name](packed, weights)
-    return float_paths.sums(name, work.weights.geometry, x, weight, work.pad)
+    sums = float_paths.sums(name, work.weights.geometry, x, weight, work.pad)
+    return sums.mul_(weights.gains()[:, None, None]) if weights.gain_apart else sums
 
 
 def _timed(name: str, work: Work, x: Tensor, weight: Tensor) -> Callable[[], Tensor | None]:
@@ -98,7 +100,9 @@ def _timed(name: str, work: Work, x: Tensor, weight: Tensor) -> Callable[[], Ten
 
     def timed() -> Tensor | None:
         packed = as_bytes(x, made.geometry, work.widths, work.pad) if name in BYTE_PATHS else None
-        weights = Weights(made.codes, made.gain, made.geometry, {}, made.is_linear) if work.trains else made
+        weights = (
+            Weights(made.codes, made.gain, made.geometry, {}, made.is_linear, made.gain_apart) if work.trains else made
+        )
         return _by(name, work, x, weight, packed, weights)
 
     return timed
