@@ -14,8 +14,10 @@ from spikequant.analyse.memory import connection_sparsity, memory_rows
 from spikequant.analyse.probe import Observation, Probe, Trains
 from spikequant.analyse.records import Comparison, LayerBehaviour, Raster
 from spikequant.analyse.side import AnnBaseline, LayerOperations, Side
-from spikequant.law.errors import DataError
+from spikequant.law.errors import DataError, SpikequantError
 from spikequant.measure import (
+    CMemory,
+    c_memory,
     dead_share,
     emd,
     energy_pj,
@@ -24,6 +26,8 @@ from spikequant.measure import (
     saturated_share,
     silent_share,
 )
+from spikequant.nn import QuantizedNeuron, Synapse
+from spikequant.quantize.lower import integer_network
 
 
 def paired_difference(reference: np.ndarray, other: np.ndarray) -> tuple[float, float]:
@@ -192,8 +196,20 @@ def side_of(model: nn.Module, seen: Observation) -> Side:
             state_bits_moved=moved_bits(rows, steps=seen.sample_steps / samples),
         ),
         connection_sparsity=connection_sparsity(model),
+        in_c=_in_c(model, seen),
         activation_sparsity=1.0 - seen.emitted / seen.places,
     )
+
+
+def _in_c(model: nn.Module, seen: Observation) -> CMemory | None:
+    """What the C export of a frozen network takes; None where there is none."""
+    layers = [m for m in model.modules() if isinstance(m, (Synapse, QuantizedNeuron))]
+    if seen.example is None or not layers or not all(layer.is_frozen for layer in layers):
+        return None
+    try:
+        return c_memory(integer_network(model, seen.example, vectors=False))
+    except SpikequantError:  # a part of it stays real, or has no integer node: `lower` says which
+        return None
 
 
 def _notes(results: list[Observation]) -> tuple[str, ...]:

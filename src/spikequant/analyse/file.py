@@ -23,7 +23,7 @@ from spikequant.analyse.side import AnnBaseline, LayerOperations, Side
 from spikequant.law.artifact import content_hash
 from spikequant.law.atomic import replacing
 from spikequant.law.errors import ArtifactError, SpikequantError
-from spikequant.measure import Divergence, EnergyPj, MemoryRow
+from spikequant.measure import CLayerMemory, CMemory, Divergence, EnergyPj, MemoryRow
 
 KEY, VERSION = "spikequant-comparison", 1
 C = TypeVar("C", bound=Comparison)
@@ -125,8 +125,16 @@ def _side(record: dict[str, Any]) -> Side:
     memory = tuple(_build(MemoryRow, row) for row in record["memory"])
     operations = tuple(_build(LayerOperations, row) for row in record["operations"])
     energy = _build(EnergyPj, record["energy"])
-    side: Side = _build(Side, {**record, "memory": memory, "operations": operations, "energy": energy})
+    in_c = None if record.get("in_c") is None else _c_memory(record["in_c"])
+    parts = {"memory": memory, "operations": operations, "energy": energy, "in_c": in_c}
+    side: Side = _build(Side, {**record, **parts})
     return side
+
+
+def _c_memory(record: dict[str, Any]) -> CMemory:
+    layers = tuple(_build(CLayerMemory, layer) for layer in record["layers"])
+    found: CMemory = _build(CMemory, {**record, "layers": layers})
+    return found
 
 
 def _build(cls: Any, record: dict[str, Any]) -> Any:

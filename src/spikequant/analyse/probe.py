@@ -39,6 +39,7 @@ class Observation:
         input_bits: bits of one value of the input: 32 for real data, fewer for spikes and counts.
         graph: the captured graph, None where the model cannot be captured.
         why_no_graph: the reason, in words.
+        example: the few samples that it was captured with.
         caveats: where the reading of another library's neurons is known to differ from it.
     """
 
@@ -54,6 +55,7 @@ class Observation:
     input_bits: int = 1
     graph: Graph | None = None
     why_no_graph: str = ""
+    example: Tensor | None = None
     caveats: tuple[str, ...] = ()
 
     @property
@@ -202,7 +204,7 @@ class Probe:
         finally:
             self._active = False
             reset_states(self.model)
-        self.found.graph = graph
+        self.found.graph, self.found.example = graph, few
         for node in (node for node in graph.nodes if node.kind == "module"):
             self._uses[node.path] = self._uses.get(node.path, 0) + 1
         loops = any(getattr(m, "step_mode", "m") == "s" for m in self.model.modules())

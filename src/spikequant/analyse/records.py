@@ -112,6 +112,8 @@ class Comparison:
             f"flash {was.flash_bytes:,.0f} -> {now.flash_bytes:,.0f} B, RAM {was.ram_bytes:,.0f} -> "
             f"{now.ram_bytes:,.0f} B",
         ]
+        if now.in_c is not None:
+            lines.append(f"exported as C: flash {now.in_c.flash:,} B, RAM {now.in_c.ram:,} B, in whole words")
         lines += [
             f"{layer.layer}: rate {layer.reference_rate:.4f} -> {layer.rate:.4f}, "
             f"EMD {layer.emd:.4f} (floor {layer.floor:.4f}), dead {layer.dead:.1%}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from spikequant.measure import EnergyPj, MemoryRow, flash_bits, memory_by_role, padded_flash_bytes, ram_bits
+from spikequant.measure import CMemory, EnergyPj, MemoryRow, flash_bits, memory_by_role, padded_flash_bytes, ram_bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class Side:
         energy: three estimates from those operations and bits, in pJ.
         connection_sparsity: share of weights (codes) that are 0.
         activation_sparsity: share of zeros in what the spiking layers emitted.
+        in_c: bytes of the arrays of the exported C; None for a network that is not frozen, or that does not lower.
     """
 
     accuracy: float
@@ -41,6 +42,7 @@ class Side:
     energy: EnergyPj
     connection_sparsity: float
     activation_sparsity: float
+    in_c: CMemory | None = None
 
     @property
     def flash_bytes(self) -> float:

@@ -135,5 +135,6 @@ def _costs(side: Side) -> dict[str, str]:
     return {
         "flash": kib(side.flash_bytes),
         "RAM": kib(side.ram_bytes),
+        "flash / RAM as C": "" if side.in_c is None else f"{kib(side.in_c.flash)} / {kib(side.in_c.ram)}",
         "SynOps": f"{side.effective_acs + side.effective_macs:,.0f}",
     }

@@ -31,7 +31,7 @@ from spikequant.measure.firing import (
     saturated_share,
     silent_share,
 )
-from spikequant.measure.footprint import moved_bits, network_memory
+from spikequant.measure.footprint import CLayerMemory, CMemory, c_memory, moved_bits, network_memory
 from spikequant.measure.synops import (
     SynOps,
     SynOpsCount,
@@ -45,6 +45,8 @@ from spikequant.measure.synops import (
 __all__ = [
     "FLASH_ROLES",
     "RAM_ROLES",
+    "CLayerMemory",
+    "CMemory",
     "Divergence",
     "EnergyPj",
     "FiringStatistics",
@@ -52,6 +54,7 @@ __all__ = [
     "SynOps",
     "SynOpsCount",
     "SynOpsMean",
+    "c_memory",
     "dead_share",
     "emd",
     "energy_pj",

@@ -88,8 +88,10 @@ def lower(model: nn.Module, example_input: Tensor, *, metadata: Mapping[str, Any
     return net
 
 
-def integer_network(model: nn.Module, example_input: Tensor, *, metadata: Mapping[str, Any] | None = None) -> IntNet:
-    """`lower` without the check of the target."""
+def integer_network(
+    model: nn.Module, example_input: Tensor, *, metadata: Mapping[str, Any] | None = None, vectors: bool = True
+) -> IntNet:
+    """`lower` without the check of the target, and if so asked without test vectors."""
     was_training = model.training
     model.eval()
     try:
@@ -106,7 +108,7 @@ def integer_network(model: nn.Module, example_input: Tensor, *, metadata: Mappin
         nodes=tuple(work.nodes), decoder=decoder, steps=graph.steps, target=work.target, metadata=dict(metadata or {})
     )
     prove_network(net)
-    return _with_vectors(net, model, graph, example_input)
+    return _with_vectors(net, model, graph, example_input) if vectors else net
 
 
 def _check_ready(path: str, module: nn.Module) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from spikequant.law.footprint import network_memory
 from spikequant.law.formats import IntArray
+from spikequant.law.memory import FLASH_ROLES, RAM_ROLES
 from spikequant.law.network import IntNet
 from spikequant.readers import golden
 from spikequant.readers.c.program import CProgram, build, digest, gains_table
@@ -80,6 +82,9 @@ class Sizes:
         shared: memory for values of one step, shared by the layers.
         state: the whole state struct.
         test: the embedded vectors.
+        declared: bits that the network must store, flash and RAM, by `law/footprint.py`: the same numbers at their
+            declared widths.  C stores whole words, begins rows at a byte where that is cheap, prints what all
+            neurons share into the code, and holds the sums of a step and counters; the caller holds the input.
     """
 
     layers: Mapping[str, tuple[int, int, int]]
@@ -87,6 +92,7 @@ class Sizes:
     shared: int
     state: int
     test: int
+    declared: tuple[int, int]
 
     @property
     def flash(self) -> int:
@@ -102,6 +108,7 @@ class Sizes:
         """For the manifest."""
         layers = [{"layer": k, "weights": w, "parameters": p, "state": s} for k, (w, p, s) in self.layers.items()]
         totals = {"flash": self.flash, "weights": self.weights, "ideal_weight_bits": self.ideal_weight_bits}
+        totals |= {"declared_flash_bits": self.declared[0], "declared_ram_bits": self.declared[1]}
         return {"layers": layers, **totals, "shared": self.shared, "state": self.state, "self_test": self.test}
 
     def table(self) -> str:
@@ -112,6 +119,8 @@ class Sizes:
         lines += [
             f"flash (constant data): {self.flash:,} bytes; weights {self.weights:,}, ideal {ideal:,}",
             f"RAM (one instance): {self.state:,} bytes, of them {self.shared:,} shared by the layers",
+            f"as declared, bit by bit: flash {self.declared[0]:,} bits ({-(-self.declared[0] // 8):,} bytes), "
+            f"RAM {self.declared[1]:,} bits ({-(-self.declared[1] // 8):,} bytes), with the input",
             f"self-test, if compiled in: {self.test:,} bytes of flash",
         ]
         return "bytes, without machine code\n" + "\n".join(lines) + "\n"
@@ -129,7 +138,14 @@ def measure(program: CProgram, test: SelfTest | None = None) -> Sizes:
     shared = sum(max(member.bytes for member in slot) for slot in program.slots)
     ideal = sum(node.product.codes.size * node.bits for node in program.net.synapses)
     vectors = sum(table.bytes for table in test_tables(program, test)) if test is not None else 0
-    return Sizes(used, ideal, shared, program.state_bytes, vectors)
+    rows = network_memory(program.net)
+    flash, ram = (sum(row.total_bits for row in rows if row.role in roles) for roles in (FLASH_ROLES, RAM_ROLES))
+    return Sizes(used, ideal, shared, program.state_bytes, vectors, (flash, ram))
+
+
+def sizes(net: IntNet) -> Sizes:
+    """The sizes of a network's C without its self-test; nothing is written."""
+    return measure(build(net, "snn"))
 
 
 MAIN = """/* Example: the self-test, then one sample step by step. */
@@ -214,4 +230,4 @@ stored state. `-D@NAME_SELF_TEST=0` leaves the self-test out. `make size` shows 
 """
 TEMPLATES = {"main.c": MAIN, "Makefile": MAKEFILE, "CMakeLists.txt": CMAKE, "README.md": README}
 
-__all__ = ["Sizes", "files", "measure"]
+__all__ = ["Sizes", "files", "measure", "sizes"]

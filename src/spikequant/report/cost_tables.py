@@ -24,6 +24,10 @@ def memory_table(reference: Side, quantized: Side) -> Table:
         present = [role for role in roles if role in before or role in after]
         rows += [_memory_row(kind, role, before.get(role, 0) / 8, after.get(role, 0) / 8) for role in present]
         rows.append(_memory_row(kind, "all", *sums))
+        if quantized.in_c is not None:
+            in_c = quantized.in_c.flash if kind == "Flash" else quantized.in_c.ram
+            texts = (kind, "all, as exported C", ABSENT, size(in_c), "")
+            rows.append(tuple(Cell(text=text) for text in texts))
     columns = (Column(label="Where", numeric=False), Column(label="Role", numeric=False),
                Column(label="Before"), Column(label="After"), Column(label="Change"))  # fmt: skip
     return Table(caption="Memory by role, flash and RAM apart", columns=columns, rows=tuple(rows))
