@@ -28,7 +28,7 @@ from spikequant.readers import golden
 
 SEEDS = range(0, 90)
 FIRST_SAMPLE = 5
-Machine, Registers, Runner = neurons._Machine, registers.Registers, golden._Runner
+Machine, Registers, Runner = neurons._Machine, registers.Registers, golden.Machine
 
 
 def suite(seeds=SEEDS):

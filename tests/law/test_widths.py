@@ -39,14 +39,14 @@ def test_sums_that_enter_a_neuron_stay_inside(seed, monkeypatch):
     network, codes, _ = handmade(seed)
     proven = prove_network(network)
     largest = dict.fromkeys(proven, 0)
-    original = golden._Runner.neuron
+    original = golden.Machine.neuron
 
     def neuron(self, node, t, sources):
         x = sum(gain * source for gain, source in zip(node.gains, sources, strict=True))
         largest[node.name] = max(largest[node.name], int(np.abs(x).max()))
         return original(self, node, t, sources)
 
-    monkeypatch.setattr(golden._Runner, "neuron", neuron)
+    monkeypatch.setattr(golden.Machine, "neuron", neuron)
     extremes = network.input.format
     for x in (codes, np.full_like(codes, extremes.max), np.full_like(codes, extremes.min)):
         run = golden.run(network, x)

@@ -56,8 +56,8 @@ def compare(
 
     Both see the same batch before the next one is asked for, so that any order will do, a
     shuffled loader or a one-shot iterator too; one batch and O(neurons) numbers are held.
-    The noise of stochastic rounding counts samples from the start of a batch, so where a layer
-    has it (``auto`` may choose it) other batch sizes give other draws, and slightly other figures.
+    Samples are numbered through all batches, so that the noise of stochastic rounding, and with
+    it every figure, does not depend on the batch size.
     Models are run in evaluation mode and left in the mode that they were in.
 
     Args:

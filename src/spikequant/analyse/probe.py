@@ -18,7 +18,7 @@ from spikequant.frontends.registry import Readings, read_
 from spikequant.law.errors import CaptureError, DataError, Unsupported
 from spikequant.measure import FiringStatistics, SynOps
 from spikequant.nn import SYNAPSES, NeuronLayer, Synapse
-from spikequant.nn.reset import reset_states
+from spikequant.nn.reset import count_samples_from, reset_states
 from spikequant.training import check_batch, first_output
 
 Trains = dict[str, Tensor]
@@ -135,6 +135,7 @@ class Probe:
         for module, training in self._modes:
             module.training = training
         reset_states(self.model)
+        count_samples_from(self.model, 0)
         if self._readings is not None:
             self._readings.undo()
             self._readings = None
@@ -161,6 +162,7 @@ class Probe:
             self._prepare(x, len(y))
         self._calls.samples = len(y)
         reset_states(self.model)
+        count_samples_from(self.model, sum(len(t) for t in self.found.targets))
         self._active = True
         try:
             output = first_output(self._forward(x))

@@ -19,6 +19,7 @@ from spikequant.bench.workloads import Workload, weights_of
 from spikequant.law.errors import DataError
 from spikequant.readers import golden
 from spikequant.readers.native import Compiled, compile
+from spikequant.readers.numba_ import NumbaNet
 
 ALIVE = 0.001
 INFERENCE, TRAINING = "inference", "training step"
@@ -174,5 +175,5 @@ def _integer_runs(nets: dict[str, tuple[Subject, Timed]], x: Tensor) -> dict[str
     return runs
 
 
-def _compiled_run(native: Compiled, codes: object) -> Callable[[], object]:
+def _compiled_run(native: Compiled | NumbaNet, codes: object) -> Callable[[], object]:
     return lambda: native.run(codes, encoded=True)

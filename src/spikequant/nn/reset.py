@@ -16,3 +16,14 @@ def reset_states(model: nn.Module) -> None:
             module.reset_states()  # type: ignore[operator]
         elif getattr(module, "init_hidden", False) and hasattr(module, "reset_mem"):  # a neuron of snnTorch, not read
             module.reset_mem()  # type: ignore[operator]
+
+
+def count_samples_from(model: nn.Module, first: int) -> None:
+    """The next batch begins with sample number `first`, in the noise of stochastic rounding and of Poisson encoders.
+
+    A word of noise depends on the number of its sample, so figures over a data set do not depend on the batch size
+    where every batch goes on counting.  `first` of 0 is what every other call uses.
+    """
+    for module in model.modules():
+        if isinstance(getattr(module, "first_sample", None), int):
+            module.first_sample = first  # type: ignore[assignment]

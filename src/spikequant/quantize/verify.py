@@ -16,6 +16,7 @@ from spikequant.law.errors import DataError, MismatchError
 from spikequant.law.formats import IntArray
 from spikequant.law.network import IntNet
 from spikequant.nn import ENCODERS, QuantizedNeuron, Synapse
+from spikequant.nn.reset import count_samples_from
 from spikequant.nn.reset import reset_states as reset
 from spikequant.readers import golden
 
@@ -57,8 +58,13 @@ class VerifyReport:
         )
 
 
-def verify(model: nn.Module, net: IntNet, inputs: Tensor, *, raise_on_difference: bool = True) -> VerifyReport:
+def verify(
+    model: nn.Module, net: IntNet, inputs: Tensor, *, raise_on_difference: bool = True, first_sample: int = 0
+) -> VerifyReport:
     """Run both on `inputs` and compare every spike and every stored state, exactly.
+
+    `first_sample`: number of the first sample in the noise of stochastic rounding; a batch that begins behind another
+    one then gives what one call on both gives.
 
     Raises:
         MismatchError: they differ; the message names the first difference.
@@ -71,9 +77,20 @@ def verify(model: nn.Module, net: IntNet, inputs: Tensor, *, raise_on_difference
         )
     if not bool(torch.isfinite(inputs).all()):
         raise DataError("the inputs hold NaN or infinite values; remove them first")
+    count_samples_from(model, first_sample)
+    try:
+        report = _compared(model, net, inputs, first_sample)
+    finally:
+        count_samples_from(model, 0)
+    if report.first is not None and raise_on_difference:
+        raise MismatchError(f"{report.first}; {report.differences:,} differences in all")
+    return report
+
+
+def _compared(model: nn.Module, net: IntNet, inputs: Tensor, first_sample: int) -> VerifyReport:
     graph = capture(model, inputs)
     codes = network_input(model, net, inputs, graph)
-    expected = golden.run(net, codes)
+    expected = golden.run(net, codes, first_sample=first_sample)
     outputs, states, result = simulate(model, inputs, net)
     first: Difference | None = None
     compared = differences = 0
@@ -91,7 +108,7 @@ def verify(model: nn.Module, net: IntNet, inputs: Tensor, *, raise_on_difference
     if first is None:
         _check_scores(net, expected, result, graph)
     spikes = sum(int(expected.outputs[n.name].sum()) for n in net.neurons if n.spec.output == "spike")
-    report = VerifyReport(
+    return VerifyReport(
         neuron_steps=sum(train.size for train in expected.outputs.values()),
         spikes=spikes,
         states_compared=compared,
@@ -99,9 +116,6 @@ def verify(model: nn.Module, net: IntNet, inputs: Tensor, *, raise_on_difference
         first=first,
         layers=tuple(expected.outputs),
     )
-    if first is not None and raise_on_difference:
-        raise MismatchError(f"{first}; {differences:,} differences in all")
-    return report
 
 
 def network_input(model: nn.Module, net: IntNet, inputs: Tensor, graph: Graph) -> IntArray:

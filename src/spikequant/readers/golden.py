@@ -88,7 +88,14 @@ def check_codes(net: IntNet, codes: IntArray) -> IntArray:
     return codes
 
 
-def run(net: IntNet, codes: IntArray, *, first_sample: int = 0, trace: bool = True) -> Run:
+def run(
+    net: IntNet,
+    codes: IntArray,
+    *,
+    first_sample: int = 0,
+    trace: bool = True,
+    machine: type[Machine] | None = None,
+) -> Run:
     """Run the network on input codes.
 
     Args:
@@ -96,28 +103,35 @@ def run(net: IntNet, codes: IntArray, *, first_sample: int = 0, trace: bool = Tr
         codes: ``[N, *shape]`` for a static input, ``[T, N, *shape]`` otherwise (see `encode`).
         first_sample: number of the first sample in the noise stream of stochastic rounding.
         trace: keep every spike and state.
+        machine: another way to run the nodes, for readers that share the rest; the golden one where absent.
     """
     codes = check_codes(net, np.asarray(codes, dtype=np.int64))
     steps = net.steps if net.input.static else codes.shape[0]
     batch = codes.shape[0] if net.input.static else codes.shape[1]
-    machine, source = _Runner(net, batch, first_sample), net.node(net.decoder.source)
+    held = (machine or Machine)(net, batch, first_sample)
     train: list[IntArray] = []
     outputs: dict[str, list[IntArray]] = {}
     states: dict[str, dict[str, list[IntArray]]] = {}
     for t in range(steps):
-        values = machine.step(t, codes if net.input.static else codes[t])
-        reads_membrane = net.decoder.name.startswith("membrane") and isinstance(source, NeuronNode)
-        train.append(machine.states[source.name]["v"] if reads_membrane else values[source.name])
+        values = held.step(t, codes if net.input.static else codes[t])
+        train.append(decoded_value(net, held, values))
         if trace:
             for node in net.neurons:
                 outputs.setdefault(node.name, []).append(values[node.name])
-                for name, value in machine.states[node.name].items():
+                for name, value in held.states[node.name].items():
                     states.setdefault(node.name, {}).setdefault(name, []).append(value)
     return Run(
         decode(net.decoder, np.stack(train)),
         {name: np.stack(parts) for name, parts in outputs.items()},
         {name: {k: np.stack(v) for k, v in parts.items()} for name, parts in states.items()},
     )
+
+
+def decoded_value(net: IntNet, machine: Machine, values: Mapping[str, IntArray]) -> IntArray:
+    """What the decoder reads in one step: a node's value, or the stored membrane of a neuron layer."""
+    source = net.node(net.decoder.source)
+    reads_membrane = net.decoder.name.startswith("membrane") and isinstance(source, NeuronNode)
+    return machine.states[source.name]["v"] if reads_membrane else values[source.name]
 
 
 def decode(decoder: Decoder, train: IntArray) -> IntArray:
@@ -132,7 +146,7 @@ def decode(decoder: Decoder, train: IntArray) -> IntArray:
     return scores
 
 
-class _Runner:
+class Machine:
     """The state of a run: registers of the neurons, and what delayed edges still need."""
 
     def __init__(self, net: IntNet, batch: int, first_sample: int) -> None:
@@ -150,6 +164,7 @@ class _Runner:
         self.kept: dict[str, IntArray] = {}
 
     def step(self, t: int, x: IntArray) -> dict[str, IntArray]:
+        """The values of all nodes in step `t`."""
         values: dict[str, IntArray] = {}
         for node in self.net.nodes:
             if node.name in self.kept:
@@ -163,6 +178,7 @@ class _Runner:
         return values
 
     def value(self, node: Node, t: int, x: IntArray, values: dict[str, IntArray]) -> IntArray:
+        """The value of one node."""
         if isinstance(node, InputNode):
             return x
         sources = [self.edge(edge, values) for edge in node.inputs]
@@ -171,6 +187,7 @@ class _Runner:
         return APPLY[type(node)](node, sources)
 
     def edge(self, edge: Edge, values: dict[str, IntArray]) -> IntArray:
+        """What an edge carries, some steps ago."""
         if edge.delay == 0:
             return values[edge.source]
         if edge.delay <= len(self.history):
@@ -178,6 +195,7 @@ class _Runner:
         return np.zeros((self.batch, *self.net.node(edge.source).shape), np.int64)
 
     def neuron(self, node: NeuronNode, t: int, sources: list[IntArray]) -> IntArray:
+        """One step of a neuron layer; its states are replaced."""
         x = OPS.mul(node.gains[0], sources[0])
         for gain, source in zip(node.gains[1:], sources[1:], strict=True):
             x = OPS.add(x, OPS.mul(gain, source))
@@ -258,4 +276,4 @@ APPLY: Mapping[type, Callable[[Any, list[IntArray]], IntArray]] = {
     MatmulNode: _matmul,
 }
 
-__all__ = ["Run", "check_codes", "decode", "encode", "run", "static_nodes"]
+__all__ = ["Machine", "Run", "check_codes", "decode", "decoded_value", "encode", "run", "static_nodes"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from spikequant.law.errors import DataError
+from spikequant.law.errors import DataError, Unsupported
 from spikequant.law.formats import IntArray
 from spikequant.law.network import IntNet
 from spikequant.readers import golden
@@ -20,7 +20,9 @@ from spikequant.readers.c.program import CProgram, build
 from spikequant.readers.c.text import header, source
 from spikequant.readers.c.types import CType
 from spikequant.readers.compiler import cache_folder, find_compiler, machine, shared_object
+from spikequant.readers.numba_ import NumbaNet, numba_missing
 
+ENGINES = ("auto", "c", "numba")
 FLAGS = ("-std=c99", "-O3", "-march=native")
 GLUE = """
 #include <stddef.h>
@@ -225,18 +227,29 @@ def _aligned(memory: Any) -> ctypes.c_void_p:
     return ctypes.c_void_p(address + (-address) % 64)
 
 
-def compile(net: IntNet, *, threads: int = 1) -> Compiled:
+def compile(net: IntNet, *, threads: int = 1, engine: str = "auto") -> Compiled | NumbaNet:
     """`net` as native code: ``step`` for streams, ``run`` for whole sequences.
 
     Args:
         net: the integer network.
-        threads: how many share the batch in `run`.
+        threads: how many share the batch in `run`; numba's engine runs in one.
+        engine: ``c``: the C export through the system's compiler; ``numba``: the printed Python through numba, slower
+            and with the same integers; ``auto``: C, or numba where no compiler is.
 
     Raises:
-        Unsupported: there is no C compiler.
+        Unsupported: an unknown engine, or what it needs is not here.
     """
     if threads < 1:
         raise DataError(f"threads = {threads}; expected at least 1")
+    if engine not in ENGINES:
+        raise Unsupported(f"engine = {engine!r}; expected one of {', '.join(ENGINES)}")
+    if engine == "numba" or (engine == "auto" and find_compiler() is None):
+        if engine == "auto" and numba_missing():
+            raise Unsupported(
+                "neither a C compiler (tried $CC, cc, gcc, clang) nor numba is here; install a compiler, or "
+                "pip install numba. spikequant.readers.golden.run needs neither"
+            )
+        return NumbaNet(net)
     program = build(net, "snn")
     return Compiled(program, library([program]), threads)
 

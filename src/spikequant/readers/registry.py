@@ -11,6 +11,7 @@ from spikequant.law.network import IntNet
 from spikequant.readers import golden, native, onnx_
 from spikequant.readers.compared import ReaderReport as ReaderReport
 from spikequant.readers.compared import compare
+from spikequant.readers.numba_ import printed_run
 from spikequant.readers.vectors import stimulus
 
 Runner = Callable[[IntNet, IntArray], golden.Run]
@@ -21,7 +22,11 @@ def _golden(net: IntNet, codes: IntArray) -> golden.Run:
 
 
 def _c99(net: IntNet, codes: IntArray) -> golden.Run:
-    return native.compile(net).trace(codes)
+    return native.compile(net, engine="c").trace(codes)
+
+
+def _python(net: IntNet, codes: IntArray) -> golden.Run:
+    return printed_run(net, codes)
 
 
 def _c99_missing() -> str:
@@ -32,9 +37,12 @@ def _onnx(net: IntNet, codes: IntArray) -> golden.Run:
     return onnx_.run(net, codes)
 
 
-READERS: Mapping[str, Runner] = {"golden": _golden, "c99": _c99, "onnx": _onnx}
+READERS: Mapping[str, Runner] = {"golden": _golden, "c99": _c99, "python": _python, "onnx": _onnx}
 """Name -> function of a network and input codes; adding a reader is one line here."""
-MISSING: Mapping[str, Callable[[], str]] = {"c99": _c99_missing, "onnx": onnx_.runtime_missing}
+MISSING: Mapping[str, Callable[[], str]] = {
+    "c99": _c99_missing,
+    "onnx": onnx_.runtime_missing,
+}
 """Name -> why this computer cannot run the reader, or nothing."""
 
 
@@ -42,7 +50,7 @@ def chosen(readers: str | Iterable[str]) -> tuple[str, ...]:
     """Names of readers from ``"all"``, ``"golden,c99"`` or a list.
 
     >>> chosen("all"), chosen("c99")
-    (('golden', 'c99', 'onnx'), ('c99',))
+    (('golden', 'c99', 'python', 'onnx'), ('c99',))
     """
     if readers == "all":
         return tuple(READERS)

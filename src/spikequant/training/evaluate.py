@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spikequant.capture import LayerwiseRunner, capture
 from spikequant.law.errors import CaptureError, DataError, Unsupported
 from spikequant.law.network import IntNet
-from spikequant.nn.reset import reset_states
+from spikequant.nn.reset import count_samples_from, reset_states
 from spikequant.training.integers import IntegerRunner
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -38,6 +38,9 @@ def evaluate(model: nn.Module | IntNet, batches: Batches) -> Evaluation:
     An `IntNet` takes ``[T, N, ...]``, or ``[N, ...]`` for a static input; it runs as compiled C on all cores
     where there is a compiler, else as the golden model, with the same integers.
 
+    Samples are numbered through all batches, so that the noise of stochastic rounding, and with it every figure, does
+    not depend on the batch size.
+
     Raises:
         DataError: no batch, or an output that is not ``[N, classes]``.
     """
@@ -47,8 +50,9 @@ def evaluate(model: nn.Module | IntNet, batches: Batches) -> Evaluation:
     was_training = model.training
     model.eval()
 
-    def fresh(x: Tensor) -> Tensor:
+    def fresh(x: Tensor, first_sample: int) -> Tensor:
         reset_states(model)
+        count_samples_from(model, first_sample)
         return called(run, x)
 
     try:
@@ -57,12 +61,15 @@ def evaluate(model: nn.Module | IntNet, batches: Batches) -> Evaluation:
     finally:
         model.train(was_training)
         reset_states(model)
+        count_samples_from(model, 0)
 
 
-def _scored(run: Callable[[Tensor], Tensor], batches: Batches) -> Evaluation:
-    predictions, targets = [], []
+def _scored(run: Callable[[Tensor, int], Tensor], batches: Batches) -> Evaluation:
+    """Predictions of `run`, which is given every input and the number of its first sample."""
+    predictions: list[Tensor] = []
+    targets: list[Tensor] = []
     for x, y in pairs(batches):
-        output = run(x)
+        output = run(x, sum(len(t) for t in targets))
         if output.dim() != 2 or len(output) != len(y):
             raise DataError(f"evaluate: expected scores [N, classes] for {len(y)} targets, got {tuple(output.shape)}")
         predictions.append(output.argmax(-1).cpu())

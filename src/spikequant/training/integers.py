@@ -34,12 +34,15 @@ class IntegerRunner:
         self.reader = "c99" if fits else "golden"
         self.compiled = native.compile(net, threads=threads or os.cpu_count() or 1) if fits else None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Integer scores of a batch as the network takes it: ``[T, N, ...]``, or ``[N, ...]`` for a static input."""
+    def __call__(self, x: Tensor, first_sample: int = 0) -> Tensor:
+        """Integer scores of a batch as the network takes it: ``[T, N, ...]``, or ``[N, ...]`` for a static input.
+
+        `first_sample` is the number of its first sample in the noise of stochastic rounding.
+        """
         values = x.detach().cpu().numpy()
         scores = (
-            golden.run(self.net, golden.encode(self.net, values)).scores
+            golden.run(self.net, golden.encode(self.net, values), first_sample=first_sample, trace=False).scores
             if self.compiled is None
-            else self.compiled.run(values)
+            else self.compiled.run(values, first_sample=first_sample)
         )
         return torch.from_numpy(np.ascontiguousarray(scores))
