@@ -157,7 +157,7 @@ def training(subject: Subject, net: Timed, x: Tensor, target: Tensor) -> Callabl
 def _inference(subject: Subject, net: Timed, x: Tensor) -> Callable[[], None]:
     def run() -> None:
         net.eval()
-        with torch.no_grad(), subject.context():
+        with torch.inference_mode(), subject.context():
             net(x)
 
     return run

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spikequant.law.neurons import prepare
 from spikequant.law.spec import NeuronSpec
+from spikequant.nn.inference import ordinary_tensors
 from spikequant.nn.loop import Prepared, States
 from spikequant.nn.neuron import over_features
 from spikequant.nn.torch_ops import TorchOps
@@ -55,7 +56,8 @@ class ProgramCache:
         choices = _choices(neuron, like, features)
         if self.program is not None and self._holds(_tensors(neuron), choices):
             return self.program
-        program = build(neuron, like, features)
+        with ordinary_tensors():
+            program = build(neuron, like, features)
         self.clear()
         if any(branch.norm is not None and branch.norm.measures for branch in neuron.branches):
             return program  # its thresholds belong to this batch

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spikequant.law.errors import DataError, NotFrozen, Unsupported
 from spikequant.law.formats import IntFormat
+from spikequant.nn.inference import ordinary_tensors
 from spikequant.nn.products import Geometry, LayerProduct, layer_widths
 from spikequant.nn.products.encode import encoded
 from spikequant.nn.products.weights import Packs
@@ -248,12 +249,14 @@ class Synapse(nn.Module):
     @untraced
     def forward(self, x: Tensor) -> Tensor:
         """Integer sums in accumulator LSBs when linked, real currents when not."""
-        if self.link is None:
-            return self._readout(self.integer_input(x))
-        gain, wide = self.link.branch.gain()
+        with ordinary_tensors():  # codes, gains and sums are kept for later calls
+            return self._readout(self.integer_input(x)) if self.link is None else self._kept_or_new_sums(x, self.link)
+
+    def _kept_or_new_sums(self, x: Tensor, link: Link) -> Tensor:
+        gain, wide = link.branch.gain()
         codes = self.codes()
         reads_data = self.input_scale is not None or self.checks_input
-        if not reads_data or x.requires_grad:
+        if not reads_data or x.requires_grad or x.is_inference():
             return self._integer_sums(x, gain, wide)
         made_from, shown = (x, codes, gain), self._cache.get("shown")
         if shown is not None and all(a is b and a._version == v for a, (b, v) in zip(made_from, shown[0], strict=True)):
