@@ -9,11 +9,21 @@ from spikequant.capture.execute import LayerwiseRunner
 from spikequant.capture.fold import fold
 from spikequant.capture.graph import Graph, GraphEdge, GraphNode, Output
 from spikequant.capture.recorder import record
+from spikequant.capture.segments import SegmentedRunner
 from spikequant.law.errors import DataError
 from spikequant.nn import ATOMS, STATEFUL
 from spikequant.nn.reset import reset_states
 
-__all__ = ["Graph", "GraphEdge", "GraphNode", "LayerwiseRunner", "Output", "capture", "check_arguments"]
+__all__ = [
+    "Graph",
+    "GraphEdge",
+    "GraphNode",
+    "LayerwiseRunner",
+    "Output",
+    "SegmentedRunner",
+    "capture",
+    "check_arguments",
+]
 
 
 def capture(model: nn.Module, example_input: Tensor) -> Graph:

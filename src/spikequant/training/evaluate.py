@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikequant.capture import LayerwiseRunner, capture
+from spikequant.capture import LayerwiseRunner, SegmentedRunner, capture
 from spikequant.law.errors import CaptureError, DataError, Unsupported
 from spikequant.law.network import IntNet
 from spikequant.nn.reset import count_samples_from, reset_states
@@ -103,6 +103,26 @@ def layerwise(model: nn.Module, batches: Batches) -> Forward:
     finally:
         reset_states(model)
     return lambda x: runner(x) if runner.fits(x) else model(x)
+
+
+def segmented(model: nn.Module, batches: Batches, steps: int) -> Forward:
+    """The model's graph run in segments of `steps` time steps, each computed again in the backward pass.
+
+    Raises:
+        CaptureError: the model cannot be captured, or something in it looks over the border of a segment.
+        DataError: the batches cannot be read twice, or `steps` is no length.
+    """
+    rows = pairs(batches) if iter_again(batches) else None
+    first = None if rows is None else next(rows, None)
+    if first is None:
+        raise DataError(
+            "segments of time need batches that can be read again: the first one is run to record the model"
+        )
+    reset_states(model)
+    try:
+        return SegmentedRunner(model, capture(model, first[0]), steps)
+    finally:
+        reset_states(model)
 
 
 def iter_again(batches: Any) -> bool:

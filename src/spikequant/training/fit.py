@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from spikequant.law.errors import DataError
 from spikequant.nn.reset import reset_states
 from spikequant.training.checkpoint import load_checkpoint, save_checkpoint
-from spikequant.training.evaluate import Batches, Forward, called, evaluate, layerwise, pairs
+from spikequant.training.evaluate import Batches, Forward, called, evaluate, layerwise, pairs, segmented
 from spikequant.training.history import Epoch, FitResult
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -38,6 +38,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = True,
     schedule: str = "cosine",
+    segment: int | None = None,
     quiet: bool = False,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> FitResult:
@@ -64,18 +65,21 @@ def fit(
         checkpoint: file to write and resume from.
         resume: False starts anew although the file is there.
         schedule: ``"cosine"`` (step by step, to 1 % of the rate) or ``"constant"``.
+        segment: time steps whose activations are kept at a time (checkpointing over time): the memory of a step grows
+            with the segment, not with the number of steps, and each segment is computed twice.  Gradients are the same.
         quiet: no progress bar.
         on_epoch: called with every finished `Epoch`.
 
     Raises:
         DataError: an empty loader, data that are not finite, or targets that the loss cannot take.
         ArtifactError: the checkpoint cannot be read or written.
+        CaptureError: `segment` is given and something in the model looks over the border of a segment.
     """
     if schedule not in ("cosine", "constant"):
         raise DataError(f"fit: schedule {schedule!r}; expected 'cosine' or 'constant'")
     if epochs < 0 or not 0 <= lr < math.inf:
         raise DataError(f"fit: epochs={epochs}, lr={lr}; expected 0 or more")
-    run = layerwise(model, batches)
+    run = layerwise(model, batches) if segment is None else segmented(model, batches, segment)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise DataError("fit: the model has no parameter to train; a frozen model is integers for good")
