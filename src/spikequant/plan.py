@@ -27,18 +27,20 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from spikequant.law.artifact import strict_json
 from spikequant.law.atomic import write_text
 from spikequant.law.errors import PlanError
 from spikequant.law.rounding import Rounding
 from spikequant.quantizers import Quantizer, quantizer_from_dict
 
+MOST_BYTES = 2**20
 ROLES = ("weight", "bias", "input", "current", "membrane", "threshold", "leak")
 SYNAPSE_ROLES = ("weight", "bias", "input")
 NEURON_ROLES = ("current", "membrane", "threshold", "leak")
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class TensorRole(_Strict):
@@ -136,7 +138,7 @@ class Plan(_Strict):
     (4, 8)
     """
 
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[Rule, ...] = Field(default=(), strict=False)
     fraction_bits: int | None = Field(default=None, ge=0, le=24)
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     target: str | None = Field(default=None, pattern=r"^[a-z0-9-]+(/[0-9]+)?$")
@@ -194,18 +196,29 @@ class Plan(_Strict):
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Plan:
-        """Read a plan from a ``.toml`` or ``.json`` file."""
+        """Read a plan from a ``.toml`` or ``.json`` file.
+
+        Raises:
+            PlanError: no file, too large, not valid, a key that is there twice, or a field that `from_dict` refuses.
+        """
         source = Path(path)
+        kind = source.suffix[1:].upper() or "JSON"
         try:
+            if not source.is_file():
+                raise PlanError(f"cannot read the plan {source}: there is no such file")
+            if source.stat().st_size > MOST_BYTES:
+                raise PlanError(f"{source} has more than {MOST_BYTES:,} bytes; expected a plan")
             text = source.read_text(encoding="utf-8")
-            record = tomllib.loads(text) if source.suffix == ".toml" else json.loads(text)
+            record = tomllib.loads(text) if source.suffix == ".toml" else strict_json(text, "the plan")
         except OSError as error:
             raise PlanError(f"cannot read the plan {source}: {error}") from error
-        except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise PlanError(f"{source} is not valid {source.suffix[1:].upper() or 'JSON'}: {error}") from error
+        except PlanError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise PlanError(f"{source} is not valid {kind}: {error}") from error
         try:
             return Plan.from_dict(record)
-        except PlanError as error:
+        except (PlanError, RecursionError) as error:
             raise PlanError(f"{source}: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -231,7 +231,7 @@ FORGERIES = {
         f"version {NETWORK_VERSION + 1}; this release reads version {NETWORK_VERSION}",
     ),
     "unknown field": (lambda r: r.update(cookies=1), "unknown field 'cookies' in the header"),
-    "missing field": (lambda r: r.pop("steps"), "malformed (KeyError: 'steps')"),
+    "missing field": (lambda r: r.pop("steps"), "the field 'steps' is missing in the header"),
     "node type": (
         lambda r: r["nodes"][0].update(type="oracle"),
         "unknown node type 'oracle'; expected one of input, synapse",
@@ -242,19 +242,25 @@ FORGERIES = {
         lambda r: neuron_record(r)["spec"].update(version=9),
         "neuron spec: version 9, this release reads 1",
     ),
-    "spec field": (lambda r: neuron_record(r)["spec"].update(tau=1), "neuron spec: unknown field 'tau'"),
+    "spec field": (lambda r: neuron_record(r)["spec"].update(tau=1), "NeuronSpec: the field 'tau' is unknown"),
     "spec phase": (lambda r: neuron_record(r)["spec"].update(order=["jump"]), "neuron spec: unknown phase 'jump'"),
     "edge": (
         lambda r: neuron_record(r)["inputs"][0].update(source="nowhere"),
         "its input 'nowhere' is not in the network",
     ),
-    "tensor": (lambda r: r["nodes"][1].update(name="x", scale={"tensor": "nothing"}), "KeyError: 'nothing'"),
+    "tensor": (
+        lambda r: neuron_record(r).update(scale={"tensor": "nothing"}),
+        "'nothing' is no tensor of the file",
+    ),
     "decoder": (lambda r: r["decoder"].update(name="vote"), "decoder 'vote'; expected one of spike_count"),
-    "wide format": (lambda r: r["nodes"][0]["format"].update(bits=65), "a format of 65 bits was asked for"),
-    "shape": (lambda r: r["nodes"][0].update(shape=[0]), "the shape (0,) is empty"),
-    "no list": (lambda r: r.update(nodes=5), "belongs to nothing in the header"),
-    "no record": (lambda r: r.update(decoder="spike_count"), "Decoder: the field '_' is unknown"),
-    "no steps": (lambda r: r.update(steps="4"), "malformed (TypeError"),
+    "wide format": (
+        lambda r: r["nodes"][0]["format"].update(bits=65),
+        "format/bits: 65; expected a whole number from 1 to 64",
+    ),
+    "shape": (lambda r: r["nodes"][0].update(shape=[0]), "shape/0: 0; expected a whole number from 1"),
+    "no list": (lambda r: r.update(nodes=5), "nodes: 5; expected a list of 1 to 4096 nodes"),
+    "no record": (lambda r: r.update(decoder="spike_count"), "decoder: 'spike_count'; expected an object (Decoder)"),
+    "no steps": (lambda r: r.update(steps="4"), "steps: '4'; expected a whole number from 1 to 1048576"),
 }
 
 

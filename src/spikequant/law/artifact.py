@@ -9,7 +9,6 @@ Nothing is executed on load, no pickle is involved, and the widths are proven ag
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -23,38 +22,23 @@ from safetensors.numpy import save_file
 
 from spikequant.law.atomic import replacing
 from spikequant.law.errors import ArtifactError, SpikequantError
-from spikequant.law.formats import IntFormat
-from spikequant.law.network import (
-    NETWORK_VERSION,
-    Decoder,
-    Edge,
-    InputNode,
-    IntNet,
-    JoinNode,
-    MatmulNode,
-    NeuronNode,
-    Node,
-    PoolNode,
-    ReshapeNode,
-    SynapseNode,
-    TestVectors,
-)
-from spikequant.law.products import Product
-from spikequant.law.spec import NeuronSpec
+from spikequant.law.network import IntNet
+from spikequant.law.record import NODE_TYPES as NODE_TYPES
+from spikequant.law.record import Tensors, pack, unpack
+from spikequant.law.record import smallest as smallest
 from spikequant.law.widths import prove_network
 
-NODE_TYPES: dict[str, type] = {
-    "input": InputNode,
-    "synapse": SynapseNode,
-    "neuron": NeuronNode,
-    "pool": PoolNode,
-    "reshape": ReshapeNode,
-    "join": JoinNode,
-    "matmul": MatmulNode,
-}
-Tensors = dict[str, Any]
-
-
+MALFORMED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What Python and numpy raise where a value has a form that no rule foresaw."""
 TYPES = {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64, "F64": np.float64}
 
 
@@ -81,7 +65,7 @@ def to_bytes(net: IntNet) -> bytes:
 
 def _content(net: IntNet) -> tuple[Tensors, dict[str, str]]:
     tensors: Tensors = {}
-    text = _text(_pack(net, tensors))
+    text = _text(pack(net, tensors))
     return tensors, {"spikequant": f'{{"network":{text},"sha256":"{content_hash(text, tensors)}"}}'}
 
 
@@ -111,16 +95,18 @@ def parse_bytes(content: bytes) -> IntNet:
         if "spikequant" not in header:
             raise ArtifactError("it is a safetensors file, but not a spikequant network")
         outer = strict_json(header["spikequant"], "the header")
+        if not isinstance(outer, dict) or set(outer) != {"network", "sha256"}:
+            raise ArtifactError("the header is malformed: expected an object of network and sha256")
         if content_hash(_text(outer["network"]), tensors) != outer["sha256"]:
             raise ArtifactError("it was changed after it was written: its SHA-256 does not match its content")
-        net = _unpack(outer["network"], tensors)
+        net = unpack(outer["network"], tensors)
         prove_network(net)
         return net
     except ArtifactError:
         raise
     except SpikequantError as error:
         raise ArtifactError(str(error)) from error
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except MALFORMED as error:
         raise ArtifactError(f"the header is malformed ({type(error).__name__}: {error})") from error
 
 
@@ -128,8 +114,10 @@ def _opened(content: bytes) -> tuple[dict[str, Any], Tensors]:
     """The metadata and the tensors of a safetensors file."""
     try:
         found = {name: _tensor(entry) for name, entry in deserialize(content)}  # type: ignore[no-untyped-call]
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        header = strict_json(content[8 : 8 + int.from_bytes(content[:8], "little")], "the header of safetensors")
+    except ArtifactError:
+        raise
+    except (SafetensorError, *MALFORMED) as error:
         raise ArtifactError(f"it is not a readable .spq file ({error}); copy or export it again") from error
     return header.get("__metadata__") or {}, found
 
@@ -162,7 +150,7 @@ def strict_json(text: str | bytes, where: str) -> Any:
         return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
     except ArtifactError:
         raise
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, MemoryError) as error:
         raise ArtifactError(f"{where} is malformed ({type(error).__name__}: {error})") from error
 
 
@@ -179,7 +167,7 @@ def content_hash(text: str, tensors: Tensors) -> str:
 def network_hash(net: IntNet) -> str:
     """The hash that a saved file of this network carries."""
     tensors: Tensors = {}
-    return content_hash(_text(_pack(net, tensors)), tensors)
+    return content_hash(_text(pack(net, tensors)), tensors)
 
 
 def _text(record: dict[str, Any]) -> str:
@@ -188,114 +176,3 @@ def _text(record: dict[str, Any]) -> str:
         return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"the network's metadata or scales cannot be written as JSON: {error}") from error
-
-
-def smallest(array: Any) -> Any:
-    """`array` in the smallest signed integer type that holds it (floats stay float64)."""
-    array = np.asarray(array)
-    if array.dtype.kind == "f":
-        return array.astype(np.float64)
-    for dtype in (np.int8, np.int16, np.int32):
-        info = np.iinfo(dtype)
-        if array.size == 0 or (array.min() >= info.min and array.max() <= info.max):
-            return array.astype(dtype)
-    return array.astype(np.int64)
-
-
-def _pack(net: IntNet, tensors: Tensors) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "version": net.version,
-        "steps": net.steps,
-        "target": net.target,
-        "metadata": dict(net.metadata),
-        "nodes": [_pack_node(node, tensors) for node in net.nodes],
-        "decoder": _pack_fields(net.decoder, "decoder", tensors),
-    }
-    if net.vectors is not None:
-        record["vectors"] = _pack_fields(net.vectors, "vectors", tensors)
-    return record
-
-
-def _pack_node(node: Node, tensors: Tensors) -> dict[str, Any]:
-    kind = next(k for k, t in NODE_TYPES.items() if isinstance(node, t))
-    return {"type": kind, **_pack_fields(node, f"nodes/{node.name}", tensors)}
-
-
-def _pack_fields(thing: Any, prefix: str, tensors: Tensors) -> dict[str, Any]:
-    return {
-        f.name: _pack_value(getattr(thing, f.name), f"{prefix}/{f.name}", tensors) for f in dataclasses.fields(thing)
-    }
-
-
-def _pack_value(value: Any, name: str, tensors: Tensors) -> Any:
-    if isinstance(value, np.ndarray):
-        tensors[name] = smallest(value)
-        return {"tensor": name}
-    if isinstance(value, NeuronSpec):
-        return value.to_dict()
-    if dataclasses.is_dataclass(value):
-        return _pack_fields(value, name, tensors)
-    if isinstance(value, (tuple, list)):
-        return [_pack_value(item, f"{name}/{k}", tensors) for k, item in enumerate(value)]
-    if isinstance(value, dict):
-        return {key: _pack_value(item, f"{name}/{key}", tensors) for key, item in value.items()}
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _unpack(record: dict[str, Any], tensors: Tensors) -> IntNet:
-    if record["version"] != NETWORK_VERSION:
-        raise ArtifactError(f"version {record['version']!r}; this release reads version {NETWORK_VERSION}")
-    used: set[str] = set()
-    record = {k: v if k == "metadata" else _restore(v, tensors, used) for k, v in record.items()}
-    known = {"version", "steps", "target", "metadata", "nodes", "decoder", "vectors"}
-    for name in sorted(set(record) - known):
-        raise ArtifactError(f"unknown field {name!r} in the header")
-    for name in sorted(set(tensors) - used):
-        raise ArtifactError(f"the tensor {name!r} belongs to nothing in the header")
-    vectors = record.get("vectors")
-    return IntNet(
-        nodes=tuple(_unpack_node(node) for node in record["nodes"]),
-        decoder=_build(Decoder, record["decoder"]),
-        steps=record["steps"],
-        target=record["target"],
-        vectors=_build(TestVectors, vectors) if vectors is not None else None,
-        metadata=record["metadata"],
-    )
-
-
-def _restore(value: Any, tensors: Tensors, used: set[str]) -> Any:
-    """Put the tensors back where the JSON names them."""
-    if isinstance(value, dict):
-        if set(value) == {"tensor"}:
-            used.add(value["tensor"])
-            array = tensors[value["tensor"]]
-            return array if array.dtype.kind == "f" else array.astype(np.int64)
-        return {key: _restore(item, tensors, used) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_restore(item, tensors, used) for item in value]
-    return value
-
-
-def _unpack_node(record: dict[str, Any]) -> Node:
-    fields = dict(record)
-    kind = fields.pop("type")
-    if kind not in NODE_TYPES:
-        raise ArtifactError(f"unknown node type {kind!r}; expected one of {', '.join(NODE_TYPES)}")
-    if "inputs" in fields:
-        fields["inputs"] = tuple(_build(Edge, edge) for edge in fields["inputs"])
-    if fields.get("format") is not None:
-        fields["format"] = _build(IntFormat, fields["format"])
-    if kind == "synapse":
-        fields["product"] = _build(Product, fields["product"])
-    if kind == "neuron":
-        fields["spec"] = NeuronSpec.from_dict(fields["spec"])
-    node: Node = _build(NODE_TYPES[kind], fields)
-    return node
-
-
-def _build(cls: Any, record: dict[str, Any]) -> Any:
-    """A dataclass from its record: every field there, none besides; lists become tuples."""
-    names = {f.name for f in dataclasses.fields(cls)}
-    for name in sorted(set(record) ^ names):
-        raise ArtifactError(f"{cls.__name__}: the field {name!r} is {'missing' if name in names else 'unknown'}")
-    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})

@@ -46,6 +46,19 @@ class Product:
             wrong = [name for name, value in given.items() if len(value) != axes]
             if axes not in (1, 2) or wrong:
                 raise Unsupported(f"a convolution takes 1 or 2 spatial axes with {given}, got codes {self.codes.shape}")
+            if min(*self.stride, *self.dilation, self.groups) < 1 or min(self.padding) < 0:
+                raise Unsupported(
+                    f"a convolution has a stride, dilation and groups of at least 1, got {given}, {self.groups}"
+                )
+            self._check_groups()
+
+    def _check_groups(self) -> None:
+        pads, channels = np.size(self.pad_code), self.codes.shape[1] * self.groups
+        if len(self.codes) % self.groups or pads not in (1, channels):
+            raise Unsupported(
+                f"a convolution of {channels} channels in {self.groups} groups has {len(self.codes)} outputs, "
+                f"which the groups must divide, and {pads} codes for the border, which are one or one per channel"
+            )
 
     def l1(self) -> IntArray:
         """``sum |w|`` of every output row, ``[out]``: the bound of the sum per unit of input."""

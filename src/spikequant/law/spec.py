@@ -56,6 +56,10 @@ class Leak:
     bits: int = 0
     rounding: Rounding | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.bits <= 62:
+            raise Unsupported(f"neuron spec: a leak of {self.bits} bits; expected 0 to 62")
+
 
 @dataclass(frozen=True, kw_only=True)
 class StateFormat:
@@ -154,8 +158,7 @@ class NeuronSpec:
         unknown = sorted(set(record) - names)
         if unknown:
             raise Unsupported(f"neuron spec: unknown field {unknown[0]!r}; expected some of {', '.join(sorted(names))}")
-        if record.get("version") != SPEC_VERSION:
-            raise Unsupported(f"neuron spec: version {record.get('version')!r}, this release reads {SPEC_VERSION}")
+        read_version(record)
         missing = sorted(names - set(record))
         if missing:
             raise Unsupported(f"neuron spec: the field {missing[0]!r} is missing")
@@ -168,6 +171,12 @@ class NeuronSpec:
             if register is not None:
                 fields[name] = StateFormat(**{**register, "format": IntFormat(**register["format"])})
         return NeuronSpec(**fields)
+
+
+def read_version(record: dict[str, Any]) -> None:
+    """Refuse a record of another version."""
+    if record.get("version") != SPEC_VERSION:
+        raise Unsupported(f"neuron spec: version {record.get('version')!r}, this release reads {SPEC_VERSION}")
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:
