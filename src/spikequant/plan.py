@@ -40,7 +40,7 @@ NEURON_ROLES = ("current", "membrane", "threshold", "leak")
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TensorRole(_Strict):
@@ -138,7 +138,7 @@ class Plan(_Strict):
     (4, 8)
     """
 
-    rules: tuple[Rule, ...] = Field(default=(), strict=False)
+    rules: tuple[Rule, ...] = ()
     fraction_bits: int | None = Field(default=None, ge=0, le=24)
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     target: str | None = Field(default=None, pattern=r"^[a-z0-9-]+(/[0-9]+)?$")
@@ -210,16 +210,17 @@ class Plan(_Strict):
                 raise PlanError(f"{source} has more than {MOST_BYTES:,} bytes; expected a plan")
             text = source.read_text(encoding="utf-8")
             record = tomllib.loads(text) if source.suffix == ".toml" else strict_json(text, "the plan")
+            plain = json.dumps(record)
         except OSError as error:
             raise PlanError(f"cannot read the plan {source}: {error}") from error
         except PlanError:
             raise
-        except (ValueError, RecursionError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise PlanError(f"{source} is not valid {kind}: {error}") from error
-        try:
-            return Plan.from_dict(record)
-        except (PlanError, RecursionError) as error:
-            raise PlanError(f"{source}: {error}") from error
+        try:  # strict: in a file "4" is a text and true is no 1
+            return Plan.model_validate_json(plain, strict=True)
+        except ValidationError as error:
+            raise PlanError(f"{source}: {_explained(error)}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as TOML or JSON, by the file's ending."""
