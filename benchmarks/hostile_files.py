@@ -17,16 +17,19 @@ ROOT = Path(__file__).resolve().parents[1]
 FIRST = 1000
 HEADER = """# Hostile files
 
-Sound files damaged at random, each loaded once: bits flipped, bytes overwritten, cut, spliced, inserted, zeroed, swapped, pointers exchanged; and with knowledge of the
-format: values of a record replaced, dropped, doubled, moved or buried and the checksum made right again, tensors of other shapes, types and sizes, HDF5 trees with links, missing, renamed or huge members.
-Seeds {first} to {last} of `tests/hostile/attack.py`; a case is wrong if it ends in anything but success with sound content or the format's own error with file and reason.
+Sound files damaged at random, each loaded once: bits flipped, bytes overwritten, cut, spliced, inserted, zeroed,
+swapped, pointers exchanged; and with knowledge of the format: values of a record replaced, dropped, doubled, moved or
+buried and the checksum made right again, tensors of other shapes, types and sizes, HDF5 trees with links, missing,
+renamed or huge members. Seeds {first} to {last} of `tests/hostile/attack.py`; a case is wrong if it ends in anything
+but success with sound content or the format's own error with file and reason.
 Written by `python benchmarks/hostile_files.py` on {date} at commit {commit}, Python {python}, {machine}.
 
 *Memory* is the largest peak of Python and numpy over twice the file, in a second run over the first {traced} seeds.
-*Sound content*: a `.spq` file and the integers of a `.nir` file have the hash that they were written with (or, forged, one that survives being written again); a plan says what the file says. The graph of
-a `.nir` file has no checksum: that it was read says only that it could be.
+*Sound content*: a `.spq` file and the integers of a `.nir` file have the hash that they were written with (or, forged,
+one that survives being written again); a plan says what the file says. The graph of a `.nir` file has no checksum:
+that it was read says only that it could be.
 
-| format | cases | kinds of damage | read, content sound | refused with its error | wrong, hung or crashed | slowest | memory |
+| format | cases | kinds of damage | read, content sound | refused with its error | wrong | slowest | memory |
 |---|---|---|---|---|---|---|---|
 """
 
@@ -59,7 +62,7 @@ def main() -> None:
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     head = HEADER.format(
-        first=FIRST, last=FIRST + cases - 1, date=time.strftime("%Y-%m-%d"), commit=commit.stdout.strip(),
+        first=FIRST, last=FIRST + cases - 1, date=time.strftime("%Y-%m-%d"), commit=said.stdout.strip(),
         python=platform.python_version(), machine=f"{platform.machine()}, one core", traced=f"{traced:,}",
     )  # fmt: skip
     text = head + "\n".join(rows) + "\n" + "".join(f"\n- {line}" for line in wrong)

@@ -1,4 +1,4 @@
-"""The network that a command works on: ``net.py:build``, ``package.module:build``, or a name of spikequant.models.
+"""The network that a command works on: ``net.py:build``, ``package.module:build``, ``net.nir:dt=1e-3,...``, or a name.
 
 A person's own file is run with its folder importable, as Python runs a script.  An error
 inside it is reported with that file's lines and none of ours.
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 MODEL_NAMES = ("digits_net", "mnist_net")
-FORMS = "expected net.py:build (file and function), package.module:build, or one of " + ", ".join(MODEL_NAMES)
+FORMS = (
+    "expected net.py:build (file and function), package.module:build, a NIR graph (net.nir), or one of "
+    + ", ".join(MODEL_NAMES)
+)
 SHOWN_FRAMES = 4
 
 
@@ -58,7 +61,7 @@ def network_source(text: str) -> NetworkSource:
     name, colon, function = text.rpartition(":")
     if not colon:
         name, function = text, ""
-    if name.endswith(".py"):
+    if name.endswith((".py", ".nir")):
         file = Path(name)
         if not file.is_file():
             raise DataError(f"{name} is not a file (looked in {Path.cwd()}); {FORMS}")
@@ -81,6 +84,10 @@ def build_network(source: NetworkSource, *, seed: int) -> nn.Module:
     from torch import nn
 
     torch.manual_seed(seed)
+    if source.file is not None and source.file.suffix == ".nir":
+        from spikequant.cli.nir_networks import build_nir
+
+        return build_nir(source)
     with _importable(source):
         found = _function(source, _imported(source))
         if isinstance(found, nn.Module):

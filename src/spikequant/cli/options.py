@@ -25,7 +25,8 @@ NetworkArgument = Annotated[
     typer.Argument(
         metavar="NETWORK",
         help="Your network: net.py:build (a file and a function in it that returns an nn.Module), "
-        f"package.module:build, or a network of spikequant: {', '.join(MODEL_NAMES)}.",
+        "package.module:build, a NIR graph (net.nir:dt=1e-3,reset=v_reset), "
+        f"or a network of spikequant: {', '.join(MODEL_NAMES)}.",
         autocompletion=_complete_network,
     ),
 ]
@@ -33,7 +34,7 @@ NetworkOrRun = Annotated[
     str,
     typer.Argument(
         metavar="NETWORK",
-        help="A run folder of `spikequant train`, or your network as net.py:build or package.module:build "
+        help="A run folder of `spikequant train`, or your network as net.py:build, package.module:build or net.nir "
         f"(then say --weights and --data), or one of {', '.join(MODEL_NAMES)}.",
         autocompletion=_complete_network,
     ),

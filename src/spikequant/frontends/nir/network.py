@@ -57,6 +57,9 @@ class Sum(nn.Module):
 class NirNetwork(nn.Module):
     """``[T, N, *shape] -> [T, N, *out]`` (or a reading of it over time), every call from rest.
 
+    With `still_steps` it takes ``[N, *shape]`` and shows it at each of so many steps.  For a flat Input the axes of a
+    sample may also be those of an image.
+
     Layers are submodules under the names of the nodes; a dot in a path is an underscore.
 
     Attributes:
@@ -72,26 +75,32 @@ class NirNetwork(nn.Module):
         ends: tuple[str, str],
         reading: NirReading,
         readout: Readout,
+        still_steps: int | None = None,
     ) -> None:
         super().__init__()
         if readout not in get_args(Readout):
             raise Unsupported(f"readout={readout!r}; expected one of {', '.join(get_args(Readout))}")
         for name, layer in layers.items():
             self.add_module(name, layer)
-        self.reading, self.readout = reading, readout
+        if still_steps is not None and (isinstance(still_steps, bool) or not 1 <= still_steps <= 2**20):
+            raise Unsupported(f"steps={still_steps!r}; expected 1 to {2**20} steps for which an input stands still")
+        self.reading, self.readout, self.still_steps = reading, readout, still_steps
         self.input_shape = shapes[ends[0]]
         self._steps, self._shapes, self._ends = steps, shapes, ends
         self._kept = tuple(dict.fromkeys(name for step in steps for name, delayed in step.reads if delayed))
 
     def forward(self, x: Tensor) -> Tensor:
         """All steps of an input."""
-        if x.dim() != len(self.input_shape) + 2 or tuple(x.shape[2:]) != self.input_shape:
+        lead = 2 if self.still_steps is None else 1
+        if len(self.input_shape) == 1 and x.dim() > lead + 1:
+            x = x.flatten(lead)
+        if tuple(x.shape[lead:]) != self.input_shape or x.dim() != len(self.input_shape) + lead:
             wanted = ", ".join(map(str, self.input_shape))
-            raise DataError(f"the network takes [T, N, {wanted}], got {tuple(x.shape)}")
+            raise DataError(f"the network takes [{'T, ' * (lead - 1)}N, {wanted}], got {tuple(x.shape)}")
         reset_states(self)
-        before = {name: x.new_zeros(x.shape[1], *self._shapes[name]) for name in self._kept}
+        before = {name: x.new_zeros(x.shape[lead - 1], *self._shapes[name]) for name in self._kept}
         outputs = []
-        for step_input in x:
+        for step_input in x if self.still_steps is None else [x] * self.still_steps:
             now = self.step(step_input, before)
             outputs.append(now[self._ends[1]])
             before = {name: now[name] for name in self._kept}

@@ -56,6 +56,7 @@ def from_nir(
     compare: Compare | None = None,
     readout: Readout = "train",
     output: str | None = None,
+    steps: int | None = None,
     rename: Mapping[str, str] | None = None,
     surrogate: Surrogate | None = None,
     max_values: int = MOST_VALUES,
@@ -76,6 +77,7 @@ def from_nir(
         readout: what the network gives: the ``"train"`` of its output, its ``"sum"`` or ``"mean"`` over time, or the
             ``"last"`` step.
         output: which Output is meant, where there are several.
+        steps: for how many steps an input stands still: the network then takes ``[N, *shape]``.
         rename: ends of edges that name no node (files of old writers) and the node that is meant.
         surrogate: gradient of the spikes; NIR has none.
         max_values: refuse a graph with more numbers in all.
@@ -99,7 +101,9 @@ def from_nir(
     fold_scales(flat)
     feed_neurons_by_weights(flat)
     order_steps(flat, ends[0])
-    return _network(flat, ends, choices, surrogate, outside, readout)
+    layers, order = _layers(flat, ends, choices, surrogate, outside)
+    reading = NirReading(choices=choices, notes=tuple(flat.notes))
+    return NirNetwork(layers, order, flat.shapes, ends, reading, readout, steps)
 
 
 def _choices(record: NirRecord, flat: FlatGraph, given: dict[str, Any]) -> Choices:
@@ -142,14 +146,10 @@ def _note_the_rest(record: NirRecord, flat: FlatGraph, found: dict[str, Any]) ->
             flat.notes.append(f"{name}: v_leak is not 0; the membrane still starts at 0")
 
 
-def _network(
-    flat: FlatGraph,
-    ends: tuple[str, str],
-    choices: Choices,
-    surrogate: Surrogate | None,
-    outside: set[str],
-    readout: Readout,
-) -> NirNetwork:
+def _layers(
+    flat: FlatGraph, ends: tuple[str, str], choices: Choices, surrogate: Surrogate | None, outside: set[str]
+) -> tuple[dict[str, nn.Module], tuple[Step, ...]]:
+    """The layers by name, and the nodes in the order of a step."""
     layers: dict[str, nn.Module] = {}
     steps: list[Step] = []
     for name in flat.order:
@@ -164,16 +164,18 @@ def _network(
         if joins is not None:
             layers[joins] = Sum()
         steps.append(Step(name, own, reads, joins))
-    return NirNetwork(
-        layers, tuple(steps), flat.shapes, ends, NirReading(choices=choices, notes=tuple(flat.notes)), readout
-    )
+    return layers, tuple(steps)
 
 
 def _free(layers: dict[str, nn.Module], name: str) -> str:
     """A name that a torch module can have and that is not taken."""
     base = name.replace(".", "_")
     found, count = base, 1
-    while found in layers or hasattr(NirNetwork, found) or found in ("reading", "readout", "input_shape", "training"):
+    while (
+        found in layers
+        or hasattr(NirNetwork, found)
+        or found in ("reading", "readout", "still_steps", "input_shape", "training")
+    ):
         count += 1
         found = f"{base}_{count}"
     return found
