@@ -58,9 +58,7 @@ def main() -> None:
         )
         wrong += tally["wrong"]
         print(rows[-1], flush=True)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     head = HEADER.format(
         first=FIRST, last=FIRST + cases - 1, date=time.strftime("%Y-%m-%d"), commit=said.stdout.strip(),
         python=platform.python_version(), machine=f"{platform.machine()}, one core", traced=f"{traced:,}",
