@@ -10,10 +10,12 @@ from spikequant import __version__
 from spikequant.cli.bench import bench
 from spikequant.cli.compare import compare
 from spikequant.cli.demo import demo
+from spikequant.cli.explore import explore
 from spikequant.cli.export import export
 from spikequant.cli.program import Command, Program
 from spikequant.cli.quantize import quantize
 from spikequant.cli.report import report
+from spikequant.cli.reproduce import reproduce
 from spikequant.cli.targets import targets
 from spikequant.cli.train import train
 from spikequant.cli.verify import verify
@@ -38,5 +40,5 @@ def root(
         typer.echo(ctx.get_help())
 
 
-for _command in (demo, train, quantize, compare, verify, report, export, targets, bench):
+for _command in (demo, train, quantize, explore, compare, verify, report, export, targets, reproduce, bench):
     app.command(cls=Command, name=_command.__name__)(_command)

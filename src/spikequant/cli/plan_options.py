@@ -27,7 +27,8 @@ NEEDS = {
 }
 
 
-def _one_of(words: Iterable[str]) -> Callable[[str], list[str]]:
+def one_of(words: Iterable[str]) -> Callable[[str], list[str]]:
+    """Tab completion of an option that takes one of some words."""
     known = tuple(words)
     return lambda incomplete: [word for word in known if word.startswith(incomplete)]
 
@@ -38,7 +39,7 @@ def _bits(role: str, most: int) -> Any:
 
 def _word(text: str, words: tuple[str, ...]) -> Any:
     return typer.Option(
-        metavar="NAME", help=f"{text}: {', '.join(words)}.", autocompletion=_one_of(words), rich_help_panel=PLAN
+        metavar="NAME", help=f"{text}: {', '.join(words)}.", autocompletion=one_of(words), rich_help_panel=PLAN
     )
 
 

@@ -9,6 +9,7 @@ from types import ModuleType
 
 from spikequant.explore.build import Materials, Refused, built, prepared
 from spikequant.explore.direct import DirectEvaluator
+from spikequant.explore.evaluator import SharedEvaluator
 from spikequant.explore.records import Candidate, Evaluator, Measured
 from spikequant.explore.result import Study
 from spikequant.explore.search import explore
@@ -30,6 +31,7 @@ __all__ = [
     "Materials",
     "Measured",
     "Refused",
+    "SharedEvaluator",
     "Space",
     "Study",
     "Tolerance",

@@ -1,4 +1,4 @@
-"""Trials on a Ray cluster: the evaluator travels once, every few candidates are a task.
+"""Trials on a Ray cluster: what an evaluator is made of travels once, every few candidates are a task.
 
 Ray runs a task again where the machine that had it died; what a candidate scores does not depend on where it is
 measured, so the study is the same.
@@ -7,8 +7,9 @@ measured, so the study is the same.
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Iterator, Sequence
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from spikequant.explore.engine import Runner
 from spikequant.explore.records import Candidate, Evaluator, Measured
@@ -17,15 +18,23 @@ from spikequant.law.errors import Unsupported
 LOCAL = "local"
 
 
+class Buildable(Protocol):
+    """What can travel, and be made an evaluator of where it arrives."""
+
+    def build(self) -> Evaluator:
+        """The evaluator."""
+        ...
+
+
 @contextlib.contextmanager
-def running(evaluator: Evaluator, address: str | None, *, chunk: int = 1) -> Iterator[Evaluator | Runner]:
+def running(spec: Buildable, address: str | None, *, chunk: int = 8) -> Iterator[Evaluator | Runner]:
     """Who measures: the evaluator here, or a cluster (``local`` starts one on this machine).
 
     Raises:
         Unsupported: Ray is not installed, or there is no cluster at the address.
     """
     if address is None:
-        yield evaluator
+        yield spec.build()
         return
     try:
         import ray
@@ -41,7 +50,7 @@ def running(evaluator: Evaluator, address: str | None, *, chunk: int = 1) -> Ite
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise Unsupported(f"no Ray cluster at {address}: {error}; start one with `ray start --head`") from error
     try:
-        yield RayRunner(evaluator, chunk=chunk)
+        yield RayRunner(spec, chunk=chunk)
     finally:
         if begun:
             ray.shutdown()
@@ -51,11 +60,11 @@ def running(evaluator: Evaluator, address: str | None, *, chunk: int = 1) -> Ite
 class RayRunner:
     """Has candidates measured as tasks of a cluster that this process is connected to."""
 
-    def __init__(self, evaluator: Evaluator, *, chunk: int = 1, cpus: float = 1.0) -> None:
+    def __init__(self, spec: Buildable, *, chunk: int = 8, cpus: float = 1.0) -> None:
         import ray
 
-        self._chunk = chunk
-        self._evaluator = ray.put(evaluator)
+        self._chunk, self._name = chunk, uuid.uuid4().hex
+        self._spec = ray.put(spec)
         remote: Any = ray.remote(num_cpus=cpus, max_retries=-1)
         self._task = remote(_measure)
 
@@ -65,7 +74,9 @@ class RayRunner:
 
         starts = range(0, len(candidates), self._chunk)
         tasks = {
-            self._task.remote(self._evaluator, [c.to_json() for c in candidates[start : start + self._chunk]]): start
+            self._task.remote(
+                self._name, self._spec, [c.to_json() for c in candidates[start : start + self._chunk]]
+            ): start
             for start in starts
         }
         while tasks:
@@ -75,9 +86,16 @@ class RayRunner:
                 yield start + position, Measured.from_dict(record)
 
 
-def _measure(evaluator: Evaluator, texts: list[str]) -> list[dict[str, Any]]:
+_BUILT: dict[str, Evaluator] = {}
+"""In a worker process: the evaluator of the study that it works for."""
+
+
+def _measure(name: str, spec: Buildable, texts: list[str]) -> list[dict[str, Any]]:
     """On a machine of the cluster, in one thread: tasks, not threads, fill its cores."""
     import torch
 
     torch.set_num_threads(1)
-    return [one.to_dict() for one in evaluator.measure([Candidate.from_json(text) for text in texts])]
+    if name not in _BUILT:
+        _BUILT.clear()
+        _BUILT[name] = spec.build()
+    return [one.to_dict() for one in _BUILT[name].measure([Candidate.from_json(text) for text in texts])]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from spikequant.capture import capture
 from spikequant.explore.build import Materials
+from spikequant.explore.direct import DirectEvaluator
+from spikequant.explore.evaluator import SharedEvaluator
+from spikequant.explore.records import Evaluator, Measured
 from spikequant.frontends import read_
+from spikequant.law.errors import CaptureError, Unsupported
 from spikequant.nn.copying import copied
 from spikequant.training import Batch, Loss, at_first_epoch, divided
 
@@ -47,6 +52,32 @@ def materials_of(
         axis = axis_of(first)
         example = first.narrow(axis, 0, min(EXAMPLES, first.shape[axis]))
     return Materials(model=model, learn=data.learn, example=example, seed=seed, lr=lr, loss=loss), data.decide
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatorSpec:
+    """What an evaluator is made of; it travels to other machines, where evaluators are made of it.
+
+    Attributes:
+        materials: what candidates are built from.
+        decide: the batches to measure on.
+        target_accuracy: candidates that will not keep it are given up early; None: none is.
+    """
+
+    materials: Materials
+    decide: tuple[Batch, ...]
+    target_accuracy: float | None = None
+
+    def real(self) -> Measured:
+        """Figures of the real network."""
+        return DirectEvaluator(self.materials, self.decide).reference
+
+    def build(self) -> Evaluator:
+        """The evaluator: candidates share what they can; a network that shares nothing is measured plainly."""
+        try:
+            return SharedEvaluator(self.materials, self.decide, target_accuracy=self.target_accuracy)
+        except (CaptureError, Unsupported):
+            return DirectEvaluator(self.materials, self.decide)
 
 
 def belonging(materials: Materials, decide: Iterable[Batch]) -> dict[str, str]:

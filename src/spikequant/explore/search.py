@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikequant.explore.cluster import running
-from spikequant.explore.direct import DirectEvaluator
 from spikequant.explore.engine import Runner
 from spikequant.explore.ledger import Entry
-from spikequant.explore.materials import belonging, materials_of
+from spikequant.explore.materials import EvaluatorSpec, belonging, materials_of
 from spikequant.explore.progress import OnTrial, shown
 from spikequant.explore.records import Evaluator, Measured
 from spikequant.explore.result import Study
 from spikequant.explore.reward import Reward, RewardForm
 from spikequant.explore.selection import Objective, objectives, select
 from spikequant.explore.space import Space, SpaceLike, space_of
-from spikequant.explore.study import BATCH, DEFAULT_OBJECTIVES, Stopped, Trial, opened, run_study
+from spikequant.explore.study import BATCH, BATCHES, DEFAULT_OBJECTIVES, Stopped, Trial, opened, run_study
 from spikequant.explore.tolerance import Tolerance, alone_space, tolerances
 from spikequant.training import Batch, Loss
 
@@ -50,7 +49,8 @@ def explore(
     lr: float = 1e-3,
     loss: Loss = F.cross_entropy,
     seed: int = 0,
-    batch: int = BATCH,
+    batch: int | None = None,
+    early_stop: bool = True,
     folder: str | Path | None = None,
     storage: str | None = None,
     name: str = "explore",
@@ -83,7 +83,10 @@ def explore(
         lr: learning rate of trainings.
         loss: ``(output, target) -> scalar`` of trainings.
         seed: of proposals, trainings and noise.
-        batch: candidates that are proposed together.
+        batch: candidates that are proposed and measured together; None: 64 for ``grid`` and ``random``, which learn
+            nothing from one candidate for the next, 16 for ``tpe`` and ``nsga2``.
+        early_stop: candidates that will not keep the target are given up before they saw all samples, by a sequential
+            test that errs for one in a thousand of those that do.
         folder: keeps every finished trial; a second call goes on from there.
         storage: URL of a database that keeps them instead and that workers may share.
         name: of the study in its storage.
@@ -105,27 +108,35 @@ def explore(
     aims = objectives(wanted)
     where = space_of(space)
     materials, decide = materials_of(model, batches, validation, example_input, lr=lr, loss=loss, seed=seed)
-    evaluator = DirectEvaluator(materials, decide)
-    target = target_accuracy if target_accuracy is not None else evaluator.reference.accuracy - max_drop / 100
+    spec = EvaluatorSpec(materials=materials, decide=tuple(decide))
+    real = spec.real()
+    target = target_accuracy if target_accuracy is not None else real.accuracy - max_drop / 100
+    spec = replace(spec, target_accuracy=target if early_stop else None)
+    facts = {**belonging(materials, spec.decide), "lr": lr, "early stop at": spec.target_accuracy}
     search = _Search(
-        space=where, aims=aims, sampler=sampler, trials=trials, seed=seed, batch=batch, name=name, storage=storage,
-        facts={**belonging(materials, decide), "lr": lr}, reference=evaluator.reference, target=target,
+        space=where, aims=aims, sampler=sampler, trials=trials, seed=seed, batch=batch or BATCHES.get(sampler, BATCH),
+        name=name, storage=storage, facts=facts, reference=real, target=target,
     )  # fmt: skip
     path = None if folder is None else Path(folder)
     with contextlib.ExitStack() as stack:
         at = stack.enter_context(opened(storage, path, resume=resume))
-        runner = stack.enter_context(running(evaluator, ray))
+        runner = stack.enter_context(running(spec, ray))
         told = stack.enter_context(shown(quiet, search.total(staged), on_trial))
         found, table, interrupted = search.run(at, runner, told, staged=staged)
-    ranks = _ranks(evaluator.reference, reward, mu, tolerance)
+    ranks = _ranks(real, reward, mu, tolerance)
     study = Study(
-        space=where, trials=found, reference=evaluator.reference, target_accuracy=target, reward=ranks,
+        space=where, trials=found, reference=real, target_accuracy=target, reward=ranks,
         selection=select([trial.measured for trial in found], aims, target_accuracy=target, reward=ranks),
         tolerance=table, materials=materials, interrupted=interrupted, seconds=time.perf_counter() - started,
     )  # fmt: skip
     if not quiet:
         print(study)  # noqa: T201
     return study
+
+
+def _behind(told: Callable[[Entry], None], before: int) -> Callable[[Entry], None]:
+    """Who is told, with numbers that go on behind those of the first stage."""
+    return lambda entry: told(replace(entry, number=entry.number + before))
 
 
 def _ranks(real: Measured, form: RewardForm, mu: float, tolerance: float) -> Reward:
@@ -176,6 +187,7 @@ class _Search:
                 found = self._study(at, runner, told, alone, "alone", sampler="grid", trials=alone.size)
                 table = tolerances(space, found, self.reference, self.target)
                 space = space.within(table.kept())
+                told = _behind(told, len(found))
             found += self._study(at, runner, told, space, "combined", sampler=self.sampler, trials=self.trials)
         except Stopped as stopped:
             found += stopped.trials

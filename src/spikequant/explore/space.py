@@ -33,6 +33,17 @@ from spikequant.plan import ROLES
 from spikequant.targets.registry import target
 
 TRAINED = ("itq", "qat")
+USUAL: Mapping[str, Any] = {
+    "rules": [
+        {
+            "match": "*",
+            "weight": {"bits": [2, 3, 4, 5, 6, 8], "clipping": ["mse", "max"]},
+            "membrane": {"bits": [2, 3, 4, 6, 8, 12], "rounding": ["floor", "half_up", "stochastic"]},
+            "leak": {"form": ["multiply", "shift"], "bits": [3, 8]},
+        }
+    ]
+}
+"""The space where none is given: every role the same everywhere, quantized after training."""
 
 
 class _Rule(BaseModel):

@@ -23,6 +23,8 @@ LOCK = "study.lock"
 VERSION = 1
 DEFAULT_OBJECTIVES = ("accuracy", "flash_bytes", "ram_bytes")
 BATCH = 16
+BATCHES = {"grid": 64, "random": 64}
+"""Candidates that are proposed and measured together: many where proposals learn nothing from results."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,80 @@
+"""``spikequant reproduce``: the experiment of a paper, row by row, and its table beside the paper's numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spikequant.cli import options
+from spikequant.cli.options import RUN
+from spikequant.cli.program import Interrupted
+from spikequant.cli.provenance import command_line, versions
+from spikequant.cli.run_folder import RESULT, RunConfig, RunFolder
+from spikequant.cli.screen import Screen
+
+NameArgument = Annotated[str, typer.Argument(metavar="PAPER", help="q-spinn, or another recipe that is installed.")]
+ScaleOption = Annotated[
+    str,
+    typer.Option(
+        metavar="SCALE",
+        help="smoke: a minute, on data that come with the installation; local: hours on two cores; paper: all of it.",
+        rich_help_panel=RUN,
+    ),
+]
+
+
+def reproduce(
+    paper: NameArgument,
+    scale: ScaleOption = "smoke",
+    data_dir: options.DataDirOption = None,
+    out: options.OutOption = Path("runs/reproduce"),
+    resume: options.ResumeOption = False,
+    overwrite: options.OverwriteOption = False,
+    seed: options.SeedOption = 0,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Rebuild the experiment of a paper and write its table beside the paper's numbers.
+
+    Examples:
+      spikequant reproduce q-spinn --scale smoke --out runs/q-spinn
+      spikequant reproduce q-spinn --scale local --out runs/local --resume
+
+    Every row is kept when it is done, and the table is written anew after each; --resume goes
+    on with the rows that are missing. The table says seeds, intervals and what differs.
+    """
+    from spikequant.recipes.reproduction import SCALES as scales
+    from spikequant.recipes.reproduction import TABLE, Bench, Scale, recipe, reproduce
+
+    recipe(paper)
+    chosen: Scale | None = next((known for known in scales if known == scale), None)
+    if chosen is None:
+        raise typer.BadParameter(f"expected one of {', '.join(scales)}, got {scale}", param_hint="'--scale'")
+    screen = Screen(as_json=as_json)
+    with RunFolder.open(out, "reproduce", resume=resume, overwrite=overwrite) as folder:
+        folder.begin(_config(paper, scale, seed))
+        try:
+            found = reproduce(
+                paper, chosen, Bench(folder=out, data_dir=data_dir, seed=seed, say=screen.note), anew=overwrite
+            )
+        except KeyboardInterrupt as stopped:
+            words = command_line()
+            go_on = words if "--resume" in words else f"{words} --resume"
+            raise Interrupted(f"interrupted; finished rows are kept. Go on with\n  {go_on}") from stopped
+        files = [TABLE, RESULT]
+        record = {"command": "reproduce", "out": out, **found, "files": files}
+        folder.write_json(RESULT, record)
+        folder.end("finished", files)
+    screen.say(str(found["table"]))
+    screen.document(record)
+
+
+def _config(paper: str, scale: str, seed: int) -> RunConfig:
+    return RunConfig(
+        command="reproduce",
+        command_line=command_line(),
+        seed=seed,
+        options={"paper": paper, "scale": scale},
+        versions=versions(),
+    )
