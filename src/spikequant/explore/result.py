@@ -122,11 +122,13 @@ class Study:
         refused = sum(trial.was_refused for trial in self.trials)
         early = sum(trial.measured.stopped_early for trial in self.trials)
         notes = [
-            *([f"{refused} of them cannot be built"] if refused else []),
-            *([f"{early} were stopped early"] if early else []),
+            *([f"{refused} cannot be built"] if refused else []),
+            *([f"{early} stopped early"] if early else []),
         ]
-        start = f"{len(self.trials):,} candidates measured of {self.space.size:,} in the space"
-        found = [f"{start}{': ' if notes else ''}{', '.join(notes)}."]
+        alone = sum(trial.stage == "alone" for trial in self.trials)
+        notes = [*([f"{alone} of them single roles"] if alone else []), *notes]
+        said = f" ({', '.join(notes)})" if notes else ""
+        found = [f"{len(self.trials):,} candidates measured{said}; the space has {self.space.size:,}."]
         if self.interrupted:
             found.append("The exploration was interrupted; this is what it has.")
         real, chosen = self.reference, self.chosen

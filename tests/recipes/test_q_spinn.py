@@ -1,0 +1,55 @@
+"""Q-SpiNN's smallest scale, and what a reproduction keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spikequant.law.errors import ArtifactError
+from spikequant.recipes.reproduction import Bench, recipe, recipe_names, reproduce
+
+pytest.importorskip("optuna", reason="Optuna is an extra: explore")
+pytest.importorskip("numba", reason="learning without labels needs numba or a compiler")
+
+
+def test_smoke_writes_its_table_and_resumes_by_row(tmp_path: Path) -> None:
+    said: list[str] = []
+    found = reproduce("q-spinn", "smoke", Bench(folder=tmp_path, say=said.append))
+    assert set(found["rows"]) == {"digits-0", "unsupervised-digits-0"}
+    supervised = found["rows"]["digits-0"]
+    assert supervised["before"] > 0.8
+    assert supervised["after"] > supervised["before"] - 0.05
+    assert supervised["smaller"] > 4
+    assert supervised["differences"] == 0
+    assert {row["factor"] for row in supervised["tolerance"]} == {"*:weight", "*:membrane"}
+    plastic = found["rows"]["unsupervised-digits-0"]
+    assert plastic["before"] > 0.3
+    assert plastic["smaller"] > 4
+    text = (tmp_path / "table.md").read_text()
+    assert "| digits, conv | about 2 x smaller within 2 points (DVS-Gesture) | 1 |" in text
+    assert "What differs from the paper:" in text
+    (tmp_path / "rows" / "unsupervised-digits-0.json").write_text(json.dumps(plastic))
+    said.clear()
+    assert reproduce("q-spinn", "smoke", Bench(folder=tmp_path, say=said.append))["rows"] == found["rows"]
+    assert said == []
+    (tmp_path / "rows" / "digits-0.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="is not a row of a reproduction"):
+        reproduce("q-spinn", "smoke", Bench(folder=tmp_path))
+
+
+def test_every_recipe_has_rows_and_lines_for_them() -> None:
+    for name in recipe_names():
+        found = recipe(name)
+        for scale in ("smoke", "local", "paper"):
+            rows = found.rows(scale)  # type: ignore[arg-type]
+            assert len({row.name for row in rows}) == len(rows) > 0
+            assert {row.line for row in rows} <= {line.name for line in found.lines}
+
+
+def test_rows_without_data_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    found = reproduce("q-spinn", "local", Bench(folder=tmp_path, data_dir=tmp_path / "nothing"))
+    assert found["rows"] == {}
+    assert "shd-fold-0" in found["left_out"]
+    assert "Left out:" in found["table"]
