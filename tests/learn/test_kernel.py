@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.learn.networks import images, tiny
 from tests.learn.reference import reference_run
 
 from spikequant import learn
@@ -18,20 +19,6 @@ from spikequant.learn.stdp import RULES
 numba_there = find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not numba_there, reason="numba is not installed")
 ROUNDINGS = ("TR", "RN", "SR", "half_even", "toward_zero")
-
-
-def tiny(**changes: Any) -> learn.DiehlCook:
-    """A network that is alive within a few steps."""
-    settings = {
-        "inputs": 12, "neurons": 5, "levels": 16, "steps": 25, "rate_hz": 400.0, "norm": 0.5, "w_start": 0.8,
-        "inhibit_mv": 4.0, "adapt_mv": 0.7, "nu_post": 0.08, "nu_pre": 0.01, "tau_adapt_ms": 3000.0, "refractory": 3,
-        "threshold_mv": 6.0, "reset_mv": 1.0, "seed": 3,
-    }  # fmt: skip
-    return learn.DiehlCook(**{**settings, **changes})
-
-
-def images(n: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).integers(0, 17, (n, 12)).astype(np.uint8)
 
 
 registers = st.none() | st.builds(Register, st.integers(2, 16), st.sampled_from(ROUNDINGS))

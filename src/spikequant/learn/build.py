@@ -82,13 +82,12 @@ def _factor(numbers: Numbers) -> str:
     return f"{numbers.norm << numbers.scale_bits} // total"
 
 
-def constants(numbers: Numbers, config: DiehlCook, *, learns: bool, records: bool) -> dict[str, Any]:
+def constants(numbers: Numbers, config: DiehlCook, *, learns: bool) -> dict[str, Any]:
     """The upper-case names of the kernel."""
     rule = rule_named(config.rule)
     random = {role: rounding == "stochastic" for role, rounding in numbers.roundings.items()}
     return {
         "LEARNS": learns,
-        "RECORDS": records,
         "LAYERED": config.inhibition == "layer",
         "ONE_SPIKE": config.one_spike,
         "SILENT_INPUTS": rule.silent_inputs,
@@ -108,10 +107,10 @@ def constants(numbers: Numbers, config: DiehlCook, *, learns: bool, records: boo
     }
 
 
-def build(numbers: Numbers, config: DiehlCook, *, learns: bool, records: bool = False, engine: str = "auto") -> Any:
+def build(numbers: Numbers, config: DiehlCook, *, learns: bool, engine: str = "auto") -> Any:
     """`kernel.present` for these numbers."""
     printed = texts(numbers, config, learns=learns)
-    fixed = constants(numbers, config, learns=learns, records=records)
+    fixed = constants(numbers, config, learns=learns)
     return _bound(tuple(printed.items()), tuple(fixed.items()), chosen_engine(engine))
 
 

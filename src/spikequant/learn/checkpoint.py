@@ -35,8 +35,6 @@ def save_network(network: Network, path: Path | str, *, facts: dict[str, Any] | 
         "version": VERSION,
         "config": network.config.to_dict(),
         "precision": network.precision.to_dict(),
-        "reach_mv": network.reach_mv,
-        "adapt_max_mv": network.adapt_max_mv,
         "seen": network.seen,
         "facts": facts or {},
     }
@@ -67,13 +65,7 @@ def load_checkpoint(path: Path | str, *, engine: str = "auto") -> tuple[Network,
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         if record["version"] != VERSION:
             raise ArtifactError(f"learn: {path} has version {record['version']}; this release reads {VERSION}")
-        network = Network(
-            DiehlCook(**record["config"]),
-            Precision.from_dict(record["precision"]),
-            engine=engine,
-            reach_mv=record["reach_mv"],
-            adapt_max_mv=record["adapt_max_mv"],
-        )
+        network = Network(DiehlCook(**record["config"]), Precision.from_dict(record["precision"]), engine=engine)
         _fill(network, tensors.pop("weights"), tensors.pop("adaptive"), int(record["seen"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, SpikequantError):

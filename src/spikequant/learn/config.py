@@ -14,6 +14,7 @@ from spikequant.quantizers.fixed_point import PAPER_ROUNDINGS
 Inhibition = Literal["direct", "layer"]
 TraceMode = Literal["set", "add"]
 ROLES = ("weight", "membrane", "threshold", "trace")
+REACHES = ("membrane_reach_mv", "threshold_reach_mv")
 MOST_BITS = 16
 POSITIVE = (
     *("inputs", "neurons", "levels", "steps", "dt_ms", "rate_hz", "threshold_mv", "tau_ms", "w_max", "tau_adapt_ms"),
@@ -137,18 +138,24 @@ class Precision:
         membrane: of the excitatory neurons (and of the inhibitory ones); signed.
         threshold: the adaptive part; unsigned.
         trace: of inputs and neurons; unsigned.
+        membrane_reach_mv: what the membrane's register must hold, above and below rest; it holds up to twice that.
+        threshold_reach_mv: what the register of the adaptive part holds.
     """
 
     weight: Register | None = None
     membrane: Register | None = None
     threshold: Register | None = None
     trace: Register | None = None
+    membrane_reach_mv: float = 128.0
+    threshold_reach_mv: float = 128.0
 
     def __post_init__(self) -> None:
         for role in ROLES:
             given = getattr(self, role)
             good = given is None or (isinstance(given, Register) and given.bits <= MOST_BITS)
             _expect(role, given, good, f"None, or a Register(bits, rounding) of at most {MOST_BITS} bits")
+        for name in REACHES:
+            _expect(name, getattr(self, name), 0 < getattr(self, name) < math.inf, "a number above 0")
 
     @property
     def is_real(self) -> bool:
@@ -162,16 +169,19 @@ class Precision:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able record; `from_dict` reads it back."""
-        return {
-            role: None if getattr(self, role) is None else dataclasses.asdict(getattr(self, role)) for role in ROLES
-        }
+        return dataclasses.asdict(self)
+
+    def replace(self, **changes: Any) -> Precision:
+        """A copy with some fields changed; checked again."""
+        return dataclasses.replace(self, **changes)
 
     @staticmethod
     def from_dict(record: dict[str, Any]) -> Precision:
         """Read `to_dict` back; an unknown role raises."""
-        for name in sorted(set(record) - set(ROLES)):
-            raise PlanError(f"precision: unknown role {name!r}; expected some of {', '.join(ROLES)}")
-        return Precision(**{role: None if value is None else Register(**value) for role, value in record.items()})
+        for name in sorted(set(record) - {*ROLES, *REACHES}):
+            raise PlanError(f"precision: unknown role {name!r}; expected some of {', '.join((*ROLES, *REACHES))}")
+        fields: dict[str, Any] = {k: Register(**v) if isinstance(v, dict) else v for k, v in record.items()}
+        return Precision(**fields)
 
 
 FREE = {"weight": Register(24), "membrane": Register(24), "threshold": Register(24), "trace": Register(16)}

@@ -72,10 +72,11 @@ def precision_of(
     threshold: int | None = None,
     trace: int | None = None,
     rounding: str = "SR",
+    **reaches: float,
 ) -> Precision:
-    """One rounding for all roles; None leaves a role alone."""
+    """One rounding for all roles; None leaves a role alone; `reaches` are those of `Precision`."""
     given = {"weight": weight, "membrane": membrane, "threshold": threshold, "trace": trace}
-    return Precision(**{k: None if b is None else Register(b, rounding) for k, b in given.items()})  # type: ignore[arg-type]
+    return Precision(**{k: None if b is None else Register(b, rounding) for k, b in given.items()}, **reaches)  # type: ignore[arg-type]
 
 
 def experiment(
@@ -119,26 +120,20 @@ def experiment(
         raise PlanError(f"experiment: the scheme {scheme!r} does not go with the precision {precision}")
     images, y = data.train.x[:samples], data.train.y[:samples]
     learned = Network(config, precision if scheme == "itq" else Precision(), engine=engine)
-    started = time.perf_counter()
     if float_network is not None and scheme == "ptq":
         learned, spent = load_network(float_network, engine=engine), 0.0
     else:
         spent = train(learned, images, y, epochs=epochs, checkpoint=checkpoint, quiet=quiet).seconds
     network = quantized(learned, precision) if scheme == "ptq" else learned
     classes = int(max(data.train.y.max(), data.test.y.max())) + 1
-    labelled = time.perf_counter()
+    started = time.perf_counter()
     answers = network.infer(images[:label_samples])
     labels = assign_labels(answers, y[:label_samples], classes=classes)
     tested = time.perf_counter()
     target = data.test.y[:test_samples]
     activity = network.infer(data.test.x[:test_samples], first=len(answers.counts))
     ended = time.perf_counter()
-    seconds = {
-        "training": spent,
-        "setup": labelled - started - spent,
-        "labels": tested - labelled,
-        "test": ended - tested,
-    }
+    seconds = {"training": spent, "labels": tested - started, "test": ended - tested}
     counts = {"trained_on": len(images), "labelled_on": len(answers.counts), "tested_on": len(target)}
     facts = {"scheme": scheme, "epochs": epochs, "seconds": seconds, **counts}
     return _outcome(network, activity, labels, target, vote, facts)

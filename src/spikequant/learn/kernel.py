@@ -23,7 +23,7 @@ from spikequant.learn.kernel_plasticity import (
 )
 
 # Bound by `build.py`.
-LEARNS = RECORDS = LAYERED = ONE_SPIKE = HAS_PRE_RULE = V_NOISE = A_NOISE = False
+LEARNS = LAYERED = ONE_SPIKE = HAS_PRE_RULE = V_NOISE = A_NOISE = False
 GAIN: Any = 1
 INHIBIT: Any = 0
 EXCITE: Any = 0
@@ -138,7 +138,7 @@ def write_down(record: Any, work: Any, s: int, t: int, n: int, n_sent: int) -> N
         if record.length[s] < record.order.shape[1]:
             record.order[s, record.length[s]] = work.hits[h]
         record.length[s] += 1
-    if RECORDS:
+    if record.spikes.shape[0] > 0:
         for j in range(n):
             record.spikes[t, s, j] = work.sent[j]
             record.v[t, s, j] = work.v[j]

@@ -1,7 +1,7 @@
 """What a network needs to hold: every parameter and every state, in bits.
 
-``bits = sum over roles of count * bits``.  A float network holds 32 bits of each; the refractory counter is an integer
-in both.  While it learns, it holds weights, membranes, counters, adaptive thresholds and both kinds of traces; to
+``bits = sum over roles of count * bits``.  A float network holds 32 bits of each, its refractory counters included.
+While it learns, it holds weights, membranes, counters, adaptive thresholds and both kinds of traces; to
 infer it needs no traces, and one threshold per neuron in place of the adaptive part.
 """
 
@@ -51,17 +51,20 @@ def memory(config: DiehlCook, precision: Precision, *, learns: bool = True) -> M
         register = getattr(precision, role)
         return FLOAT_BITS if register is None else int(register.bits)
 
+    def counter(most: int) -> int:
+        return FLOAT_BITS if precision.is_real else most.bit_length()
+
     n, inputs = config.neurons, config.inputs
     parts = {
         "weights": inputs * n * bits("weight"),
         "membranes": n * bits("membrane"),
-        "refractory counters": n * config.refractory.bit_length(),
+        "refractory counters": n * counter(config.refractory),
         "adaptive thresholds": n * bits("threshold"),
         "constants": CONSTANTS * FLOAT_BITS,
     }
     if config.inhibition == "layer":
         parts["inhibitory membranes"] = n * bits("membrane")
-        parts["inhibitory counters"] = n * 2
+        parts["inhibitory counters"] = n * counter(2)
     if learns:
         parts["traces"] = (inputs + n) * bits("trace")
     return Memory(parts)

@@ -51,20 +51,11 @@ class Network:
         engine: ``"auto"``, ``"numba"`` or ``"python"``.
     """
 
-    def __init__(
-        self,
-        config: DiehlCook,
-        precision: Precision | None = None,
-        *,
-        engine: str = "auto",
-        reach_mv: float = 128.0,
-        adapt_max_mv: float = 128.0,
-    ) -> None:
+    def __init__(self, config: DiehlCook, precision: Precision | None = None, *, engine: str = "auto") -> None:
         self.config = config
         self.precision = precision or Precision()
-        self.reach_mv, self.adapt_max_mv = reach_mv, adapt_max_mv
         self.engine = engine
-        self.numbers: Numbers = numbers(config, self.precision, reach_mv=reach_mv, adapt_max_mv=adapt_max_mv)
+        self.numbers: Numbers = numbers(config, self.precision)
         self.table = chance_table(config.levels, rate_hz=config.rate_hz, dt_ms=config.dt_ms)
         self.weights: npt.NDArray[Any] = self.coded_weights(start_weights(config))
         self.adaptive: npt.NDArray[Any] = np.zeros(config.neurons, self.numbers.state_type)
@@ -102,7 +93,7 @@ class Network:
             records: keep every spike and state.
         """
         flat = self._checked(images)
-        kernel = build(self.numbers, self.config, learns=False, records=records, engine=self.engine)
+        kernel = build(self.numbers, self.config, learns=False, engine=self.engine)
         most = 4 * self.config.steps
         while True:
             activity = self._present(kernel, flat, first, "infer", most, records=records)

@@ -2,7 +2,8 @@
 
 Integer units (DESIGN section 1).  The weight's LSB is ``w_lsb = w_max / (2^bits - 1)``; the accumulator's is
 ``w_lsb / gain`` with `gain` a power of two; a membrane code counts ``2^v_shift`` of these, so that ``2^(bits - 1)``
-codes reach ``reach_mv`` or up to twice as far.  A float network has gain 1 and units of mV; its arrays are float32.
+codes reach `Precision.membrane_reach_mv` or up to twice as far.  A float network has gain 1 and units of mV; its
+arrays are float32.
 """
 
 from __future__ import annotations
@@ -100,18 +101,14 @@ class Numbers:
         return self.theta + (np.asarray(adaptive, dtype=np.int64) >> shift) * int(self.adapt_unit)
 
 
-def numbers(
-    config: DiehlCook, precision: Precision, *, reach_mv: float = 128.0, adapt_max_mv: float = 128.0
-) -> Numbers:
+def numbers(config: DiehlCook, precision: Precision) -> Numbers:
     """The constants of `config` under `precision`.
 
-    Args:
-        config: the network.
-        precision: its registers.
-        reach_mv: what the membrane's register must hold, above and below rest.
-        adapt_max_mv: what the adaptive threshold's register must hold.
+    Raises:
+        PlanError: an unknown STDP rule.
     """
-    return _real(config) if precision.is_real else _integer(config, precision, reach_mv, adapt_max_mv)
+    rule_named(config.rule)
+    return _real(config) if precision.is_real else _integer(config, precision)
 
 
 def _specs(config: DiehlCook) -> tuple[NeuronSpec, NeuronSpec, NeuronSpec]:
@@ -197,13 +194,13 @@ class _Units:
         return round(value_mv / self.lsb)
 
 
-def _units(config: DiehlCook, precision: Precision, reach_mv: float, adapt_max_mv: float) -> _Units:
+def _units(config: DiehlCook, precision: Precision) -> _Units:
     w_lsb = config.w_max / (2 ** precision.register("weight").bits - 1)
-    code = reach_mv / 2 ** (precision.register("membrane").bits - 1)
+    code = precision.membrane_reach_mv / 2 ** (precision.register("membrane").bits - 1)
     octaves = math.ceil(math.log2(code / w_lsb))
     gain = 2 ** max(0, LEAK_BITS - octaves)
     lsb, v_shift = w_lsb / gain, max(LEAK_BITS, octaves)
-    a_lsb = adapt_max_mv / 2 ** precision.register("threshold").bits
+    a_lsb = precision.threshold_reach_mv / 2 ** precision.register("threshold").bits
     if a_lsb >= lsb:
         a_load, a_shift = round(a_lsb / lsb), 0
     else:
@@ -244,8 +241,8 @@ def _integer_params(config: DiehlCook, u: _Units) -> dict[str, dict[str, Any]]:
     }
 
 
-def _integer(config: DiehlCook, precision: Precision, reach_mv: float, adapt_max_mv: float) -> Numbers:
-    u = _units(config, precision, reach_mv, adapt_max_mv)
+def _integer(config: DiehlCook, precision: Precision) -> Numbers:
+    u = _units(config, precision)
     learning, inferring, inhibitory = _integer_specs(config, precision)
     trace_max = 2 ** precision.register("trace").bits - 1
     trace_one = trace_max if config.trace == "set" else max(1, trace_max // ADDED_TRACES)

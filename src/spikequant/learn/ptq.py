@@ -36,13 +36,8 @@ def quantized(network: Network, precision: Precision) -> Network:
     weights, adaptive = network.real_weights(), network.real_adaptive()
     top = best_top(weights, precision.register("weight"))
     highest = max(float(adaptive.max()), network.config.adapt_mv, 1e-3)
-    result = Network(
-        network.config.replace(w_max=top),
-        precision,
-        engine=network.engine,
-        reach_mv=network.config.threshold_mv + highest,
-        adapt_max_mv=highest,
-    )
+    reached = precision.replace(membrane_reach_mv=network.config.threshold_mv + highest, threshold_reach_mv=highest)
+    result = Network(network.config.replace(w_max=top), reached, engine=network.engine)
     numbers, seed = result.numbers, network.config.seed
     most = 2 ** precision.register("threshold").bits - 1
     result.weights = result.coded_weights(weights, "ptq")

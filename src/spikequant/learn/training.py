@@ -171,8 +171,8 @@ class _Screen:
 
 def _resumed(network: Network, path: Path, screen: _Screen) -> list[Chunk]:
     saved, facts, arrays = load_checkpoint(path)
-    ours = (network.config, network.precision, network.reach_mv, network.adapt_max_mv)
-    theirs = (saved.config, saved.precision, saved.reach_mv, saved.adapt_max_mv)
+    ours = (network.config, network.precision)
+    theirs = (saved.config, saved.precision)
     if ours != theirs:
         what = next(f"{a}, not {b}" for a, b in zip(theirs, ours, strict=True) if a != b)
         raise ArtifactError(f"train: {path} holds another network: {what}; delete it or pass resume=False")
