@@ -24,5 +24,5 @@ def images(n: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).integers(0, LEVELS + 1, (n, INPUTS)).astype(np.uint8)
 
 
-NEAR = {"membrane_reach_mv": 16.0, "threshold_reach_mv": 16.0}
+NEAR = {"membrane_reach_mv": 24.0, "threshold_reach_mv": 16.0}
 FOUR = learn.precision_of(weight=4, membrane=7, threshold=6, trace=3, **NEAR)

@@ -130,3 +130,6 @@ def test_wrong_registers_are_refused() -> None:
         learn.Register(4, "up")  # type: ignore[arg-type]
     with pytest.raises(PlanError, match="unknown role 'bias'"):
         learn.Precision.from_dict({"bias": None})
+    far = learn.precision_of(weight=4, membrane_reach_mv=64.0, threshold_reach_mv=60.0)
+    with pytest.raises(PlanError, match="rise to 66 mV, the membrane's register reaches 64 mV"):
+        learn.Network(tiny(), far)

@@ -139,7 +139,8 @@ class Precision:
         threshold: the adaptive part; unsigned.
         trace: of inputs and neurons; unsigned.
         membrane_reach_mv: what the membrane's register must hold, above and below rest; it holds up to twice that.
-        threshold_reach_mv: what the register of the adaptive part holds.
+        threshold_reach_mv: what the register of the adaptive part holds.  The base threshold and this must lie within
+            `membrane_reach_mv`: a threshold that the membrane's register cannot reach silences its neuron for good.
     """
 
     weight: Register | None = None
@@ -147,7 +148,7 @@ class Precision:
     threshold: Register | None = None
     trace: Register | None = None
     membrane_reach_mv: float = 128.0
-    threshold_reach_mv: float = 128.0
+    threshold_reach_mv: float = 112.0
 
     def __post_init__(self) -> None:
         for role in ROLES:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from spikequant.law import presets
+from spikequant.law.errors import PlanError
 from spikequant.law.formats import IntFormat
 from spikequant.law.rounding import Rounding
 from spikequant.law.spec import Leak, NeuronSpec, StateFormat
@@ -105,9 +106,16 @@ def numbers(config: DiehlCook, precision: Precision) -> Numbers:
     """The constants of `config` under `precision`.
 
     Raises:
-        PlanError: an unknown STDP rule.
+        PlanError: an unknown STDP rule, or thresholds beyond the membrane.
     """
     rule_named(config.rule)
+    highest = config.threshold_mv + precision.threshold_reach_mv
+    if not precision.is_real and highest > precision.membrane_reach_mv * (1 + 1e-9):
+        raise PlanError(
+            f"precision: thresholds may rise to {highest:g} mV, the membrane's register reaches "
+            f"{precision.membrane_reach_mv:g} mV; such a neuron would never fire again. "
+            "Raise membrane_reach_mv, or lower threshold_reach_mv"
+        )
     return _real(config) if precision.is_real else _integer(config, precision)
 
 

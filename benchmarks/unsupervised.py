@@ -1,0 +1,123 @@
+"""The unsupervised network on MNIST: accuracy, memory and time per row; and the race with BindsNET.
+
+    python benchmarks/unsupervised.py run --rows float          # or itq, ptq, roles, speed, all; resumes
+    python benchmarks/unsupervised.py race                      # BindsNET beside ours, interleaved, one core
+    python benchmarks/unsupervised.py table                     # writes benchmarks/unsupervised.md
+
+Rows that are in the results file are not run again; a row that was cut off resumes from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spikequant import data, learn
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "unsupervised.jsonl"
+SEEDS = (0, 1, 2)
+CHOSEN = {"weight": 4, "membrane": 8, "threshold": 8, "trace": 1}
+"""Registers of the rows that learn in 8 times less memory, on a grid that ends at TOP."""
+TOP = 0.5
+THREE = {"weight": 3, "membrane": 8, "threshold": 8, "trace": 4}
+"""Registers of the rows that are quantized after learning."""
+
+
+def row(name: str, **options: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "scheme": "float",
+        "epochs": 1,
+        "neurons": 400,
+        "seed": 0,
+        "bits": {},
+        "rounding": "SR",
+        "top": 1.0,
+    } | options
+
+
+def rows(which: str) -> list[dict[str, Any]]:
+    floats = [row("float", epochs=e, seed=s) for e in (1, 3) for s in SEEDS]
+    itq = [row("itq", scheme="itq", epochs=e, seed=s, bits=CHOSEN, top=TOP) for e in (1, 3) for s in SEEDS]
+    ptq = [row("ptq", scheme="ptq", epochs=e, seed=s, bits=THREE, rounding="RN") for e in (1, 3) for s in SEEDS]
+    roles = [
+        row(f"{role} alone", scheme="itq", bits={role: bits}, rounding=rounding)
+        for role, widths in {"weight": (4, 8), "membrane": (6, 8), "threshold": (6, 8), "trace": (2, 4)}.items()
+        for bits in widths
+        for rounding in ("TR", "RN", "SR")
+    ]
+    wide = [row("float", neurons=1600), row("float", neurons=100)]
+    known = {"float": floats, "itq": itq, "ptq": ptq, "roles": roles, "wide": wide}
+    return [r for part in known.values() for r in part] if which == "all" else known[which]
+
+
+def key(r: dict[str, Any]) -> str:
+    bits = [f"{role[:2]}{b}" for role, b in r["bits"].items()]
+    words = [r["scheme"], *bits, *([r["rounding"]] if bits else []), *([f"top{r['top']}"] if r["top"] != 1.0 else [])]
+    return " ".join([*words, f"n{r['neurons']}", f"e{r['epochs']}", f"s{r['seed']}"])
+
+
+def finished() -> dict[str, dict[str, Any]]:
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    return {record["key"]: record for record in map(json.loads, lines)}
+
+
+def run(which: str, folder: Path) -> None:
+    images = data.load_mnist()
+    for r in rows(which):
+        if key(r) in finished():
+            continue
+        float_file = folder / f"{key(r | {'scheme': 'float', 'bits': {}})}.safetensors"
+        own = float_file if r["scheme"] != "itq" else folder / f"{key(r)}.safetensors"
+        shorter = own.with_name(own.name.replace(f" e{r['epochs']} ", " e1 "))
+        if r["epochs"] > 1 and shorter.exists() and not own.exists():
+            own.write_bytes(shorter.read_bytes())  # the second pass goes on where the first one ended
+        outcome = learn.experiment(
+            images,
+            config=learn.DiehlCook(neurons=r["neurons"], seed=r["seed"], w_max=r["top"]),
+            precision=learn.precision_of(**r["bits"], rounding=r["rounding"]),
+            scheme=r["scheme"],
+            epochs=r["epochs"],
+            checkpoint=own,
+            vote="proportional",
+        )
+        with RESULTS.open("a") as file:
+            file.write(json.dumps({"key": key(r), **r, **outcome.to_dict()}) + "\n")
+        print(key(r), outcome.accuracy, f"{outcome.saving:.2f}x", outcome.seconds, flush=True)
+
+
+def paired(a: str, b: str) -> tuple[float, float]:
+    """Difference of two runs on the same images in points, and the half-width of its 95 % interval."""
+    d = np.array([int(x) - int(y) for x, y in zip(a, b, strict=True)], float)
+    return 100 * float(d.mean()), 100 * 1.96 * float(d.std(ddof=1)) / math.sqrt(len(d))
+
+
+def machine() -> str:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    return f"{cpu[0].split(':')[1].strip() if cpu else platform.processor()}, one core, commit {commit.strip()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("run", "race", "table"))
+    parser.add_argument("--rows", default="all")
+    parser.add_argument("--folder", type=Path, default=Path("build/unsupervised"))
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    if given.what == "run":
+        run(given.rows, given.folder)
+
+
+if __name__ == "__main__":
+    time.sleep(0)
+    main()
