@@ -1,10 +1,10 @@
-"""The unsupervised network on MNIST: accuracy, memory and time per row; and the race with BindsNET.
+"""The unsupervised network on MNIST: accuracy, memory and time per row.
 
-    python benchmarks/unsupervised.py run --rows float          # or itq, ptq, roles, speed, all; resumes
-    python benchmarks/unsupervised.py race                      # BindsNET beside ours, interleaved, one core
-    python benchmarks/unsupervised.py table                     # writes benchmarks/unsupervised.md
+    python benchmarks/unsupervised.py run --rows itq            # float, itq, ptq, roles, wide or all; resumes
+    python benchmarks/unsupervised.py table                     # prints the tables of unsupervised.md
 
-Rows that are in the results file are not run again; a row that was cut off resumes from its checkpoint.
+Rows that are in unsupervised.jsonl are not run again; a row that was cut off resumes from its checkpoint.
+`unsupervised_race.py` runs BindsNET beside ours.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -101,23 +98,66 @@ def paired(a: str, b: str) -> tuple[float, float]:
     return 100 * float(d.mean()), 100 * 1.96 * float(d.std(ddof=1)) / math.sqrt(len(d))
 
 
-def machine() -> str:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    return f"{cpu[0].split(':')[1].strip() if cpu else platform.processor()}, one core, commit {commit.strip()}"
+def own_float(record: dict[str, Any], known: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The float row of the same size, passes and seed."""
+    return known.get(f"float n{record['neurons']} e{record['epochs']} s{record['seed']}")
+
+
+def memory_cells(record: dict[str, Any]) -> str:
+    """Kilobytes and saving: of a row that learns quantized with its traces, of the others to infer."""
+    config = learn.DiehlCook(neurons=record["neurons"])
+    precision = learn.precision_of(**record["bits"], rounding=record["rounding"])
+    learns = record["scheme"] == "itq"
+    kilobytes = learn.memory(config, precision, learns=learns).bytes / 1000
+    return f"{kilobytes:.0f} | {learn.saving(config, precision, learns=learns):.2f}"
+
+
+def table() -> str:
+    known = finished()
+    lines = ["| row | votes: all | proportional | n-gram | to its float run, points | kB | times less | training s |"]
+    lines += ["| --- " * 8 + "|"]
+    for name, record in known.items():
+        reference = own_float(record, known)
+        against = ""
+        if reference is not None and record["scheme"] != "float":
+            against = "{:+.2f} +- {:.2f}".format(*paired(record["correct"], reference["correct"]))
+        votes = " | ".join(f"{100 * record['accuracy'][v]:.2f}" for v in learn.VOTES)
+        lines.append(f"| {name} | {votes} | {against} | {memory_cells(record)} | {record['seconds']['training']:.0f} |")
+    return "\n".join([*lines, "", *averages(known)]) + "\n"
+
+
+def averages(known: dict[str, dict[str, Any]]) -> list[str]:
+    """Groups of rows that differ in the seed only: mean difference and its 95 % interval over seeds (Student)."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for name, record in known.items():
+        groups.setdefault(name.rsplit(" s", 1)[0], []).append(record)
+    lines = [
+        "| rows over seeds | seeds | proportional, mean | to float: mean | 95 % |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, records in groups.items():
+        mean = 100 * float(np.mean([r["accuracy"]["proportional"] for r in records]))
+        pairs = [(r, own_float(r, known)) for r in records if r["scheme"] != "float"]
+        d = [paired(r["correct"], f["correct"])[0] for r, f in pairs if f is not None]
+        spread = f"+- {STUDENT[len(d)] * float(np.std(d, ddof=1)) / math.sqrt(len(d)):.2f}" if len(d) in STUDENT else ""
+        lines.append(f"| {name} | {len(records)} | {mean:.2f} | {f'{np.mean(d):+.2f}' if d else ''} | {spread} |")
+    return lines
+
+
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("run", "race", "table"))
-    parser.add_argument("--rows", default="all")
-    parser.add_argument("--folder", type=Path, default=Path("build/unsupervised"))
+    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("--rows", default="all", choices=("float", "itq", "ptq", "roles", "wide", "all"))
+    parser.add_argument("--folder", type=Path, default=HERE.parent / "build" / "unsupervised")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.what == "run":
         run(given.rows, given.folder)
+    print(table())
 
 
 if __name__ == "__main__":
-    time.sleep(0)
     main()

@@ -96,7 +96,9 @@ def test_without_numba_the_fast_engine_says_so(monkeypatch: pytest.MonkeyPatch) 
 def test_a_row_on_a_few_digits(scheme: Any, tmp_path: Path) -> None:
     digits = data.load_digits()
     config = learn.DiehlCook(inputs=64, neurons=6, levels=16, steps=20, rate_hz=300.0, norm=0.4, inhibit_mv=20.0)
-    precision = learn.Precision() if scheme == "float" else learn.precision_of(weight=4, membrane=10, threshold=8, trace=4)
+    precision = (
+        learn.Precision() if scheme == "float" else learn.precision_of(weight=4, membrane=10, threshold=8, trace=4)
+    )
     outcome = learn.experiment(
         digits, config=config, precision=precision, scheme=scheme, samples=12, test_samples=6, label_samples=12,
         checkpoint=tmp_path / "net.safetensors", engine="python",

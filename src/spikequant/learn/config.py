@@ -138,7 +138,7 @@ class Precision:
         membrane: of the excitatory neurons (and of the inhibitory ones); signed.
         threshold: the adaptive part; unsigned.
         trace: of inputs and neurons; unsigned.
-        membrane_reach_mv: what the membrane's register must hold, above and below rest; it holds up to twice that.
+        membrane_reach_mv: what the membrane's register must hold, above and below rest.
         threshold_reach_mv: what the register of the adaptive part holds.  The base threshold and this must lie within
             `membrane_reach_mv`: a threshold that the membrane's register cannot reach silences its neuron for good.
     """

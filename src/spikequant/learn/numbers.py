@@ -1,9 +1,9 @@
 """From millivolts to integers: the constants of a network under a precision, made once.
 
 Integer units (DESIGN section 1).  The weight's LSB is ``w_lsb = w_max / (2^bits - 1)``; the accumulator's is
-``w_lsb / gain`` with `gain` a power of two; a membrane code counts ``2^v_shift`` of these, so that ``2^(bits - 1)``
-codes reach `Precision.membrane_reach_mv` or up to twice as far.  A float network has gain 1 and units of mV; its
-arrays are float32.
+``w_lsb / gain`` with a whole `gain`; a membrane code counts ``2^v_shift`` of these, so that ``2^(bits - 1)`` codes
+reach `Precision.membrane_reach_mv` or a few per cent further.  A float network has gain 1 and units of mV; its arrays
+are float32.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import numpy as np
 from spikequant.law import presets
 from spikequant.law.errors import PlanError
 from spikequant.law.formats import IntFormat
-from spikequant.law.rounding import Rounding
+from spikequant.law.rounding import NOISE_BITS, Rounding
 from spikequant.law.spec import Leak, NeuronSpec, StateFormat
 from spikequant.learn.config import DiehlCook, Precision, Register
 from spikequant.learn.stdp import Rates, rule_named
 
 LEAK_BITS = 10
+GAIN_BITS = 6
 SLOW_BITS = 30
 FINE_BITS = 32
 SCALE_BITS = 24
@@ -205,9 +206,10 @@ class _Units:
 def _units(config: DiehlCook, precision: Precision) -> _Units:
     w_lsb = config.w_max / (2 ** precision.register("weight").bits - 1)
     code = precision.membrane_reach_mv / 2 ** (precision.register("membrane").bits - 1)
-    octaves = math.ceil(math.log2(code / w_lsb))
-    gain = 2 ** max(0, LEAK_BITS - octaves)
-    lsb, v_shift = w_lsb / gain, max(LEAK_BITS, octaves)
+    ratio = code / w_lsb
+    v_shift = min(max(LEAK_BITS, math.ceil(math.log2(ratio)) + GAIN_BITS), NOISE_BITS)
+    gain = max(1, math.floor(2**v_shift / ratio))
+    lsb = w_lsb / gain
     a_lsb = precision.threshold_reach_mv / 2 ** precision.register("threshold").bits
     if a_lsb >= lsb:
         a_load, a_shift = round(a_lsb / lsb), 0
