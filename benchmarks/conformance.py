@@ -106,7 +106,7 @@ def table(records: list[dict[str, Any]]) -> str:
     total = {key: sum(r[key] for r in ran) for key in ("neuron_steps", "spikes", "states")}
     compared = f"{total['neuron_steps']:,} | {total['spikes']:,} | {total['states']:,}"
     lines = [
-        "## Four readers, 10,000 cases",
+        f"## Four readers, {cases:,} cases",
         "",
         f"`python benchmarks/conformance.py`: {len(ran):,} random networks with 5 inputs each,",
         f"{LEAST} to {MOST} steps: {cases:,} cases, {live:,} of them alive (some layer fires between",

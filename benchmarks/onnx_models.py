@@ -104,7 +104,7 @@ def times(net: sq.IntNet, codes: Any, rounds: int) -> tuple[float, float, float]
 def rows(images: int, train: int, rounds: int) -> tuple[list[str], list[str]]:
     """Both tables."""
     model, data, batches = trained(train)
-    x = torch.from_numpy(data.test.x[:images]).float() / 255
+    x = torch.from_numpy(np.array(data.test.x[:images])).float() / 255
     y = data.test.y[:images]
     exact, sizes = [], []
     for bits in BITS:
