@@ -103,13 +103,15 @@ def rows(steps: int, batch: int, compiled: bool) -> tuple[dict[str, Callable[[],
 
     layers = {"eager float": (float_lif, drive, "plain"), "eager quantized": (lif, codes, "plain"),
               "fused quantized": (lif, codes, "fused")}  # fmt: skip
+    layers["fused float"] = (LIF(leak=0.75), drive, "all")
     if compiled:
         layers["torch.compile float"] = (torch.compile(float_lif), drive, "plain")
     found: dict[str, Callable[[], object]] = {"copy ceiling (read input, write spikes)": lambda: copy.copy_(drive)}
     found |= {f"{name}, forward": forward(*job) for name, job in layers.items()}
     found |= {f"{name}, forward + backward": both(*job) for name, job in layers.items()}
     rates = {
-        name: float(forward(*layers[name])().mean()) for name in ("eager float", "eager quantized", "fused quantized")
+        name: float(forward(*layers[name])().mean())
+        for name in ("eager float", "fused float", "eager quantized", "fused quantized")
     }
     return found, rates
 

@@ -7,6 +7,7 @@ run interleaved in one process; medians with minimum and maximum, and their rati
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 import spikequant as sq
 from spikequant.models import mnist_net
+from spikequant.nn import kernels
 
 
 class _Atan(torch.autograd.Function):
@@ -51,13 +53,14 @@ def plain_net() -> nn.Module:
     return model
 
 
-def stepper(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
+def stepper(model: nn.Module, x: Tensor, y: Tensor, how: str = "auto") -> Callable[[], None]:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     model.train()
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(x), y).backward()
+        with kernels.using(how):
+            F.cross_entropy(model(x), y).backward()
         optimizer.step()
 
     return step
@@ -81,7 +84,11 @@ def main() -> None:
     given = parser.parse_args()
     torch.manual_seed(0)
     x, y = torch.rand(given.batch, 1, 28, 28), torch.randint(0, 10, (given.batch,))
-    steps = {"float, plain torch": stepper(plain_net(), x, y), "float, spikequant.nn": stepper(mnist_net(), x, y)}
+    steps = {
+        "float, plain torch": stepper(plain_net(), x, y),
+        "float, spikequant.nn": stepper(mnist_net(), x, y),
+        "float, spikequant.nn, fused neurons on request": stepper(mnist_net(), x, y, "all"),
+    }
     for name, options in {
         "QAT W8/U8 uniform": {"weight_bits": 8, "membrane_bits": 8},
         "QAT W4/U8 uniform": {"weight_bits": 4, "membrane_bits": 8},
@@ -91,6 +98,8 @@ def main() -> None:
         plan = sq.Plan.uniform(membrane_rounding="half_even", **options)
         sq.quantize_(model, plan, x[:4], quiet=True)
         steps[name] = stepper(model, x, y)
+        if name == "QAT W8/U8 uniform":
+            steps[f"{name}, neurons in the plain loop"] = stepper(copy.deepcopy(model), x, y, "plain")
     times = measure(steps, given.rounds)
     base = statistics.median(times["float, plain torch"])
     print("| network | median ms | min | max | ratio |\n| --- | --- | --- | --- | --- |")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import spikequant as sq
-from spikequant.nn import LIF, AdaptiveLIF, CubaLIF, LeakyIntegrator, Surrogate, kernels
+from spikequant.nn import LIF, AdaptiveLIF, CubaLIF, LeakyIntegrator, MultiSpikeIF, SingleState, Surrogate, kernels
 from spikequant.nn.over_time import OverTime
 from spikequant.readers.compiler import find_compiler
 from spikequant.readers.kernels import native
@@ -174,7 +174,7 @@ def test_the_choice_is_seen_and_forced(monkeypatch):
         assert kernels.used(net) == {"1": "plain: states are watched"}
         assert len(net[1].watch) == STEPS
         monkeypatch.setenv("SPIKEQUANT_KERNELS", "quick")
-        with pytest.raises(sq.Unsupported, match="'quick'; expected one of auto, plain, fused"):
+        with pytest.raises(sq.Unsupported, match="'quick'; expected one of auto, plain, fused, all"):
             net(x)
     with pytest.raises(sq.Unsupported, match="'best'; expected one of"), kernels.using("best"):
         pass
@@ -188,6 +188,34 @@ def test_real_neurons_and_foreign_spike_functions_stay_plain():
         net, x = network(LIF(surrogate=Surrogate("theirs", 1.0, spike=lambda u: (u >= 0).to(u.dtype))))
         net(x)
         assert kernels.used(net) == {"1": "plain: a spike function of another library"}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LIF(leak=0.75, reset="subtract", learn=("threshold", "leak")),
+        lambda: LIF(leak=torch.linspace(0.5, 0.95, 6), order="delayed_reset", detach_reset=True),
+        lambda: CubaLIF(leak_i=0.6, learn=("leak_i",), surrogate=Surrogate("sigmoid", 4.0)),
+        lambda: AdaptiveLIF(surrogate=Surrogate("fast_sigmoid", 5.0)),
+        lambda: SingleState(leak=0.8),
+        lambda: MultiSpikeIF(spikes_max=4),
+        lambda: LeakyIntegrator(leak=0.9, learn=("leak",)),
+    ],
+)
+def test_real_neurons_are_fused_on_request(make):
+    torch.manual_seed(3)
+    lif, found = make(), []
+    x = (torch.randn(STEPS, 64, 6, 8, 8) * 0.6 + 0.2).requires_grad_()
+    up = torch.randn(STEPS, 64, 6, 8, 8)
+    for how in ("auto", "all"):
+        with kernels.using(how):
+            y = lif(x)
+        found.append((y.detach(), torch.autograd.grad((y * up).sum(), [x, *lif.parameters()])))
+        assert lif.kernel == ("fused" if how == "all" else "plain: real numbers")
+    assert torch.equal(found[0][0], found[1][0])
+    assert float(found[0][0].abs().mean()) > 0.02
+    for wanted, got in zip(found[0][1], found[1][1], strict=True):
+        assert float((wanted - got).abs().max()) <= 2e-5 * float(wanted.abs().max())
 
 
 def test_without_a_compiler_the_plain_loop_runs(monkeypatch):

@@ -1,8 +1,8 @@
 """Which kernel runs a neuron layer: one fused over time, or the plain loop, and why.
 
 Results are the same; what differs is speed, and gradients in the last bit of a float.  The choice depends on the
-layer and on shapes alone, so that a run repeats.  ``SPIKEQUANT_KERNELS`` (``auto``, ``plain`` or ``fused``) sets it
-for a process, `using` for a block of code.
+layer and on shapes alone, so that a run repeats.  ``SPIKEQUANT_KERNELS`` (``auto``, ``plain``, ``fused`` or ``all``)
+sets it for a process, `using` for a block of code.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from spikequant.readers.kernels import LSB, ForwardKey, forward_kernel
 if TYPE_CHECKING:
     from spikequant.nn.layer import NeuronLayer
 
-Choice = Literal["auto", "plain", "fused"]
+Choice = Literal["auto", "plain", "fused", "all"]
 SMALLEST = 2**14
 """Neuron-steps in one call from which a fused kernel is worth being compiled."""
 _CHOICE: ContextVar[str | None] = ContextVar("spikequant_kernels", default=None)
@@ -46,8 +46,9 @@ def choice() -> str:
 def using(chosen: Choice) -> Iterator[None]:
     """Run neuron layers in this block by the given choice.
 
-    ``auto``: fused where it is possible and large enough to pay; ``fused``: wherever it is possible; ``plain``: the
-    loop over `TorchOps`.
+    ``auto``: quantized layers fused where it is possible and large enough to pay; ``fused``: wherever it is possible;
+    ``all``: as ``auto``, and layers of real neurons, too, whose float sums may then end in another last bit;
+    ``plain``: the loop over `TorchOps`.
 
     >>> with using("plain"):
     ...     choice()
@@ -171,8 +172,8 @@ def _reason(layer: NeuronLayer, given: Run, x: Tensor, chosen: str) -> str:
     ops = given.ops
     if chosen == "plain":
         return "asked for"
-    if not ops.rounds:
-        return "real numbers"
+    if not ops.rounds and (chosen != "all" or _shifts(given.spec)):
+        return "real numbers" if chosen != "all" else "a leak of real numbers by shifts"
     if type(ops) is not TorchOps:
         return "another reader"
     if layer.watch is not None:
@@ -185,9 +186,14 @@ def _reason(layer: NeuronLayer, given: Run, x: Tensor, chosen: str) -> str:
         return "a spike function of another library"
     if x.numel() == 0:
         return "an empty input"
-    if chosen == "auto" and x.numel() < SMALLEST:
+    if chosen in ("auto", "all") and x.numel() < SMALLEST:
         return f"fewer than {SMALLEST} neuron-steps"
     return ""
+
+
+def _shifts(spec: NeuronSpec) -> bool:
+    """Whether a leak of the spec shifts: over real numbers the length of the shift can be learned."""
+    return any(leak is not None and "shift" in leak.form for leak in (spec.leak, spec.leak_i, spec.leak_a))
 
 
 def _transformed() -> bool:
