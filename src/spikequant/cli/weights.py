@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikequant.law.artifact import MALFORMED
 from spikequant.law.atomic import replacing
 from spikequant.law.errors import ArtifactError
 
@@ -102,7 +103,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         with safe_open(str(file), framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, *MALFORMED) as error:
         raise ArtifactError(f"{file} is not a readable safetensors file ({error}); copy or save it again") from error
 
 

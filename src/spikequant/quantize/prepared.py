@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from spikequant.frontends import CellReading, read_
+from spikequant.law.artifact import MALFORMED
 from spikequant.law.atomic import replacing
 from spikequant.law.errors import ArtifactError, NotFrozen, SpikequantError
 from spikequant.law.formats import IntFormat
@@ -91,11 +92,16 @@ def load_prepared(build_model: Callable[[], nn.Module] | nn.Module, path: str | 
         _fill(model, tensors)
         for layer in record["layers"]:
             _finish(model, layer)
-    except BaseException:
+    except BaseException as error:
         for name, module in before.items():
             if name:
                 _put(model, name, module)
         readings.undo()
+        if isinstance(error, (*MALFORMED, RuntimeError)) and not isinstance(error, ArtifactError):
+            raise ArtifactError(
+                f"load_prepared: {path}: its record does not describe this model ({type(error).__name__}: {error}); "
+                "save the model again"
+            ) from error
         raise
     reset_states(model)
     return model
@@ -186,11 +192,11 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tenso
         envelope = json.loads(header)
         text = envelope.get("record", "{}")
         record = json.loads(text) if isinstance(text, str) else {}
-    except (SafetensorError, ValueError, AttributeError) as error:
+    except (SafetensorError, *MALFORMED) as error:
         if isinstance(error, ArtifactError):
             raise
         raise ArtifactError(f"{source}: damaged or no safetensors file ({error}); save the model again") from error
-    if record.get("format") != FORMAT:
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ArtifactError(f"{source}: not a prepared model; an integer network is read by spikequant.IntNet.load")
     if record.get("version") != VERSION:
         raise ArtifactError(f"{source}: version {record.get('version')!r}, this release reads {VERSION}")

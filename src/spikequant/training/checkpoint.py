@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from spikequant.law.artifact import MALFORMED
 from spikequant.law.atomic import replacing
 from spikequant.law.errors import ArtifactError
 from spikequant.training.history import Epoch
@@ -58,7 +59,8 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         random, scalars, groups = tensors["random"], facts["scalars"], facts["groups"]
         history = [Epoch(**epoch) for epoch in facts["history"]]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        state = _optimizer_state(scalars, tensors)
+    except (SafetensorError, OSError, *MALFORMED) as error:
         raise ArtifactError(
             f"fit: {path} is not a checkpoint of fit ({error}); delete it or pass resume=False"
         ) from error
@@ -67,14 +69,18 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ArtifactError(f"fit: the checkpoint {path} belongs to another model: {error}") from error
+    try:
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        torch.set_rng_state(random)
+    except (*MALFORMED, RuntimeError) as error:
+        raise ArtifactError(f"fit: the checkpoint {path} belongs to another optimizer: {error}") from error
+    return history
+
+
+def _optimizer_state(scalars: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[int, dict[str, Any]]:
     state: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in scalars.items()}
     for name, tensor in tensors.items():
         if name.startswith("optimizer/"):
             _, index, key = name.split("/", 2)
             state.setdefault(int(index), {})[key] = tensor
-    try:
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
-    except ValueError as error:
-        raise ArtifactError(f"fit: the checkpoint {path} belongs to another optimizer: {error}") from error
-    torch.set_rng_state(random)
-    return history
+    return state
