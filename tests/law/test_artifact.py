@@ -421,3 +421,33 @@ def test_nothing_is_executed_on_load(written):
 
 def test_errors_are_one_family():
     assert issubclass(ArtifactError, SpikequantError)
+
+
+def test_what_no_loader_takes_is_not_written(tmp_path):
+    net = tiny()
+    with pytest.raises(ArtifactError, match="nodes/n/scale: holds NaN or infinite values"):
+        save(replace_node(net, net.neurons[0], scale=np.array([np.nan, 1.0])), tmp_path / "nan.spq")
+    assert not (tmp_path / "nan.spq").exists()
+    whole = replace_node(net, net.input, scale=2)
+    save(whole, tmp_path / "whole.spq")
+    assert network_hash(load(tmp_path / "whole.spq")) == network_hash(whole)
+
+
+def test_tokens_with_values_per_feature_are_no_spread(tmp_path):
+    """300 tokens of 400 features: parameters per feature, sums per feature."""
+    one = np.ones(400, dtype=np.int64)
+    spec = integrate_and_fire().replace(v=StateFormat(format=IntFormat(bits=8)))
+    params = {"theta": 3 * one, "reset": 3 * one, "v_load": one, "v_shift": 0 * one}
+    product = Product(kind="linear", codes=np.ones((400, 2), dtype=np.int64))
+    nodes = (
+        network.InputNode(name="in", shape=(300, 2), format=IntFormat(bits=1, signed=False), static=False),
+        network.SynapseNode(
+            name="fc", shape=(300, 400), inputs=(network.Edge("in"),), product=product, format=IntFormat(bits=4), bits=4
+        ),
+        network.NeuronNode(
+            name="n", shape=(300, 400), inputs=(network.Edge("fc"),), gains=(one,), spec=spec, params=params
+        ),
+    )
+    net = IntNet(nodes=nodes, decoder=network.Decoder(name="spike_count", source="n"), steps=2)
+    save(net, tmp_path / "tokens.spq")
+    assert network_hash(load(tmp_path / "tokens.spq")) == network_hash(net)

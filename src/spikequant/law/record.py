@@ -90,6 +90,8 @@ def _pack_fields(thing: Any, prefix: str, tensors: Tensors) -> dict[str, Any]:
 
 def _pack_value(value: Any, name: str, tensors: Tensors) -> Any:
     if isinstance(value, np.ndarray):
+        if value.dtype.kind == "f" and not bool(np.isfinite(value).all()):
+            raise ArtifactError(f"{name}: holds NaN or infinite values, which no loader takes; give finite scales")
         tensors[name] = smallest(value)
         return {"tensor": name}
     if isinstance(value, NeuronSpec):
@@ -217,7 +219,7 @@ def _real(_: Source, where: str, value: Any) -> float:
 
 
 def _positive(source: Source, where: str, value: Any) -> float:
-    found: float = _real(source, where, value)
+    found: float = value if type(value) is int else _real(source, where, value)
     if found <= 0:
         raise ArtifactError(f"{where}: {_short(value)}; expected a positive number")
     return found

@@ -116,8 +116,9 @@ def _check_neuron(node: NeuronNode, sources: list[Node]) -> None:
 def _check_spread(node: NeuronNode, sources: list[Node]) -> None:
     """Together parameters may not need more memory than the largest of them: their ranges are proven value by value."""
     shapes = [np.shape(v) for v in (*node.params.values(), *node.gains)]
-    if any(isinstance(source, SynapseNode) for source in sources):
-        shapes.append((node.shape[0], *([1] * (len(node.shape) - 1))))
+    products = [source.product for source in sources if isinstance(source, SynapseNode)]
+    shapes += [(node.shape[-1],) for product in products if product.kind == "linear"]
+    shapes += [(node.shape[0], *([1] * (len(node.shape) - 1))) for product in products if product.kind == "conv"]
     together, most = math.prod(np.broadcast_shapes(*shapes)), max(math.prod(shape) for shape in shapes)
     fits = together <= max(most, FREE_SPREAD)
     _expect(node, fits, f"has parameters that spread over {together:,} values together, of {most:,} at most each")
