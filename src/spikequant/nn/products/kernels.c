@@ -68,14 +68,17 @@ int sq_pack_weights(const float *w, ptrdiff_t Co, ptrdiff_t Ci, ptrdiff_t K, int
     const ptrdiff_t Cq = (Ci + 3) / 4;
     int bad = 0;
     for (ptrdiff_t o = 0; o < Co; ++o) {
+        const float *from = w + o * Ci * K;
+        int8_t *to = out + o / 16 * K * Cq * 64 + o % 16 * 4;
         int32_t sum = 0;
-        for (ptrdiff_t i = 0; i < Ci; ++i) {
+        for (ptrdiff_t i = 0; i < Ci; ++i, from += K) {
+            int8_t *place = to + (i >> 2) * 64 + (i & 3);
             for (ptrdiff_t k = 0; k < K; ++k) {
-                const float v = w[(o * Ci + i) * K + k];
+                const float v = from[k];
                 const int32_t c = (int32_t)(v < -128.0f ? -128.0f : (v > 127.0f ? 127.0f : v));
                 bad |= (float)c != v;
                 sum += c;
-                out[((((o / 16) * K + k) * Cq + i / 4) * 16 + o % 16) * 4 + i % 4] = (int8_t)c;
+                place[k * Cq * 64] = (int8_t)c;
             }
         }
         sums[o] = sum;

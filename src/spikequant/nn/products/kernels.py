@@ -24,8 +24,8 @@ SMALL = 1 << 17
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels; None without a compiler or with ``SPIKEQUANT_KERNELS=0``."""
-    if os.environ.get("SPIKEQUANT_KERNELS") == "0":
+    """The compiled kernels; None without a compiler or with ``SPIKEQUANT_COMPILED_PRODUCTS=0``."""
+    if os.environ.get("SPIKEQUANT_COMPILED_PRODUCTS") == "0":
         return None
     try:
         loaded = shared_object(Path(__file__).with_name("kernels.c").read_text(encoding="utf-8"), FLAGS)
