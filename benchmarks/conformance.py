@@ -148,7 +148,7 @@ FACTS = {
     "equal": "membranes met a threshold exactly",
     "saturated": "values were held at the limit of their register",
     "wrapped": "values wrapped around",
-    "fired": "neuron-steps fired",
+    "fired": "times a threshold was reached",
 }
 
 

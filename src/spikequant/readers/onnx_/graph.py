@@ -60,7 +60,6 @@ class Graph:
     """
 
     onnx: Any
-    opset: int
     prefix: str = ""
     pack: int = 0
     scope: str = ""

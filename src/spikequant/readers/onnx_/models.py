@@ -81,7 +81,7 @@ class ModelWriter:
         self.about: Plan = plan(net)
 
     def _graph(self, prefix: str = "") -> Graph:
-        return Graph(self.onnx, self.opset, prefix, self.opset if self.packed else 0)
+        return Graph(self.onnx, prefix, self.opset if self.packed else 0)
 
     def step_model(self) -> Model:
         """One time step: states come in as ``state.*`` and leave as ``next.*``."""
