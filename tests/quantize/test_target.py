@@ -132,7 +132,7 @@ REFUSED = {
                          ("6 reasons", "a: the plan asks for 12 weight bits; this target has 8 [plan]",
                           "n2: runs leak > integrate > fire > reset and resets by 'zero'")),
     "a bias on Xylo": ("xylo", lambda: Two(cuba("subtract"), bias=True), (9, 4, 12), sq.Plan(),
-                       ("n1: has a bias", "take bias=False in the layer in front [bias]", "2 reasons")),
+                       ("n1: has a bias", "take bias=False in the layer in front [bias]", "2 reasons:")),
     "more inputs and outputs than Xylo has": ("xylo", lambda: Two(cuba("subtract"), inputs=17, outputs=9), (9, 4, 17),
                                               sq.Plan(), ("17 inputs; this target has 16", "9 outputs")),
     "delayed reset": ("loihi-cuba", lambda: Two(lambda: LIF(order="delayed_reset", reset="subtract")), (9, 4, 12),
@@ -172,6 +172,42 @@ def test_bits_for_any_order_of_delivery():
     assert bits["b"] < 8
     with pytest.raises(sq.Unsupported, match=r"n2: it saturates at every event"):
         sq.quantize_(build(), sq.Plan.uniform(weight_bits=8), x, target="xylo", quiet=True)
+
+
+def test_a_threshold_that_the_grid_moves_is_said():
+    torch.manual_seed(0)
+    x = (torch.rand(9, 4, 12) < 0.5).float()
+    report = sq.quantize_(Two(lambda: LIF(leak=0.9, threshold=1e-3)), sq.Plan(), x, target="loihi-cuba", quiet=True)
+    assert any(note.startswith("n1: the target's grid moves the threshold by ") for note in report.notes)
+    report = sq.quantize_(Two(lambda: LIF(leak=0.9, threshold=0.3)), sq.Plan(), x, target="loihi-cuba", quiet=True)
+    assert not any("grid moves" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_recurrent_networks_in_their_own_loop(reset):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.i, self.r = nn.Linear(12, 16, bias=False), nn.Linear(16, 16, bias=False)
+            self.n = CubaLIF(leak=0.9, leak_i=0.6, reset=reset, step_mode="s", threshold=0.5)
+            self.o = nn.Linear(16, 4, bias=False)
+            self.m = CubaLIF(leak=0.9, leak_i=0.6, reset=reset, step_mode="s", threshold=0.5)
+
+        def forward(self, x):
+            spikes, count = torch.zeros(x.shape[1], 16), 0
+            for step in x:
+                spikes = self.n(self.i(step) + self.r(spikes))
+                count = count + self.m(self.o(spikes))
+            return count
+
+    torch.manual_seed(0)
+    model, x = Recurrent(), (torch.rand(20, 5, 12) < 0.4).float()
+    sq.quantize_(model, sq.Plan(), x, target="xylo" if reset == "subtract" else "loihi-cuba", quiet=True)
+    sq.freeze(model)
+    net = sq.lower(model, x)
+    found = sq.verify(model, net, x)
+    assert found.spikes > 100
+    assert not found.differences
 
 
 def test_prepared_models_of_a_target_load(tmp_path):

@@ -30,7 +30,7 @@ from spikequant.quantize.groups import NORMALIZING, Path, Structure, gives_membr
 from spikequant.quantize.order_free_bits import weight_bits
 from spikequant.quantize.rehearsal import rehearse
 from spikequant.quantize.report import QuantizedRow, QuantizeReport
-from spikequant.quantize.rows import neuron_rows, skipped_rows, sqnr_db, synapse_row
+from spikequant.quantize.rows import neuron_rows, skipped_rows, sqnr_db, synapse_row, threshold_notes
 from spikequant.quantizers import Quantizer, Uniform
 
 WIDE_WEIGHT_BITS = 16
@@ -185,6 +185,7 @@ def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: 
     quantized.set_limits()
     work.notes += quantized.choose_fraction_bits(work.plan.fraction_bits, graph.node(neuron).path)
     quantized.set_chip_limits()
+    work.notes += threshold_notes(graph.node(neuron).path, quantized)
     replace_module(model, graph.node(neuron).path, quantized)
     work.rows += neuron_rows(graph.node(neuron).path, quantized)
 

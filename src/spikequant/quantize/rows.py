@@ -12,6 +12,9 @@ from spikequant.nn.integers import leak_bits
 from spikequant.quantize.groups import NORMALIZING, WEIGHTED
 from spikequant.quantize.report import QuantizedRow
 
+MOST_MOVED = 0.02
+"""Share of a threshold that a chip's grid may move it by without a note."""
+
 
 def sqnr_db(x: Tensor, quantized: Tensor) -> float:
     """Signal to quantization noise, ``10 log10(sum x^2 / sum (x - q)^2)`` in dB."""
@@ -68,6 +71,21 @@ def _shift_row(path: str, name: str, leak: Tensor) -> QuantizedRow:
     kept = 1.0 - torch.exp2(-shift)
     note = f"{name} {float(leak.mean()):.4g} -> 1 - 2^-{int(shift.max())} = {float(kept.max()):.4g}"
     return QuantizedRow(module=path, kind="neuron", role="leak", quantizer="1-2^-d", bits=4, note=note)
+
+
+@torch.no_grad()
+def threshold_notes(path: str, quantized: QuantizedNeuron) -> list[str]:
+    """A sentence where the grid of a chip moves a threshold by more than `MOST_MOVED`."""
+    if quantized.choice.chip is None or "threshold" not in quantized.value_names:
+        return []
+    found, wanted = quantized.integers(), quantized.value("threshold")
+    moved = float((found.params["theta"] * found.lsb / wanted - 1.0).abs().max()) if bool((wanted != 0).all()) else 0.0
+    if moved <= MOST_MOVED:
+        return []
+    return [
+        f"{path}: the target's grid moves the threshold by {100 * moved:.3g} %: it is small beside the weights; "
+        "scale weights and threshold, or clip the largest weights"
+    ]
 
 
 def skipped_rows(model: nn.Module, graph: Graph, done: set[str]) -> list[QuantizedRow]:

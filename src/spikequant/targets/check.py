@@ -59,7 +59,8 @@ def require(net: IntNet, target: str | Target | None = None) -> TargetReport:
 def refusal(target: Target, violations: tuple[Violation, ...] | list[Violation]) -> str:
     """The text of an error that lists all violations."""
     lines = "".join(f"\n  {violation}" for violation in violations)
-    return f"target {target.tag} cannot do this network, {len(violations)} reasons:{lines}"
+    many = "1 reason" if len(violations) == 1 else f"{len(violations)} reasons"
+    return f"target {target.tag} cannot do this network, {many}:{lines}"
 
 
 def _accumulators(target: Target, net: IntNet, facts: dict[str, str]) -> Iterator[Violation]:

@@ -44,7 +44,11 @@ class StateRule:
         if fmt.signed not in self.signed:
             found.append(f"{'signed' if fmt.signed else 'unsigned'}, the chip's is not")
         if fmt.narrow not in self.narrow:
-            found.append("symmetric limits" if fmt.narrow else "a lowest value of -2^(bits-1), the chip has one more")
+            found.append(
+                "symmetric limits, the chip's are not"
+                if fmt.narrow
+                else "a lowest value of -2^(bits-1), the chip's is one more"
+            )
         if state.overflow not in self.overflow:
             found.append(f"{state.overflow}s, the chip's {' or '.join(self.overflow)}s")
         if not self.counts_lsb and state.rounding not in self.roundings:

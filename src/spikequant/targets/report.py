@@ -71,5 +71,5 @@ class TargetReport:
         if self.passed:
             lines.append(f"fits; {PROMISES[self.target.promise]}")
         else:
-            lines += [f"does not fit, {len(self.violations)} reasons:", *(f"  {v}" for v in self.violations)]
+            lines += [f"does not fit ({len(self.violations)}):", *(f"  {v}" for v in self.violations)]
         return "\n".join(lines)
