@@ -39,7 +39,8 @@ def test_a_run_its_files_and_going_on(run, trained, tmp_path):
     record = json.loads(ended.out)
     assert len(record["study"]["trials"]) == 2
     assert record["verify"]["differences"] == 0
-    assert {"network.spq", "plan.toml", "report.html", "result.json"} <= {path.name for path in out.iterdir()}
+    assert {"network.spq", "plan.toml", "report.html", "result.json", "study.html"} <= {p.name for p in out.iterdir()}
+    assert "study.html" in record["files"]
     assert (out / "study" / "journal.log").is_file()
     assert sq.IntNet.load(out / "network.spq").metadata["plan"] == record["plan"]
     before = record["study"]["trials"]

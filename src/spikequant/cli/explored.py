@@ -10,7 +10,7 @@ from spikequant.cli.figures import near_chance, what_was_quantized
 from spikequant.cli.fixed_plan import VERIFY_SAMPLES, went_wrong
 from spikequant.cli.outcome import Outcome, tell_outcome, write_outcome
 from spikequant.cli.progress import bar
-from spikequant.cli.run_folder import RESULT, RunFolder
+from spikequant.cli.run_folder import NETWORK, PLAN, REPORT, RESULT, STUDY_PAGE, RunFolder
 from spikequant.cli.screen import Screen
 from spikequant.cli.search_clock import clock
 from spikequant.cli.starting_point import StartingPoint
@@ -35,6 +35,7 @@ def explored(
     if chosen is None:
         return _nothing_kept(study, folder, screen), False, study.interrupted
     outcome = _outcome(study, chosen, start, screen)
+    _write_page(study, folder, screen)
     record = write_outcome(outcome, folder, screen)
     for table in _tables(study):
         screen.table(table)
@@ -108,6 +109,21 @@ def _outcome(study: Study, chosen: Trial, start: StartingPoint, screen: Screen) 
         facts={"study": study.to_dict()},
         interrupted=study.interrupted,
     )
+
+
+def _write_page(study: Study, folder: RunFolder, screen: Screen) -> None:
+    """The page of the study, beside that of the chosen network; without the extra that it needs, say so and go on."""
+    from spikequant.law.errors import Unsupported
+    from spikequant.report import Provenance, write_report
+
+    assert folder.config is not None
+    config = folder.config
+    source = Provenance(command=config.command_line, seed=config.seed, versions=config.versions)
+    links = {"What it did to the network": REPORT, "Its integers": NETWORK, "Its plan": PLAN}
+    try:
+        write_report(study, folder / STUDY_PAGE, provenance=source, links=links)
+    except Unsupported as error:
+        screen.note(f"note: no {STUDY_PAGE}: {error}")
 
 
 def _nothing_kept(study: Study, folder: RunFolder, screen: Screen) -> dict[str, Any]:

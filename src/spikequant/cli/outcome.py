@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MEANINGS = {
     run_folder.REPORT: "open it in a browser",
+    run_folder.STUDY_PAGE: "the front, what mattered, plans to copy",
     run_folder.NETWORK: "the integer network, with test vectors",
     run_folder.PLAN: "bits and quantizers of every layer",
     run_folder.WEIGHTS: "the weights from which the integers were made",

@@ -24,6 +24,7 @@ from spikequant.law.errors import ArtifactError
 CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
 WEIGHTS, CHECKPOINT = "weights.safetensors", "checkpoint.safetensors"
 PLAN, NETWORK, COMPARISON, REPORT = "plan.toml", "network.spq", "comparison.safetensors", "report.html"
+STUDY_PAGE = "study.html"
 NAMES = (CONFIG, RESULT, METRICS, WEIGHTS, CHECKPOINT, PLAN, NETWORK, COMPARISON, REPORT)
 TRIALS = "trials"
 """Folder in the run folder: what a search for the smallest network has tried so far."""
