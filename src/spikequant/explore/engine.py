@@ -165,8 +165,10 @@ class SharedEngine(Engine):
             if entry.number >= goal:  # others claimed the last ones meanwhile
                 self.ledger.drop(entry)
                 break
-            entries = self.ledger.entries()
-            found.append(self._complete(entry, [other for other in entries if self._has_point(other)]))
+            others = self.ledger.entries() if self.proposer.looks_back else []
+            entry = self._complete(entry, [other for other in others if self._has_point(other)])
+            entries.append(entry)
+            found.append(entry)
         return found
 
     def _has_point(self, entry: Entry) -> bool:

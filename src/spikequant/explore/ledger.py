@@ -164,7 +164,7 @@ def open_storage(storage: str | None, folder: Path | None) -> BaseStorage:
     if storage is not None:
         try:
             with typed_errors(), quiet_optuna():
-                return optuna.storages.RDBStorage(storage)
+                return optuna.storages.get_storage(storage)  # finished trials are read once
         except ImportError as error:
             raise Unsupported(f"--storage {_without_password(storage)}: {error}; install its driver") from error
         except ValueError as error:

@@ -35,7 +35,9 @@ class Proposal:
 
 
 class Proposer(Protocol):
-    """Who proposes."""
+    """Who proposes; one that `looks_back` wants to know what was proposed before."""
+
+    looks_back: bool
 
     def propose(self, number: int, taken: set[str]) -> Proposal:
         """The candidate of trial `number`; `taken` has the keys of those that are measured or under way."""
@@ -49,6 +51,8 @@ class Proposer(Protocol):
 @final
 class ByNumber:
     """Grid and random: trial n is candidate n, or candidate n of a permutation; no candidate comes twice."""
+
+    looks_back = False
 
     def __init__(self, space: Space, sampler: str, seed: int) -> None:
         self._space, self._shuffled, self._seed = space, sampler == "random", seed
@@ -66,6 +70,8 @@ class ByNumber:
 @final
 class BySampler:
     """TPE and NSGA-II of Optuna, on a study in memory that holds the finished trials."""
+
+    looks_back = True
 
     def __init__(
         self, space: Space, sampler: str, seed: int, directions: Sequence[Direction], options: Mapping[str, Any]

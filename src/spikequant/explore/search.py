@@ -86,7 +86,7 @@ def explore(
         batch: candidates that are proposed and measured together; None: 64 for ``grid`` and ``random``, which learn
             nothing from one candidate for the next, 16 for ``tpe`` and ``nsga2``.
         early_stop: candidates that will not keep the target are given up before they saw all samples, by a sequential
-            test that errs for one in a thousand of those that do.
+            test that errs for one in ten thousand of those that do.
         folder: keeps every finished trial; a second call goes on from there.
         storage: URL of a database that keeps them instead and that workers may share.
         name: of the study in its storage.
