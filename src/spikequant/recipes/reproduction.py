@@ -144,7 +144,12 @@ def reproduce(name: str, scale: Scale, bench: Bench, *, anew: bool = False) -> d
                 missing[row.name] = str(error)
                 bench.say(f"row {row.name} is left out: {error}")
                 continue
-            record = {"line": row.line, "seed": row.seed, **figures, "seconds": time.perf_counter() - started}
+            record = {
+                "line": row.line,
+                "seed": row.seed + bench.seed,
+                **figures,
+                "seconds": time.perf_counter() - started,
+            }
             write_text(file, json.dumps(record, indent=2) + "\n")
         done[row.name] = record
         write_text(bench.folder / TABLE, table(found, scale, done, missing))

@@ -69,6 +69,7 @@ class Study:
 
 def images_row(bench: Bench, *, name: str, seed: int, how: Study) -> dict[str, Any]:
     """Train a conv network on images, explore on the validation split, measure the choice on the test split."""
+    seed += bench.seed
     loaded = sets.load(name, folder=bench.data_dir)
     train = loaded.batches("train", batch_size=128, shuffle=True, seed=seed)
     decide = _first(loaded.batches("validation", batch_size=500), how.validation)
@@ -97,7 +98,7 @@ def spoken_row(bench: Bench, *, fold: int, how: Study) -> dict[str, Any]:
     learn = _first(loaded.batches("train", batch_size=64), 128)
     decide = _first(loaded.batches("validation", batch_size=125), how.validation)
     test = list(loaded.batches("test", batch_size=125))
-    return _explored(bench, model, learn, decide, test, seed=fold, how=how, folder_name=f"shd-fold-{fold}")
+    return _explored(bench, model, learn, decide, test, seed=fold + bench.seed, how=how, folder_name=f"shd-fold-{fold}")
 
 
 def _explored(
@@ -155,6 +156,7 @@ def unsupervised_row(
     epochs: int = 1,
 ) -> dict[str, Any]:
     """Diehl & Cook's network quantized while it learns (``itq``) or after (``ptq``), beside its own float run."""
+    seed += bench.seed
     loaded = sets.load_digits() if name == "digits" else sets.load_mnist(bench.data_dir)
     small = name == "digits"
     config = (
