@@ -46,8 +46,7 @@ class SharedEvaluator:
         error: probability that a candidate which keeps the target is given up early.
         workers: threads; None: as many as torch uses.
         memory: bytes of results that are kept for later calls at most.
-        batch_size: samples of a batch; part of what the figures depend on, as the noise of stochastic rounding
-            counts samples from the start of a batch.
+        batch_size: samples of a batch, after each of which a candidate may be given up.
 
     Raises:
         DataError: no data, or data that the network cannot take.

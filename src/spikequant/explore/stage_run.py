@@ -25,6 +25,7 @@ from spikequant.explore.validation import spike_counts
 from spikequant.law.errors import WidthError
 from spikequant.measure import SynOpsCount
 from spikequant.nn import NeuronLayer, QuantizedNeuron, Synapse
+from spikequant.nn.reset import count_samples_from
 from spikequant.plan import Plan
 from spikequant.quantize.calibrate import fit_input, settle_group
 from spikequant.quantize.freeze import freeze_neuron
@@ -39,12 +40,14 @@ class Frame:
     """A node on one batch: its values, computed or unpacked when somebody asks.
 
     Attributes:
+        first: number of the batch's first sample, from which the noise of stochastic rounding counts.
         sums: raw integer sums of the next stage, of one weight key at a time.
         events: spikes that the next stage's layers were given, counted.
     """
 
     def __init__(self, run: StageRun, node: Node, slot: Slot, parent: Frame | None, samples: int) -> None:
         self.run, self.node, self.slot, self.parent, self.samples = run, node, slot, parent, samples
+        self.first: int = 0 if parent is None else parent.first
         self.values: dict[str, Tensor] = {}
         self.sums: tuple[str, dict[str, Tensor]] = ("", {})
         self.events: dict[str, Events] = {}
@@ -133,6 +136,8 @@ class StageRun:
         """Run the nodes of a stage; with `until`, those before the node of that name."""
         assert frame.parent is not None
         values: dict[str, Tensor] = {}
+        for path in self.stage(frame.node).modules:
+            count_samples_from(self.model.get_submodule(path), frame.first)
         for node in self.stage(frame.node).nodes:
             if node.name == until:
                 break

@@ -16,7 +16,7 @@ from spikequant.analyse.probe import Probe
 from spikequant.explore.sequential import hopeless_at
 from spikequant.law.errors import DataError
 from spikequant.measure import emd
-from spikequant.quantize.calibrate import summed_over_samples
+from spikequant.nn.over_time import summed_over_samples
 from spikequant.training.evaluate import pairs
 
 BATCH: Final = 125

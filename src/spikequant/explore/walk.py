@@ -96,6 +96,7 @@ class Walk:
             if not alive:
                 break
             frame = self._root(("validation", number), batch.x, len(batch.y))
+            frame.first = sum(len(before.y) for before in self.data.batches[:number])
             self._measure(alive, root, frame, number)
             for one in alive:
                 self._judge(one, number + 1)

@@ -107,7 +107,7 @@ class FoldedNorm(nn.Module):
     @torch.no_grad()
     def refit(self, seen: Sequence[Tensor]) -> None:
         """Running statistics from what flows in now, with the quantized weights: integer sums, any number of calls."""
-        variance, mean = channel_moments(torch.cat([self._merged(x.detach()) for x in seen]))
+        variance, mean = channel_moments(torch.cat([self._merged(x.detach()) for x in seen]).contiguous())
         real_variance, real_mean = self._real_moments(variance, mean)
         self._update_running(real_mean, real_variance, 1.0)
 

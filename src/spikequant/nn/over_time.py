@@ -18,3 +18,18 @@ class OverTime(nn.Module):
         merged: Tensor = self.layer(x.flatten(0, 1))
         apart: Tensor = merged.unflatten(0, (steps, batch))  # type: ignore[no-untyped-call]
         return apart
+
+
+def summed_over_samples(train: Tensor) -> Tensor:
+    """Spikes over steps and samples: ``[T, N, *features]`` to ``[*features]``, in the order in which memory holds them.
+
+    Several times as fast as a sum over two axes where channels lie last in memory.
+
+    >>> import torch
+    >>> summed_over_samples(torch.ones(2, 3, 4)).tolist()
+    [6.0, 6.0, 6.0, 6.0]
+    """
+    order = sorted(range(2, train.dim()), key=train.stride, reverse=True)
+    rows = train.permute(0, 1, *order).flatten(0, 1)
+    total = rows.reshape(len(rows), -1).sum(0).reshape(rows.shape[1:])
+    return total.permute(*(order.index(k) for k in range(2, train.dim())))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from spikequant.law.errors import DataError, NotFrozen
 from spikequant.nn import QuantizedNeuron, Register, Synapse
+from spikequant.nn.over_time import summed_over_samples
 from spikequant.nn.reset import reset_states as reset
 from spikequant.quantize.scales import Seen, flows_into, refine_scale
 
@@ -292,7 +293,11 @@ def _settle_readout(path: str, neuron: QuantizedNeuron, wide: Tensor) -> Calibra
 
 
 def _rate_error(rates: Tensor, wide: Tensor) -> float:
-    """Matched L1 of the per-neuron rates plus the shift of their mean: neither noise nor bias goes unseen."""
+    """Matched L1 of the per-neuron rates plus the shift of their mean: neither noise nor bias goes unseen.
+
+    In float64 and one order, so that near ties do not depend on how memory holds the rates.
+    """
+    rates, wide = (r.to(torch.float64).contiguous() for r in (rates, wide))
     return float((rates - wide).abs().mean() + (rates.mean() - wide.mean()).abs())
 
 
@@ -327,20 +332,6 @@ def _alone(neuron: QuantizedNeuron, currents: list[Tensor], register: Register, 
         neuron.prove(neuron.integers())
     assert isinstance(total, Tensor)
     return total / (count * neuron.spike_unit)
-
-
-def summed_over_samples(train: Tensor) -> Tensor:
-    """Spikes over steps and samples: ``[T, N, *features]`` to ``[*features]``, in the order in which memory holds them.
-
-    Several times as fast as a sum over two axes where channels lie last in memory.
-
-    >>> summed_over_samples(torch.ones(2, 3, 4)).tolist()
-    [6.0, 6.0, 6.0, 6.0]
-    """
-    order = sorted(range(2, train.dim()), key=train.stride, reverse=True)
-    rows = train.permute(0, 1, *order).flatten(0, 1)
-    total = rows.reshape(len(rows), -1).sum(0).reshape(rows.shape[1:])
-    return total.permute(*(order.index(k) for k in range(2, train.dim())))
 
 
 def _apply(neuron: QuantizedNeuron, register: Register, limit: float) -> None:
