@@ -76,7 +76,7 @@ def damaged(network, tmp_path, how):
         path.write_bytes(data)
         return path, "it was changed after it was written: its SHA-256 does not match its content"
     path.write_bytes(data)
-    return path, "is not a readable .spq file"
+    return path, "it is not a readable .spq file"
 
 
 @pytest.mark.parametrize("how", ["missing", "truncated", "empty", "text", "one byte of a tensor"])
@@ -132,5 +132,5 @@ def test_the_module_runs_as_a_program(network, tmp_path):
     )
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith(f"spikequant: {cut} is not a readable .spq file")
+    assert done.stderr.startswith(f"spikequant: {cut}: it is not a readable .spq file")
     assert "Traceback" not in done.stderr

@@ -92,8 +92,6 @@ def parse_bytes(content: bytes) -> IntNet:
     """
     try:
         header, tensors = _opened(content)
-        if "spikequant" not in header:
-            raise ArtifactError("it is a safetensors file, but not a spikequant network")
         outer = strict_json(header["spikequant"], "the header")
         if not isinstance(outer, dict) or set(outer) != {"network", "sha256"}:
             raise ArtifactError("the header is malformed: expected an object of network and sha256")
@@ -113,13 +111,16 @@ def parse_bytes(content: bytes) -> IntNet:
 def _opened(content: bytes) -> tuple[dict[str, Any], Tensors]:
     """The metadata and the tensors of a safetensors file."""
     try:
-        found = {name: _tensor(entry) for name, entry in deserialize(content)}  # type: ignore[no-untyped-call]
+        entries = deserialize(content)  # type: ignore[no-untyped-call]
         header = strict_json(content[8 : 8 + int.from_bytes(content[:8], "little")], "the header of safetensors")
+        metadata = header.get("__metadata__") or {}
+        if "spikequant" not in metadata:
+            raise ArtifactError("it is a safetensors file, but not a spikequant network")
+        return metadata, {name: _tensor(entry) for name, entry in entries}
     except ArtifactError:
         raise
     except (SafetensorError, *MALFORMED) as error:
         raise ArtifactError(f"it is not a readable .spq file ({error}); copy or export it again") from error
-    return header.get("__metadata__") or {}, found
 
 
 def _tensor(entry: dict[str, Any]) -> Any:
