@@ -171,6 +171,7 @@ SPQ: dict[str, tuple[Change, str]] = {
     "a tensor reference with a path": (node("lif1", "params", "bias", to={"tensor": "../../etc/passwd"}), "is no tensor of the file"),
     "a tensor of float16": (tensor("nodes/lif1/scale", np.array(1, np.float16)), "a tensor of the type F16; expected some of I8"),
     "a missing parameter": (lambda r, _: r["nodes"][2]["params"].pop("v_load"), "lacks the parameter v_load"),
+    "an unknown parameter": (lambda r, _: r["nodes"][2]["params"].update(thetta=3), "has the parameter 'thetta', which no neuron reads"),
     "a parameter of another shape": (tensor("nodes/lif1/params/theta", np.ones(7, np.int8)), "has theta of shape (7,), which does not fit"),
     "a gain of 2^62": (tensor("nodes/lif1/gains/0", np.array(2**62)), "more than the 63 bits of the golden model"),
     "a shift of 1,000": (tensor("nodes/lif1/params/v_shift", np.array(1000)), "a right shift takes 0 to"),

@@ -76,7 +76,7 @@ def load(path: str | os.PathLike[str]) -> IntNet:
         ArtifactError: missing, truncated or changed file, unknown version or field.
     """
     source = Path(path)
-    if not source.is_file():
+    if not os.path.isfile(source):  # Path.is_file raises where a name is too long
         raise ArtifactError(f"{source} is not a file; expected a network written by IntNet.save (.spq)")
     try:
         return parse_bytes(source.read_bytes())

@@ -257,6 +257,13 @@ def _check_counts(spec: NeuronSpec) -> None:
         raise Unsupported(f"neuron spec: refractory {spec.refractory} or adapt_every {spec.adapt_every} out of range")
 
 
+KNOWN_PARAMS = frozenset(
+    {"theta", "reset", "floor", "bias", "v_bias", "adapt", "leak", "leak2", "leak_i", "leak_i2", "leak_a", "leak_a2"}
+    | {f"{state}_{what}" for state in "viax" for what in ("load", "shift", "mul", "decay")}
+)
+"""Every parameter that `step` may read."""
+
+
 def needed_params(spec: NeuronSpec) -> tuple[str, ...]:
     """The parameters without which `step` cannot run this spec."""
     names = ["v_load", "v_shift"]

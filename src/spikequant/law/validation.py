@@ -22,7 +22,7 @@ from spikequant.law.nodes import (
     ReshapeNode,
     SynapseNode,
 )
-from spikequant.law.spec import needed_params
+from spikequant.law.spec import KNOWN_PARAMS, needed_params
 
 if TYPE_CHECKING:
     from spikequant.law.network import IntNet
@@ -106,6 +106,8 @@ def _check_neuron(node: NeuronNode, sources: list[Node]) -> None:
         _expect(node, source.shape == node.shape, f"of shape {node.shape} is fed by {source.name} of {source.shape}")
     for name in needed_params(spec):
         _expect(node, name in node.params, f"lacks the parameter {name}")
+    for name in node.params:
+        _expect(node, name in KNOWN_PARAMS, f"has the parameter {name[:40]!r}, which no neuron reads")
     for name, value in (*node.params.items(), *((f"gain {k}", g) for k, g in enumerate(node.gains))):
         shape = np.shape(value)
         _expect(node, _spreads_to(shape, node.shape), f"has {name} of shape {shape}, which does not fit {node.shape}")

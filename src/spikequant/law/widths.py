@@ -34,11 +34,12 @@ def network_ranges(net: IntNet) -> dict[str, Interval]:
         WidthError: a sum of the named node needs more than 63 bits.
     """
     values = {node.name: _output(node) for node in net.neurons}
+    shapes = {node.name: node.shape for node in net.nodes}
     for node in _settled(net):
         if isinstance(node, NeuronNode):
             continue
         sources = [with_start(values[edge.source], edge.delay) for edge in node.inputs]
-        inner = net.node(node.inputs[0].source).shape[-1] if node.inputs else 1
+        inner = shapes[node.inputs[0].source][-1] if node.inputs else 1
         values[node.name] = _value(node, sources, inner)
         _check(node, values[node.name])
     return values
@@ -47,19 +48,25 @@ def network_ranges(net: IntNet) -> dict[str, Interval]:
 def _settled(net: IntNet) -> list[Node]:
     """The nodes, each behind those whose values it reads; a neuron's output is known from its spec alone."""
     known = {node.name for node in net.neurons}
-    settled: list[Node] = []
-    waiting = list(net.nodes)
-    while waiting:
-        ready = [node for node in waiting if all(edge.source in known for edge in node.inputs)]
-        if not ready:
-            raise WidthError(
-                f"{waiting[0].name}: it adds up over time without a neuron in the circle, so no width holds it; "
-                "put a neuron into the circle"
-            )
-        settled += ready
-        known |= {node.name for node in ready}
-        waiting = [node for node in waiting if node not in ready]
-    return settled
+    missing = [{edge.source for edge in node.inputs} - known for node in net.nodes]
+    readers: dict[str, list[int]] = {}
+    for k, sources in enumerate(missing):
+        for source in sources:
+            readers.setdefault(source, []).append(k)
+    order = [k for k, sources in enumerate(missing) if not sources]
+    for k in order:  # grows while it is read, so that every edge is looked at once
+        name = net.nodes[k].name
+        for reader in readers.pop(name, ()):
+            missing[reader].discard(name)
+            if not missing[reader]:
+                order.append(reader)
+    stuck = next((node for node, sources in zip(net.nodes, missing, strict=True) if sources), None)
+    if stuck is not None:
+        raise WidthError(
+            f"{stuck.name}: it adds up over time without a neuron in the circle, so no width holds it; "
+            "put a neuron into the circle"
+        )
+    return [net.nodes[k] for k in order]
 
 
 def with_start(value: Interval, delay: int) -> Interval:

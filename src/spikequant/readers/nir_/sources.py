@@ -115,7 +115,7 @@ def _metadata(thing: Any) -> Mapping[str, Any]:
 
 
 def _read_file(path: Path, bounds: _Bounds) -> NirRecord:
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises where a name is too long
         raise DataError(f"{path}: there is no such file; expected a .nir file")
     try:
         root = File(path.read_bytes()).root()
