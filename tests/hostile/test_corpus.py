@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,31 @@ def test_a_path_that_cannot_be(name):
         sq.load_nir(name)
     with pytest.raises(sq.PlanError, match="cannot read the plan"):
         sq.Plan.load(name)
+
+
+@pytest.mark.parametrize("varying", [False, True])
+@pytest.mark.parametrize("place", ["node/edges", "node/metadata/more"])
+def test_a_bomb_of_texts_is_refused_before_it_is_unpacked(place, varying, tmp_path):
+    """Texts of 65,000 bytes, packed to some kB: 2.6 GB of them were unpacked."""
+    h5py = pytest.importorskip("h5py")
+    from tests.hostile.formats import nir_file
+
+    path, count = tmp_path / "bomb.nir", 2000
+    path.write_bytes(nir_file()[0])
+    kind = h5py.string_dtype() if varying else "S65000"
+    with h5py.File(path, "r+") as file:
+        if place in file:
+            del file[place]
+        texts = [["x" * 60000] * 2] * count
+        file.create_dataset(place, data=texts, dtype=kind, chunks=(count, 2), compression="gzip")
+    if not varying:
+        assert path.stat().st_size < 2**20
+    tracemalloc.start()
+    with pytest.raises(sq.ArtifactError, match="texts"):
+        sq.load_nir(path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < path.stat().st_size + 2**25
 
 
 def test_a_folder_a_link_and_a_device_are_no_files(tmp_path):

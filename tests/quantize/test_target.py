@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -29,7 +32,7 @@ class Picture(nn.Module):
         super().__init__()
         self.a, self.n1 = nn.Conv2d(1, channels, kernel), IF()
         self.pool, self.flat = nn.AvgPool2d(2), nn.Flatten(2)
-        self.b, self.n2 = nn.Linear(channels * ((side - kernel + 1) // 2) ** 2, 10), IF()
+        self.b, self.n2 = nn.Linear(channels * ((side - kernel + 1) // 2) ** 2, 10, bias=False), IF()
 
     def forward(self, x):
         time, batch = x.shape[:2]
@@ -71,6 +74,34 @@ def test_the_journey_to_a_target(name):
     found = sq.verify(model, net, x)
     assert found.spikes > 0
     assert not found.differences
+
+
+def test_what_speck_cannot_store_is_refused():
+    """Biases have the 8 bits and the scale of the weights, a layer has one threshold in 16 bits."""
+    model, x, target = made("speck")
+    sq.quantize_(model, sq.Plan(), x, target=target, quiet=True)
+    sq.calibrate(model, [x])
+    sq.freeze(model)
+    net = sq.lower(model, x)
+    first = net.neurons[0]
+
+    def limits(**changes):
+        nodes = tuple(dataclasses.replace(n, **changes) if n.name == first.name else n for n in net.nodes)
+        report = sq.targets.check(dataclasses.replace(net, nodes=nodes, vectors=None))
+        return {violation.limit for violation in report.violations}
+
+    big, wide = np.array(10**5), np.array([1, 2, 3, 400]).reshape(4, 1, 1)
+    assert limits() == set()
+    assert limits(params={**first.params, "bias": big}) == {"bias"}
+    assert limits(params={**first.params, "theta": big, "reset": big}) == {"theta", "reset"}
+    assert limits(params={**first.params, "reset": first.params["reset"] - 1}) == {"theta"}
+    assert limits(gains=(wide,)) == {"weight"}
+
+    loud = Picture()
+    with torch.no_grad():
+        loud.a.bias.mul_(50)
+    with pytest.raises(sq.Unsupported, match=r"n1: bias = .*; this target takes -128 to 127"):
+        sq.quantize_(loud, sq.Plan(), x, target=target, quiet=True)
 
 
 @pytest.mark.parametrize("name", ["xylo", "loihi-cuba"])

@@ -97,6 +97,8 @@ def _weights(rule: WeightRule) -> str:
     if rule.unit is None:
         return f"codes {text}"
     shared = " (one exponent for all synapses of the input, of hidden layers, of outputs)" if rule.shift_shared else ""
+    if rule.unit == 1 and not rule.shift:
+        return f"{text}, as the accumulator counts"
     unit = f"{rule.unit} * " if rule.unit > 1 else ""
     return f"{text}, times {unit}2^0 to {unit}2^{rule.shift}{shared}"
 

@@ -7,7 +7,7 @@ The check looks at sizes and widths; what the chip answers must be measured on t
 from __future__ import annotations
 
 from spikequant.law.formats import IntFormat
-from spikequant.targets.profile import LeakRule, Limits, NeuronRule, StateRule, Target, WeightRule
+from spikequant.targets.profile import LeakRule, Limits, NeuronRule, NumberRule, StateRule, Target, WeightRule
 
 SPECK = Target(
     name="speck",
@@ -27,7 +27,13 @@ SPECK = Target(
             v=StateRule(bits=16, signed=(True,)),
         ),
     ),
-    weights=WeightRule(mixed=IntFormat(bits=8)),
+    weights=WeightRule(mixed=IntFormat(bits=8), unit=1),
+    numbers={
+        "bias": NumberRule(low=-(2**7), high=2**7 - 1),
+        "theta": NumberRule(low=1, high=2**15 - 1, per_layer=True),
+        "reset": NumberRule(low=1, high=2**15 - 1),
+    },
+    equal_numbers=(("theta", "reset"),),
     limits=Limits(
         nodes=("input", "synapse", "neuron", "pool", "reshape"),
         input_codes=1,

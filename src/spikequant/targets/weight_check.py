@@ -80,7 +80,9 @@ def _span(weights: IntArray) -> str:
 
 def _held(rule: WeightRule) -> str:
     step = f" in steps of {rule.mixed.multiple_of}" if rule.mixed.multiple_of > 1 else ""
-    unit = f", times {rule.unit} and a power of two up to 2^{rule.shift}" if rule.unit is not None else ""
+    unit = (
+        f", times {rule.unit} and a power of two up to 2^{rule.shift}" if rule.unit is not None and rule.shift else ""
+    )
     one = f" (of one sign: up to {rule.one_sign.max})" if rule.one_sign is not None else ""
     return f"{rule.mixed.min} to {rule.mixed.max}{step}{one}{unit}; use fewer weight bits"
 

@@ -14,6 +14,7 @@ from spikequant.law.errors import DataError
 
 UNDEFINED = 2**64 - 1
 MOST_AXES = 32
+MOST_TEXT = 2**24
 DATASPACE, DATATYPE, EXTERNAL, LAYOUT, FILTERS = 0x01, 0x03, 0x07, 0x08, 0x0B
 DEFLATE, SHUFFLE = 1, 2
 IEEE = {
@@ -196,12 +197,16 @@ class GlobalHeaps:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.known: dict[int, dict[int, bytes]] = {}
+        self.taken = 0
 
     def text(self, reference: bytes) -> bytes:
         """The text that a stored reference (length, address, index) means."""
         length, address, index = (int.from_bytes(reference[a:b], "little") for a, b in ((0, 4), (4, 12), (12, 16)))
         if length == 0:
             return b""
+        self.taken += length
+        if self.taken > MOST_TEXT:  # many references to one text are a bomb
+            raise DataError(f"its texts have more than {MOST_TEXT:,} bytes together")
         if address not in self.known:
             self.known[address] = self._collection(address)
         found = self.known[address].get(index)

@@ -24,6 +24,8 @@ MOST_NODES = 2_000
 MOST_EDGES = 20_000
 MOST_DEPTH = 16
 MOST_TEXT = 2**16
+MOST_NAME_BYTES = 1000
+"""Of one text where there are many, as in a table of edges."""
 OBJECT_TYPES = {"Input": ("shape", "input_type", "input"), "Output": ("shape", "output_type", "output"),
                 "Flatten": ("input_type", "input_type", "input")}  # fmt: skip
 
@@ -204,7 +206,7 @@ def _decoded(where: str, value: bytes) -> str:
 
 def _text(dataset: Group | Dataset | None, where: str) -> str:
     """One short text."""
-    value = None if dataset is None else _dataset(dataset, where, _Bounds(1))
+    value = None if dataset is None else _dataset(dataset, where, _Bounds(MOST_TEXT))
     if not isinstance(value, str):
         raise DataError(f"{where}: expected one text, such as the name of a primitive")
     return value
@@ -214,11 +216,12 @@ def _dataset(dataset: Group | Dataset | None, where: str, bounds: _Bounds) -> An
     """A dataset that was found harmless: numbers as an array, one text as str, None for an empty one."""
     if not isinstance(dataset, Dataset):
         raise DataError(f"{where}: is a group; expected values")
-    if dataset.is_text and (dataset.size > 2 * MOST_EDGES or dataset.type.size > MOST_TEXT):
+    most = MOST_TEXT if dataset.shape == () else MOST_NAME_BYTES
+    if dataset.is_text and (dataset.volume > 2 * MOST_EDGES or dataset.type.size > most):
         raise DataError(
             f"{where}: {dataset.size:,} texts of {dataset.type.size:,} bytes; expected fewer and shorter ones"
         )
-    bounds.take(where, max(1, dataset.volume))
+    bounds.take(where, max(1, dataset.volume * -(-dataset.type.size // 8)))  # a long text takes what its bytes take
     try:
         value = dataset.read()
     except DataError as error:
