@@ -179,6 +179,20 @@ def test_a_loop_of_one_step_asks_for_a_longer_example():
         capture(model(stack_mean), spikes(1, BATCH, INPUTS))
 
 
+def test_a_recurrent_loop_of_one_step_asks_for_a_longer_example():
+    """The tensor of zeros that it starts from was compared with a list of numbers."""
+
+    def forward(self, x):
+        spk, out = torch.zeros(x.shape[1], HIDDEN), 0
+        for xt in x:
+            spk = self.lif1(self.fc1(xt) + spk)
+            out = out + self.lif2(self.fc2(spk))
+        return out
+
+    with pytest.raises(CaptureError, match="needs an example of at least 2 time steps"):
+        capture(model(forward), spikes(1, BATCH, INPUTS))
+
+
 def test_a_recurrent_loop_has_a_delay_of_one():
     def forward(self, x):
         spk, out = torch.zeros(x.shape[1], HIDDEN), 0

@@ -219,7 +219,7 @@ def _is_zero(value: Any) -> bool:
 
 
 def _constant(column: list[Any], event: Event) -> Operand:
-    if column == list(range(len(column))) and len(column) > 1:
+    if len(column) > 1 and all(type(v) is int for v in column) and column == list(range(len(column))):
         return Operand(None, constant="step")
     first = column[0]
     if isinstance(first, Tensor):
