@@ -173,16 +173,85 @@ def test_surrogates_are_named_and_flat_ones_refused(batch):
 
 def test_a_negative_mean_does_not_look_settled():
     stop = _Stop(0.05, 0.95)
-    assert not stop([Row("a", "weight", -1.0, 0.5, 10, 8)])
-    assert stop([Row("a", "weight", -1.0, 0.01, 10, 8)])
+    assert not stop([Row("a", "weight", -1.0, 0.5, 10, 8)], 8)
+    assert stop([Row("a", "weight", -1.0, 0.01, 10, 8)], 8)
 
 
 def test_it_stops_when_the_order_is_settled():
-    stop = _Stop(None, 0.95)
     sure = [Row("a", "weight", 100.0, 1.0, 10, 8), Row("b", "weight", 10.0, 1.0, 10, 8)]
     unsure = [Row("a", "weight", 11.0, 1.0, 10, 8), Row("b", "weight", 10.0, 1.0, 10, 8)]
-    assert stop(sure)
-    assert not stop(unsure)
+    assert _Stop(None, 0.95)(sure, 8)
+    assert not _Stop(None, 0.95)(unsure, 8)
+
+
+@pytest.mark.parametrize("layers", [2, 4])
+def test_looking_again_and_again_settles_few_wrong_orders(layers):
+    """Layers that are all but equal; every order that is called settled is as good as a guess."""
+    torch.manual_seed(0)
+    count = torch.arange(1, 201, dtype=torch.float64)[:, None]
+    settled = 0
+    for _ in range(150):
+        samples = 1 + torch.randn(200, layers, dtype=torch.float64)
+        means = samples.cumsum(0) / count
+        errors = (((samples**2).cumsum(0) / count - means**2) / (count - 1)).sqrt()
+        stop = _Stop(None, 0.95)
+        for k in range(8, 201):
+            pairs = zip(means[k - 1].tolist(), errors[k - 1].tolist(), strict=True)
+            if stop([Row(str(n), "weight", mean, error, 1, k) for n, (mean, error) in enumerate(pairs)], k):
+                settled += 1
+                break
+    assert settled / 150 < 0.1  # half of the settled orders of two are wrong
+
+
+@pytest.mark.parametrize("curvature", ["hessian", "gauss-newton", "fisher"])
+def test_batches_count_by_their_samples(batch, curvature):
+    x, y = batch
+    parts = [(x[:, :14], y[:14]), (4 * x[:, 14:], y[14:])]
+    model = Net()
+    options = {"curvature": curvature, "most_probes": 160, "relative_error": 1e-6}
+    found = hessian_trace(model, F.cross_entropy, parts, **options).row("c")
+    one = hessian_trace(model, F.cross_entropy, [(torch.cat([p for p, _ in parts], 1), y)], **options).row("c")
+    error = (found.standard_error**2 + one.standard_error**2) ** 0.5
+    assert abs(found.trace - one.trace) <= 3.5 * error
+    if curvature == "fisher":
+        apart = [hessian_trace(model, F.cross_entropy, [part], **options).row("c") for part in parts]
+        assert abs(found.trace - (apart[0].trace + apart[1].trace) / 2) > 3.5 * error  # the test can tell
+
+
+def test_fewer_probes_than_batches_are_refused(batch):
+    with pytest.raises(DataError, match="20 batches and at most 15 probes"):
+        hessian_trace(Net(), F.cross_entropy, [batch] * 20, most_probes=15)
+
+
+@pytest.mark.parametrize("curvature", ["hessian", "gauss-newton", "fisher"])
+def test_a_loss_of_nan_is_refused_and_one_with_class_weights_is_not(batch, curvature):
+    with pytest.raises(DataError, match="one finite number"):
+        hessian_trace(Net(), lambda out, y: F.cross_entropy(out, y) * float("nan"), [batch], curvature=curvature)
+    weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]))
+    assert hessian_trace(Net(), weighted, [batch], curvature=curvature, most_probes=20).row("c").trace > 0
+
+
+def test_the_curvature_of_a_membrane_is_in_its_own_units(batch):
+    """A gain of the input moves into the weights; what the membrane feels stays the same."""
+
+    def trace(gain):
+        model = Net()
+        with torch.no_grad():
+            model.a.weight.div_(gain)
+            model.a.bias.div_(gain)
+        values = {"leak": 0.5, "threshold": 1.0, "gain": [gain] * 8}
+        model.l1 = sq.nn.Neuron(model.l1.spec, values, surrogate=model.l1.surrogate)
+        return hessian_trace(model, F.cross_entropy, [batch], roles=("membrane",), curvature="gauss-newton",
+                             most_probes=20).row("l1", "membrane").trace  # fmt: skip
+
+    assert trace(0.25) == pytest.approx(trace(1.0), rel=1e-4)
+
+
+def test_a_neuron_with_a_current_is_told_apart(batch):
+    model = Net()
+    model.l1 = sq.nn.CubaLIF()
+    traces = hessian_trace(model, F.cross_entropy, [batch], roles=("membrane",), most_probes=20)
+    assert any(word.startswith("l1 membrane: the curvature is that of its synaptic current") for word in traces.words)
 
 
 def test_negative_traces_bring_gauss_newton_ones(batch):

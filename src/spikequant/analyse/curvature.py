@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from spikequant.frontends.registry import Readings, read_
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.nn import SYNAPSES, NeuronLayer, Surrogate, Synapse
+from spikequant.nn.neuron import over_features
 from spikequant.nn.reset import reset_states
 from spikequant.training import first_output
 
@@ -85,6 +86,7 @@ class Curvature:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._gradients, self._outputs = [], None
+        reset_states(self.model)  # they hang on the graph of the last batch
         for undo in reversed(self._undo):
             undo()
         self._undo = []
@@ -130,8 +132,10 @@ class Curvature:
         if "membrane" in self.roles:
             place = Place(path, "membrane")
             self.places.append(place)
-            handle = module.register_forward_pre_hook(lambda _, given: _perturbed(place, given))
+            handle = module.register_forward_pre_hook(lambda layer, given: _perturbed(place, layer, given))
             self._undo.append(handle.remove)
+            if module.neuron_spec.has_current:
+                self.caveats += (f"{path} membrane: the curvature is that of its synaptic current, which feeds it",)
         if "threshold" in self.roles and "threshold" in module.sources and module.neuron_spec.output == "spike":
             tensors = [self._leaf(module, name) for name in module.sources["threshold"].attributes]
             self.places.append(Place(path, "threshold", tensors))
@@ -176,13 +180,19 @@ class Curvature:
         if not self._gradients:
             assert self._outputs is not None
             with torch.enable_grad():
-                value = self.loss(self._outputs, self._targets)  # type: ignore[arg-type]
-                if value.dim() or not bool(torch.isfinite(value)):
-                    raise DataError(f"the loss is {value.detach()}; expected one finite number, a mean over samples")
+                value = self._value(self._outputs)
                 self._gradients = list(
                     torch.autograd.grad(value, self.tensors, create_graph=True, materialize_grads=True)
                 )
         return self._gradients
+
+    def _value(self, outputs: Tensor, which: slice = slice(None)) -> Tensor:
+        """The loss of some samples, checked."""
+        assert self._targets is not None
+        value = self.loss(outputs[which], self._targets[which])
+        if value.dim() or not bool(torch.isfinite(value)):
+            raise DataError(f"the loss is {value.detach()}; expected one finite number, a mean over samples")
+        return value
 
     def times(self, vectors: Sequence[Tensor]) -> list[Tensor]:
         """The Hessian times a vector given as one tensor a leaf."""
@@ -221,9 +231,7 @@ class Curvature:
         assert self._outputs is not None
         assert self._targets is not None
         with torch.enable_grad():
-            losses = torch.stack(
-                [self.loss(self._outputs[n : n + 1], self._targets[n : n + 1]) for n in range(self._batch_size)]
-            )
+            losses = torch.stack([self._value(self._outputs, slice(n, n + 1)) for n in range(self._batch_size)])
         signs = rademacher(losses, generator)
         return self._squares(losses, signs / self._batch_size**0.5)
 
@@ -232,7 +240,7 @@ class Curvature:
         return self.sums(found, found)
 
     def _output_factor(self) -> Tensor:
-        """``S_n`` with ``S_n S_n' = d2 loss / d outputs_n2``, ``[N, C, C]`` in float64.
+        """``S_n`` with ``S_n S_n' = d2 loss / d outputs_n2``, ``[N, C, C]``; in float64 if the loss can.
 
         Raises:
             Unsupported: a loss that is not convex in the outputs.
@@ -240,14 +248,18 @@ class Curvature:
         assert self._outputs is not None
         outputs = self._outputs.detach().double().requires_grad_()
         with torch.enable_grad():
-            value = self.loss(outputs, self._targets)  # type: ignore[arg-type]
+            try:
+                value = self._value(outputs)
+            except RuntimeError:  # it holds tensors of the outputs' own type, such as class weights
+                outputs = self._outputs.detach().clone().requires_grad_()
+                value = self._value(outputs)
             (gradient,) = torch.autograd.grad(value, outputs, create_graph=True)
             flat = gradient.flatten(1)
             columns = [
                 torch.autograd.grad(flat[:, c].sum(), outputs, retain_graph=True, materialize_grads=True)[0].flatten(1)
                 for c in range(flat.shape[1])
             ]
-        values, vectors = torch.linalg.eigh(torch.stack(columns, dim=2))
+        values, vectors = torch.linalg.eigh(torch.stack(columns, dim=2).double())
         if float(values.min()) < LEAST_EIGENVALUE * max(1.0, float(values.max())):
             raise Unsupported(
                 "the loss is not convex in the outputs, so it has no Gauss-Newton matrix; use the Hessian"
@@ -267,8 +279,13 @@ def _set_modes(modes: Sequence[tuple[nn.Module, bool]]) -> None:
         module.training = mode
 
 
-def _perturbed(place: Place, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The current plus a perturbation of zeros that the graph goes through."""
+def _perturbed(place: Place, layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The current plus a perturbation of zeros that the graph goes through, in units of the membrane."""
+    assert isinstance(layer, NeuronLayer)
     moved = torch.zeros_like(given[0], memory_format=torch.contiguous_format, requires_grad=True)
     place.tensors.append(moved)
-    return (given[0] + moved, *given[1:])
+    if "gain" not in layer.sources:
+        return (given[0] + moved, *given[1:])
+    features = moved.dim() - (1 if layer.step_mode == "s" else 2)
+    gain = over_features(layer.real_value("gain").detach(), features).to(moved)
+    return (given[0] + moved / gain, *given[1:])

@@ -112,7 +112,8 @@ def hessian_trace(
     """Trace of the loss's second derivative by layer and role, through time by back-propagation.
 
     Hutchinson: ``Tr H = E[v' H v]`` for vectors of random signs; one product with the whole Hessian gives a sample for
-    every layer.  Probe k runs on batch ``k mod B``, so the standard error holds the spread of the data, too.
+    every layer.  Probe k runs on batch ``k mod B`` and counts by its samples, so the mean is that over all samples and
+    the standard error holds the spread of the data, too; it ends with whole rounds over the batches.
     ``hutch++`` (Meyer et al. 2021) and ``xtrace`` (Epperly et al. 2024) work layer by layer through curvlinops and run
     on the first batch; they pay where a block has few large eigenvalues.
 
@@ -120,14 +121,17 @@ def hessian_trace(
     negative.  The Gauss-Newton trace cannot be.
 
     It stops when every relative standard error is below `relative_error`, or, without one, when the order of the layers
-    of each role is settled: each neighbour in the ranking differs by more than chance at `confidence`, Bonferroni over
-    pairs.  The model is in evaluation mode and comes back as it was.
+    of each role is settled at `confidence` (of a single layer: when its error is below a tenth).  It looks for that
+    after 8, 16, 32, ... probes.  At look j each pair of neighbours in the ranking must differ by a one-sided Student
+    test at ``(1 - confidence) / (j (j + 1))``, divided by the number of all pairs of layers, so that having looked
+    many times does not raise the share of wrong orders.  The model is in evaluation mode and comes back as it was.
 
     Args:
         model: real or quantized, not frozen.
         loss: of ``(outputs [N, classes], targets)``, a mean over samples.
         batches: ``(input, target)``; read once and kept.
-        roles: ``"weight"``, ``"membrane"`` (before it fires, of all steps and samples), ``"threshold"``.
+        roles: ``"weight"``, ``"membrane"`` (before it fires, of all steps and samples; of a neuron with a synaptic
+            current that current, and `Traces.words` says so), ``"threshold"``.
         curvature: ``"hessian"``, ``"gauss-newton"``, or ``"fisher"`` (empirical: mean squared gradient of a sample).
         method: ``"hutchinson"``; for the Hessian also ``"hutch++"`` or ``"xtrace"``.
         relative_error: see above.
@@ -138,7 +142,7 @@ def hessian_trace(
 
     Raises:
         Unsupported: unknown names, a frozen layer, a surrogate without a second derivative.
-        DataError: no batch, a loss or an output of the wrong form, fewer than eight probes.
+        DataError: no batch, a loss or an output of the wrong form, fewer probes than batches or than fourteen.
     """
     _check(curvature, method, relative_error, confidence, most_probes)
     kept = list(batches)
@@ -146,16 +150,21 @@ def hessian_trace(
         raise DataError("hessian_trace: no batch; expected at least one (input, target)")
     for x, _ in kept:
         check_batch(x)
+    if method == "hutchinson" and most_probes < len(kept):
+        raise DataError(
+            f"hessian_trace: {len(kept)} batches and at most {most_probes} probes; every batch needs a probe: raise "
+            "most_probes, or pass fewer batches"
+        )
     with Curvature(model, loss, roles, surrogate) as at:
         if curvature == "hessian":
             _check_surrogates(at.surrogates)
-        stop = _Stop(relative_error, confidence)
         if method == "hutchinson":
-            rows, settled = _hutchinson(at, kept, curvature, stop, most_probes, seed)
+            rows, settled = _hutchinson(at, kept, curvature, _Stop(relative_error, confidence), most_probes, seed)
         else:
-            rows, settled = _blocks(at, kept[0], method, stop, most_probes, seed)
+            rows, settled = _blocks(at, kept[0], method, _Stop(relative_error, confidence), most_probes, seed)
         names, words, beside = dict(at.surrogates), _words(rows, at, settled), None
         if any(row.trace < 0 for row in rows):
+            stop = _Stop(relative_error, confidence)
             other, sure = _hutchinson(at, kept, "gauss-newton", stop, most_probes, seed)
             beside = Traces(tuple(other), "gauss-newton", "hutchinson", names, sure, sum(len(y) for _, y in kept))
     samples = sum(len(y) for _, y in (kept if method == "hutchinson" else kept[:1]))
@@ -173,15 +182,19 @@ def _hutchinson(
     draw = {"hessian": at.hessian_sample, "gauss-newton": at.gauss_newton_sample, "fisher": at.fisher_sample}[curvature]
     generator = torch.Generator().manual_seed(seed)
     found: list[list[float]] = []
+    sizes: list[int] = []
     rows: list[LayerTrace] = []
-    least = max(LEAST_PROBES, len(batches))
-    for k in range(most):
+    last = most - most % len(batches)
+    for k in range(last):
+        x, y = batches[k % len(batches)]
         if len(batches) > 1 or k == 0:
-            at.run(*batches[k % len(batches)])
+            at.run(x, y)
         found.append(draw(generator))
-        if k + 1 >= least:
-            rows = _rows(at, found)
-            if stop(rows):
+        sizes.append(len(y))
+        whole = (k + 1) % len(batches) == 0
+        if (whole and k + 1 >= LEAST_PROBES) or k + 1 == last:
+            rows = _rows(at, found, sizes)
+            if stop(rows, len(found)):
                 return rows, True
     return rows, False
 
@@ -198,8 +211,8 @@ def _blocks(
         for _ in range(most // GROUP):
             found.append([block_trace(at, place, method, GROUP) for place in range(len(at.places))])
             if len(found) * GROUP >= LEAST_PROBES and len(found) > 1:
-                rows = [replace(r, probes=len(found) * GROUP) for r in _rows(at, found)]
-                if stop(rows):
+                rows = [replace(r, probes=len(found) * GROUP) for r in _rows(at, found, [1] * len(found))]
+                if stop(rows, len(found)):
                     return rows, True
     finally:
         torch.random.set_rng_state(torch_state)
@@ -210,9 +223,12 @@ def _is_quantized(model: nn.Module) -> bool:
     return any(isinstance(module, (Synapse, QuantizedNeuron)) for module in model.modules())
 
 
-def _rows(at: Curvature, found: Sequence[Sequence[float]]) -> list[LayerTrace]:
-    samples = torch.tensor(found, dtype=torch.float64)
-    means, errors = samples.mean(0), samples.std(0) / math.sqrt(len(found))
+def _rows(at: Curvature, found: Sequence[Sequence[float]], sizes: Sequence[int]) -> list[LayerTrace]:
+    """Means weighted by the samples behind each probe, and their standard errors (of a ratio of means)."""
+    n, samples = len(found), torch.tensor(found, dtype=torch.float64)
+    shares = (torch.tensor(sizes, dtype=torch.float64) / sum(sizes))[:, None]
+    means = (shares * samples).sum(0)
+    errors = ((shares * (samples - means)) ** 2).sum(0).sqrt() * math.sqrt(n / (n - 1))
     return [
         LayerTrace(place.layer, place.role, float(mean), float(error), place.numel, len(found))
         for place, mean, error in zip(at.places, means, errors, strict=True)
@@ -220,31 +236,39 @@ def _rows(at: Curvature, found: Sequence[Sequence[float]]) -> list[LayerTrace]:
 
 
 class _Stop:
-    """Whether the traces are known well enough."""
+    """Whether the traces are known well enough; of one run, since it remembers how often it has looked."""
 
     def __init__(self, relative_error: float | None, confidence: float) -> None:
         self.relative_error, self.confidence = relative_error, confidence
+        self.looks, self.next_look = 0, 0
 
-    def __call__(self, rows: Sequence[LayerTrace]) -> bool:
+    def __call__(self, rows: Sequence[LayerTrace], estimates: int) -> bool:
         if self.relative_error is not None:
             # The size of the mean, not its sign: a negative running mean must not look settled.
             return all(r.standard_error <= self.relative_error * abs(r.trace) for r in rows)
-        pairs = [pair for role in {r.role for r in rows} for pair in itertools.pairwise(_by_rank(rows, role))]
+        ranked = [_by_rank(rows, role) for role in {r.role for r in rows}]
+        pairs = [pair for one in ranked for pair in itertools.pairwise(one)]
         if not pairs:
             return all(r.standard_error <= 0.1 * abs(r.trace) for r in rows)
-        level = (1 - self.confidence) / len(pairs)
-        return all(_differ(a, b, level) for a, b in pairs)
+        if estimates < self.next_look:
+            return False
+        self.looks, self.next_look = self.looks + 1, 2 * estimates
+        # Which pairs are neighbours is chosen by the data, so the level is shared by all pairs.
+        level = (1 - self.confidence) / sum(math.comb(len(one), 2) for one in ranked)
+        return all(_differ(a, b, level / (self.looks * (self.looks + 1)), estimates) for a, b in pairs)
 
 
 def _by_rank(rows: Sequence[LayerTrace], role: str) -> list[LayerTrace]:
     return sorted((r for r in rows if r.role == role), key=lambda r: -r.mean_curvature)
 
 
-def _differ(a: LayerTrace, b: LayerTrace, level: float) -> bool:
-    """Two-sided test of Welch's kind, as if normal."""
+def _differ(a: LayerTrace, b: LayerTrace, level: float, estimates: int) -> bool:
+    """One-sided test of Welch's kind, with the fewest degrees of freedom that it may have."""
+    from scipy.special import stdtr
+
     gap = abs(a.mean_curvature - b.mean_curvature)
     error = math.hypot(a.standard_error / a.numel, b.standard_error / b.numel)
-    return error == 0.0 or math.erfc(gap / error / math.sqrt(2)) < level
+    return error == 0.0 or float(stdtr(estimates - 1, -gap / error)) < level
 
 
 def _check(curvature: str, method: str, relative_error: float | None, confidence: float, most_probes: int) -> None:
