@@ -137,3 +137,12 @@ def test_tied_layers_without_a_common_width():
     items = [Item("a", "weight", (Choice(2, 1.0),), "t"), Item("b", "weight", (Choice(4, 1.0),), "t")]
     with pytest.raises(PlanError, match="no width is allowed for all"):
         solve(items, {})
+
+
+def test_a_limit_is_kept_to_the_bit_beside_a_huge_layer():
+    """Seven bits too many beside 200 million are within the tolerances of HiGHS, and beyond the limit."""
+    small = Item("a", "weight", (Choice(1, 1.0, {"flash": 10_000_000}), Choice(2, 0.0, {"flash": 10_000_007})))
+    huge = Item("b", "weight", (Choice(1, 1.0, {"flash": 90_000_000}), Choice(2, 0.0, {"flash": 200_000_000})))
+    found = solve([small, huge], {"flash": 100_000_005})
+    assert found.bits == {("a", "weight"): 1, ("b", "weight"): 1}
+    assert solve([small, huge], {"flash": 100_000_007}).bits["a", "weight"] == 2

@@ -26,6 +26,8 @@ from spikequant.law.errors import PlanError
 
 SLACK = 1e-9
 """A limit counts as kept within this share of itself: sums of bits are rounded."""
+MOST_CUTS = 200
+"""Allocations beyond a limit by less than the tolerances of HiGHS that are forbidden one by one."""
 RISE_RANGE = 1e4
 """HiGHS stops at an absolute gap of 1e-6; the largest rise is scaled to this, so the gap is 1e-10 of it."""
 
@@ -101,22 +103,55 @@ def _solve(groups: Sequence[tuple[Item, ...]], limits: Mapping[str, float]) -> l
     matrices, low, high = [one_each], [np.ones(len(groups))], [np.ones(len(groups))]
     for name, most in finite.items():
         loads = np.concatenate([tables(group, name)[0] for group in groups])
-        unit = max(float(np.abs(loads).max()), 1e-300)  # HiGHS compares with absolute tolerances
-        matrices.append(csr_matrix(loads / unit))
+        row, bound = _row(loads, starts, most)
+        matrices.append(csr_matrix(row))
         low.append(np.array([-np.inf]))
-        high.append(np.array([most / unit * (1 + SLACK)]))
+        high.append(np.array([bound]))
     scale = max(float(np.abs(rises).max()), 1e-300) / RISE_RANGE
-    with _quietly():
-        found = milp(
-            rises / scale,
-            integrality=np.ones(starts[-1]),
-            bounds=Bounds(0, 1),
-            constraints=LinearConstraint(vstack(matrices), np.concatenate(low), np.concatenate(high)),
-            options={"mip_rel_gap": 0.0},
-        )
-    if found.x is None:
-        return None
-    return [int(np.argmax(found.x[a:b])) for a, b in itertools.pairwise(starts)]
+    for _ in range(MOST_CUTS):
+        with _quietly():
+            found = milp(
+                rises / scale,
+                integrality=np.ones(starts[-1]),
+                bounds=Bounds(0, 1),
+                constraints=LinearConstraint(vstack(matrices), np.concatenate(low), np.concatenate(high)),
+                options={"mip_rel_gap": 0.0},
+            )
+        if found.x is None:
+            return None
+        picked = [int(np.argmax(found.x[a:b])) for a, b in itertools.pairwise(starts)]
+        if _keeps(groups, picked, finite):
+            return picked
+        # Within HiGHS's tolerances, but not within the limits: exactly this allocation is forbidden.
+        cut = np.zeros(starts[-1])
+        cut[starts[:-1] + np.array(picked)] = 1.0
+        matrices.append(csr_matrix(cut))
+        low.append(np.array([-np.inf]))
+        high.append(np.array([len(groups) - 1.0]))
+    raise PlanError(
+        f"the {MOST_CUTS} best allocations miss {_told(limits)} by less than can be computed; move the limit a little"
+    )
+
+
+def _keeps(groups: Sequence[tuple[Item, ...]], picked: Sequence[int], limits: Mapping[str, float]) -> bool:
+    """Whether an allocation is within all limits, summed exactly."""
+    for name, most in limits.items():
+        used = math.fsum(float(tables(group, name)[0][k]) for group, k in zip(groups, picked, strict=True))
+        if used > most + abs(most) * SLACK:
+            return False
+    return True
+
+
+def _row(loads: np.ndarray, starts: np.ndarray, most: float) -> tuple[np.ndarray, float]:
+    """A limit as HiGHS takes it, which compares with absolute tolerances: least loads off, whole numbers whole."""
+    least = np.array([loads[a:b].min() for a, b in itertools.pairwise(starts)])
+    above = loads - np.repeat(least, np.diff(starts))
+    room = most + abs(most) * SLACK - float(least.sum())
+    if np.all(above == np.rint(above)) and above.max() < 2**53:
+        unit = max(math.gcd(*above.astype(np.int64).tolist()), 1)
+        return above / unit, math.floor(room / unit) + 0.5
+    unit = max(float(above.max()), 1e-300)
+    return above / unit, room / unit
 
 
 def _allocation(groups: Sequence[tuple[Item, ...]], picked: Sequence[int], limits: Mapping[str, float]) -> Allocation:
