@@ -150,8 +150,8 @@ def _row(loads: np.ndarray, starts: np.ndarray, most: float) -> tuple[np.ndarray
     if np.all(above == np.rint(above)) and above.max() < 2**53:
         unit = max(math.gcd(*above.astype(np.int64).tolist()), 1)
         return above / unit, math.floor(room / unit) + 0.5
-    unit = max(float(above.max()), 1e-300)
-    return above / unit, room / unit
+    largest = max(float(above.max()), 1e-300)
+    return above / largest, room / largest
 
 
 def _allocation(groups: Sequence[tuple[Item, ...]], picked: Sequence[int], limits: Mapping[str, float]) -> Allocation:
