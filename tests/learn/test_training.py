@@ -15,7 +15,7 @@ import pytest
 from tests.learn.networks import FOUR, images, tiny
 
 from spikequant import learn
-from spikequant.law.errors import ArtifactError, DataError
+from spikequant.law.errors import ArtifactError, DataError, PlanError
 from spikequant.learn.config import Precision
 
 Y = np.arange(12) % 3
@@ -136,3 +136,17 @@ def test_wrong_data_are_refused() -> None:
         learn.train(net, images(2), [1], quiet=True)
     with pytest.raises(DataError, match="outside the random streams"):
         net.infer(images(2), first=2**32 - 1)
+
+
+@pytest.mark.parametrize("wrong", [-1, 10**12])
+def test_labels_that_are_no_classes_are_refused(wrong: int) -> None:
+    network = learn.Network(tiny())
+    x = images(4)
+    with pytest.raises(DataError, match="expected classes 0 to"):
+        learn.train(network, x, np.array([0, 1, 2, wrong]), quiet=True)
+
+
+@pytest.mark.parametrize("field", ["neurons", "steps", "refractory", "seed", "levels", "inputs"])
+def test_counts_are_whole_numbers(field: str) -> None:
+    with pytest.raises(PlanError, match=f"{field} is 2.5; expected a whole number"):
+        learn.DiehlCook(**{field: 2.5})

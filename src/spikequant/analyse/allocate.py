@@ -28,7 +28,7 @@ class Allocated:
         plan: one rule for each layer.
         allocation: bits, expected rise of the loss, loads in bits (what varies; `fixed` comes on top), reasons.
         limits: in bits, of what varies.
-        fixed: bits of what stays: thresholds, biases, buffers.
+        fixed: bits of what stays, as of eight bits everywhere: thresholds, biases, buffers.
         share: memory of the plan over that of the float network, weights and states counted.
     """
 
@@ -71,6 +71,9 @@ def allocation(
     ``rise = 1/2 sum_l Tr(H_l) / n_l * |Q(x_l) - x_l|^2`` over weights and membranes, which is the second-order term of
     the loss if errors of quantization are independent of the curvature's directions.  Where a Hessian trace is negative
     (surrogate gradients allow it) all traces are the Gauss-Newton ones.
+
+    The widths of thresholds, biases and readouts follow from the bits that are chosen, yet are counted here as they
+    are at eight bits everywhere: the memory of the quantized network may differ by these. Count it after `quantize_`.
 
     Args:
         traces: of `hessian_trace` on the real model.

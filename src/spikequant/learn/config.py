@@ -16,6 +16,7 @@ TraceMode = Literal["set", "add"]
 ROLES = ("weight", "membrane", "threshold", "trace")
 REACHES = ("membrane_reach_mv", "threshold_reach_mv")
 MOST_BITS = 16
+WHOLE = ("inputs", "neurons", "levels", "steps", "refractory", "seed")
 POSITIVE = (
     *("inputs", "neurons", "levels", "steps", "dt_ms", "rate_hz", "threshold_mv", "tau_ms", "w_max", "tau_adapt_ms"),
     *("w_start", "norm", "tau_trace_ms", "excite_mv", "inhibit_mv"),
@@ -89,13 +90,18 @@ class DiehlCook:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in WHOLE:
+            given = getattr(self, name)
+            _expect(name, given, isinstance(given, int) and not isinstance(given, bool), "a whole number")
         for name in POSITIVE:
             _expect(name, getattr(self, name), 0 < getattr(self, name) < math.inf, "a number above 0")
         for name in ("adapt_mv", "nu_post", "nu_pre", "refractory", "seed"):
             _expect(name, getattr(self, name), 0 <= getattr(self, name) < math.inf, "0 or more")
         _expect("levels", self.levels, self.levels <= 255, "at most 255")
         _expect("seed", self.seed, self.seed < 2**32, "a number below 2^32")
-        _expect("reset_mv", self.reset_mv, self.reset_mv < self.threshold_mv, "below threshold_mv")
+        low = -math.inf < self.reset_mv < self.threshold_mv
+        _expect("reset_mv", self.reset_mv, low, "below threshold_mv")
+        _expect("target", self.target, math.isfinite(self.target), "a finite number")
         _expect("floor_mv", self.floor_mv, self.floor_mv is None or self.floor_mv < 0, "below 0, or None")
         _expect("inhibition", self.inhibition, self.inhibition in get_args(Inhibition), "'direct' or 'layer'")
         _expect("trace", self.trace, self.trace in get_args(TraceMode), "'set' or 'add'")

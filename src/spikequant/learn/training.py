@@ -20,6 +20,7 @@ from spikequant.learn.poisson import check_images, stream_key
 
 FORGET = 0.9
 """Share of the running answers that one chunk keeps."""
+MOST_CLASSES = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,8 @@ def train(
     y = None if labels is None else np.asarray(labels)
     if y is not None and (y.shape != (len(flat),) or y.dtype.kind not in "ui"):
         raise DataError(f"train: expected {len(flat)} labels as whole numbers, got {y.dtype} of shape {y.shape}")
+    if y is not None and not 0 <= int(y.min()) <= int(y.max()) < MOST_CLASSES:
+        raise DataError(f"train: labels from {y.min()} to {y.max()}; expected classes 0 to {MOST_CLASSES - 1} at most")
     if epochs < 0 or chunk < 1:
         raise DataError(f"train: epochs={epochs}, chunk={chunk}; expected 0 or more, and 1 or more")
     screen = _Screen(network.config.neurons, y)
