@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import spikequant as sq
-from spikequant.explore.build import Materials
+from spikequant.explore.build import Materials, built
 from spikequant.explore.direct import DirectEvaluator
 from spikequant.explore.evaluator import SharedEvaluator
 from spikequant.explore.records import Candidate
@@ -103,6 +103,19 @@ def test_every_figure_is_that_of_the_plain_evaluator(shared: SharedEvaluator, di
     assert 0.0 < direct.reference.dead < 1.0  # something fires
 
 
+@pytest.mark.parametrize("memory", [2**30, 0])
+def test_noise_counts_samples_through_all_batches(materials: Materials, memory: int) -> None:
+    evaluator = SharedEvaluator(materials, data(150, 9), workers=2, batch_size=40, memory=memory)
+    noisy = [candidate(4, bits, 3, 4, "stochastic") for bits in (2, 3, 4, 8)]
+    batches = [(batch.x, batch.y) for batch in evaluator.data.batches]
+    for one, mine in zip(noisy, evaluator.measure(noisy), strict=True):
+        model, _ = built(materials, one)
+        plain = sq.compare(materials.model, model, batches)
+        assert mine.accuracy == plain.quantized.accuracy
+        assert mine.emd == plain.emd
+        assert mine.energy_pj == plain.quantized.energy.integer_ops_and_traffic
+
+
 def test_grouping_order_and_memory_change_nothing(materials: Materials, shared: SharedEvaluator) -> None:
     together = shared.measure(SPACE)
     backwards = shared.measure(SPACE[::-1])[::-1]  # from what was kept
@@ -119,6 +132,13 @@ def test_a_small_memory_is_kept_to(materials: Materials, shared: SharedEvaluator
     for one in SPACE[:3]:
         assert tight.measure([one])[0].same_as(shared.measure([one])[0])
         assert 0 < network.tree.bytes <= 3000
+
+
+def test_networks_with_other_leaks_share_the_memory(materials: Materials) -> None:
+    tight = SharedEvaluator(materials, data(150, 9), workers=1, batch_size=40, memory=3000)
+    found = [tight.network_of(candidate(4, 4, 4, 4, **{"*:leak.form": form})) for form in ("multiply", "shift")]
+    tight.measure([candidate(4, 4, 4, 4, **{"*:leak.form": form}) for form in ("multiply", "shift")])
+    assert len({id(network.tree) for network in found if not isinstance(network, str)}) == 1
 
 
 def test_stopping_early_leaves_the_front_of_the_whole_space_as_it_is(materials: Materials) -> None:
@@ -198,7 +218,7 @@ def test_values_that_are_no_spikes_are_packed_as_they_are() -> None:
 
 def test_what_is_used_last_is_dropped_last() -> None:
     tree, record = Tree(100), Record({"a": np.zeros(5)}, {}, None, {})  # 40 bytes
-    nodes = [Node(tree.root, 0, str(k)) for k in range(3)]
+    nodes = [Node(None, 0, str(k)) for k in range(3)]
     for node in nodes[:2]:
         tree.keep(node, ("validation", 0), record)
     assert tree.kept(nodes[0], ("validation", 0)) is record

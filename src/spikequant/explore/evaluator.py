@@ -22,6 +22,7 @@ from spikequant.explore.direct import DirectEvaluator
 from spikequant.explore.network import SharedNetwork
 from spikequant.explore.records import Candidate, Measured
 from spikequant.explore.sequential import ERROR
+from spikequant.explore.tree import Tree
 from spikequant.explore.validation import BATCH, Validation, validation
 from spikequant.explore.walk import Racer, Walk, racer
 from spikequant.frontends import read_
@@ -45,7 +46,7 @@ class SharedEvaluator:
         target_accuracy: what candidates are to keep; None: all of them see all samples.
         error: probability that a candidate which keeps the target is given up early.
         workers: threads; None: as many as torch uses.
-        memory: bytes of results that are kept for later calls at most.
+        memory: bytes of results that are kept for later calls at most, of all networks together.
         batch_size: samples of a batch, after each of which a candidate may be given up.
 
     Raises:
@@ -63,7 +64,7 @@ class SharedEvaluator:
         memory: int = MEMORY,
         batch_size: int = BATCH,
     ) -> None:
-        self.materials, self.memory = materials, memory
+        self.materials, self._tree = materials, Tree(memory)
         self.workers = workers or torch.get_num_threads()
         self.data: Validation = validation(
             materials.model,
@@ -110,7 +111,7 @@ class SharedEvaluator:
         if variant not in self._networks:
             try:
                 model = prepared(self.materials.model, candidate)
-                network = SharedNetwork(model, self.materials.example, self._calibration, bound=self.memory)
+                network = SharedNetwork(model, self.materials.example, self._calibration, tree=self._tree)
                 if not all(network.runner.fits(batch.x) for batch in self.data.batches):
                     raise Unsupported("the data have several numbers of time steps")
                 self._networks[variant] = network

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spikequant.analyse.counting import check_countable
 from spikequant.capture import Graph, LayerwiseRunner, capture
 from spikequant.explore.stages import Stage, calls_of, stages
-from spikequant.explore.tree import Tree
+from spikequant.explore.tree import Node, Tree
 from spikequant.frontends import read_or_undo
 from spikequant.frontends.registry import put
 from spikequant.law.errors import Unsupported
@@ -29,14 +29,14 @@ class SharedNetwork:
         model: the real network; it is copied.
         example: an input for the capture and for `quantize_`.
         calibration: inputs for `calibrate`.
-        bound: bytes of packed spikes that are kept.
+        tree: keeps packed spikes; networks may share one.
 
     Raises:
         Unsupported: its layers do not stand in a row, so that nothing is shared; or it has no integer form.
         CaptureError: it has no static graph.
     """
 
-    def __init__(self, model: nn.Module, example: Tensor, calibration: Sequence[Tensor], *, bound: int) -> None:
+    def __init__(self, model: nn.Module, example: Tensor, calibration: Sequence[Tensor], *, tree: Tree) -> None:
         self.model = copy.deepcopy(model).eval()
         self.calibration = tuple(calibration)
         self.few = len(first_samples(list(calibration)))
@@ -50,7 +50,7 @@ class SharedNetwork:
         self.calls, self.times = calls_of(self.model, self.graph, self.example)
         if not all(self.runner.fits(x) for x in self.calibration):
             raise Unsupported("the calibration data have several numbers of time steps")
-        self.tree = Tree(bound)
+        self.tree, self.root = tree, Node(None, -1, "")
         self._dressed: dict[tuple[int, str], dict[str, nn.Module]] = {}
 
     def skeleton(self) -> nn.Module:

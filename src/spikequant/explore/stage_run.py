@@ -94,8 +94,9 @@ class StageRun:
     @torch.no_grad()
     def exports(self, frame: Frame) -> dict[str, Tensor]:
         """The values of a stage that later ones read."""
-        self.enter(frame.node)
-        values = self._values(frame, None)
+        with frame.node.lock:  # its layers are those of all threads
+            self.enter(frame.node)
+            values = self._values(frame, None)
         return {name: values[name] for name in self.stage(frame.node).exports}
 
     @torch.no_grad()

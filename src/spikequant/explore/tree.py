@@ -118,14 +118,13 @@ class Node:
 
 
 class Tree:
-    """The root and the memory of all nodes.
+    """The memory of all nodes, of one network or several.
 
     Args:
         bound: bytes of records that are kept at most; 0 keeps none.
     """
 
     def __init__(self, bound: int) -> None:
-        self.root = Node(None, -1, "")
         self.bound, self.bytes = bound, 0
         self._kept: OrderedDict[tuple[Node, Slot], Record] = OrderedDict()
         self._lock = threading.Lock()

@@ -88,7 +88,7 @@ class Walk:
     @torch.no_grad()
     def race(self, racers: Sequence[Racer]) -> None:
         """Give every racer its result."""
-        root = self.network.tree.root
+        root = self.network.root
         first = [self._root(("calibration", k), x, 0) for k, x in enumerate(self.network.calibration)]
         self._settle([r for r in racers if not r.refused], root, first)
         alive = [r for r in racers if not r.refused]
@@ -103,7 +103,7 @@ class Walk:
             alive = [r for r in alive if r.result is None]
 
     def _root(self, slot: tuple[str, int], x: torch.Tensor, samples: int) -> Frame:
-        frame = Frame(self.run, self.network.tree.root, slot, None, samples)
+        frame = Frame(self.run, self.network.root, slot, None, samples)
         frame.values["input"] = self.network.graph.time_first(x)
         return frame
 
