@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import spikequant as sq
-from spikequant.explore import Candidate, DirectEvaluator, Materials, Study, explore, prepared
+from spikequant.explore import Candidate, DirectEvaluator, Materials, Measured, Space, Study, Trial, explore, prepared
 from spikequant.explore.ledger import Entry
+from spikequant.explore.tolerance import tolerances
 from spikequant.law.errors import ArtifactError, DataError, PlanError
 
 pytest.importorskip("optuna", reason="Optuna is an extra: explore")
@@ -117,6 +119,45 @@ def test_it_goes_on_in_its_folder(trained: Any, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="begun with another data"):
         run(trained, folder=tmp_path, sampler="random", validation=trained[1])
     assert len(run(trained, folder=tmp_path, sampler="random", trials=3, resume=False, seed=4).trials) == 3
+
+
+def test_what_it_belongs_to_is_the_whole_network_all_data_and_the_stages(trained: Any, tmp_path: Path) -> None:
+    model, learn, decide = trained
+    asked: dict[str, Any] = {"validation": decide, "sampler": "grid", "trials": 2, "quiet": True, "folder": tmp_path}
+    explore(model, SPACE, learn, 0.5, **asked)
+    other = Small()
+    other.lif1 = sq.nn.LIF(leak=0.75, reset="subtract")  # no tensor tells
+    other.load_state_dict(model.state_dict())
+    last = [*learn[:-1], (learn[-1][0].flip(0), learn[-1][1])]
+    for network, batches, more, words in (
+        (other, learn, {}, "another network"),
+        (model, last, {}, "another data"),
+        (model, learn, {"staged": True}, "another staging"),
+        (model, learn, {"loss": nn.MSELoss()}, "another loss"),
+    ):
+        with pytest.raises(ArtifactError, match=words):
+            explore(network, SPACE, batches, 0.5, **{**asked, **more})
+
+
+def test_who_was_given_up_is_no_measure_of_what_a_role_tolerates() -> None:
+    space = Space.from_dict(SPACE)
+    accuracies = {2: (0.95, True), 4: (0.6, False), 8: (0.7, False)}
+    base = {"scheme": "ptq", "*:weight.quantizer": "uniform"}
+    trials = [
+        Trial(
+            number=k, candidate=Candidate({**base, "*:weight.bits": bits}), measured=scored(accuracy, stopped=stopped)
+        )
+        for k, (bits, (accuracy, stopped)) in enumerate(accuracies.items())
+    ]
+    kept = tolerances(space, trials, scored(1.0), 0.99).kept()
+    assert kept == {"*:weight": (2,)}
+    early = [dataclasses.replace(t, measured=dataclasses.replace(t.measured, stopped_early=True)) for t in trials]
+    assert tolerances(space, early, scored(1.0), 0.99).kept() == {"*:weight": (0,)}
+
+
+def scored(accuracy: float, *, stopped: bool = False) -> Measured:
+    return Measured(accuracy=accuracy, samples=100, flash_bytes=1.0, ram_bytes=1.0, energy_pj=1.0, emd=0.0, dead=0.0,
+                    stopped_early=stopped, seconds=0.0, scheme="ptq")  # fmt: skip
 
 
 def test_schemes_steps_leaks_and_zeros(trained: Any) -> None:

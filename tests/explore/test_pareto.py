@@ -1,4 +1,5 @@
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -86,3 +87,9 @@ def test_shapes_and_values_that_mean_nothing() -> None:
     with pytest.raises(DataError, match="2 finite numbers"):
         hypervolume([[1.0, 2.0]], (1.0,))
     assert front(np.zeros((0, 2))).tolist() == []
+
+
+def test_an_infinite_objective_has_no_knee() -> None:
+    for at in (math.inf, -math.inf):
+        with pytest.raises(DataError, match="infinite"):
+            knee([[at, 0.0]])

@@ -26,6 +26,12 @@ def test_the_front_holds_only_who_keeps_the_target_and_saw_all() -> None:
     assert select(RESULTS, ["flash_bytes"]).front == (3,)
 
 
+def test_a_target_that_is_met_exactly_is_kept_whatever_the_rounding() -> None:
+    target = 0.52 - 5.0 / 100
+    assert target > 47 / 100
+    assert select([scored(0.47), scored(0.46)], target_accuracy=target).kept == (0,)
+
+
 def test_any_direction_can_be_asked_for() -> None:
     assert select(RESULTS, ["-accuracy"]).front == (3,)
     assert select(RESULTS, [Objective("flash_bytes", "maximize")]).front == (0,)

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
-from spikequant.law.errors import ArtifactError
+from spikequant.explore import Candidate, Measured, Trial
+from spikequant.law.errors import ArtifactError, DataError
+from spikequant.recipes.papers.q_spinn import most_accurate
 from spikequant.recipes.reproduction import Bench, recipe, recipe_names, reproduce
 
 pytest.importorskip("optuna", reason="Optuna is an extra: explore")
 pytest.importorskip("numba", reason="learning without labels needs numba or a compiler")
+
+
+def test_the_most_accurate_saw_all_samples_if_any_did() -> None:
+    def trial(number: int, accuracy: float, stopped: bool) -> Trial:
+        m = Measured(accuracy=accuracy, samples=9, flash_bytes=1.0, ram_bytes=1.0, energy_pj=1.0, emd=0.0, dead=0.0,
+                     stopped_early=stopped, seconds=0.0, scheme="ptq")  # fmt: skip
+        return Trial(number=number, candidate=Candidate({}), measured=m)
+
+    early, whole = [trial(0, 0.9, True), trial(1, 0.8, True)], [trial(2, 0.5, False)]
+    assert most_accurate([*early, *whole]).number == 2
+    assert most_accurate(early).number == 0
+    with pytest.raises(DataError, match="no candidate"):
+        most_accurate([trial(3, math.nan, False)])
 
 
 def test_smoke_writes_its_table_and_resumes_by_row(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from tests.report.made import comparison
 from tests.report.made_study import study
 
 import spikequant as sq
+from spikequant.explore import Study, Tolerance, ToleranceRow, Trial
 from spikequant.law.errors import DataError
 from spikequant.report import Provenance, write_report
 from spikequant.report.study_page import toml_of
 from spikequant.report.study_plots import groups, importances, varied
+from spikequant.report.study_tables import candidates_table, tolerance_table
 
 pytest.importorskip("plotly", reason="the extra 'report' is not installed")
 EVIL = "<img src=x onerror=window.pwned=1></script><b>lif</b>"
@@ -41,6 +43,25 @@ def test_every_candidate_is_in_one_group_and_the_impossible_in_none() -> None:
     places = [place for group in groups(made) for place in group["trials"]]
     assert sorted(places) == [k for k, t in enumerate(made.trials) if not t.was_refused]
     assert {group["name"] for group in groups(made)} >= {"front", "chosen", "keeps the target", "stopped early"}
+
+
+def test_who_was_given_up_has_no_reward_and_no_accuracy_among_the_tolerances() -> None:
+    made = study(96)
+    rows = zip(candidates_table(made).rows, sorted_trials(made), strict=True)
+    assert all((row[7].value is None) == trial.measured.stopped_early for row, trial in rows)
+    row = ToleranceRow(
+        factor="fc:weight", option="bits 2", index=0, accuracy=0.9, drop=1.0, memory_bytes=1.0, kept=False,
+        stopped_early=True,
+    )  # fmt: skip
+    cells = tolerance_table(Tolerance((row,))).rows[0]
+    assert [cell.text for cell in cells[2:4]] == ["given up", "given up"]
+    assert "90.00" not in str(Tolerance((row,)))
+
+
+def sorted_trials(made: Study) -> list[Trial]:
+    """In the order of the table of all candidates."""
+    front = {id(trial) for trial in made.front}
+    return sorted(made.trials, key=lambda t: (id(t) not in front, -t.measured.accuracy))
 
 
 def test_the_copied_plan_is_a_plan(tmp_path: Path) -> None:

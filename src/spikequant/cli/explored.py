@@ -143,7 +143,8 @@ def _tables(study: Study) -> list[Table]:
     tables = []
     if study.tolerance is not None:
         rows = tuple(
-            (f"{'+' if row.kept else '-'} {row.factor}", row.option, _share(row.accuracy), f"{row.drop:+.2f}",
+            (f"{'+' if row.kept else '-'} {row.factor}", row.option,
+             *(("given up", "-") if row.stopped_early else (_share(row.accuracy), f"{row.drop:+.2f}")),
              f"{row.memory_bytes:,.0f}")
             for row in study.tolerance.rows
         )  # fmt: skip

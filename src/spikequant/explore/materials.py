@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from spikequant.explore.evaluator import SharedEvaluator
 from spikequant.explore.records import Evaluator, Measured
 from spikequant.frontends import read_
 from spikequant.law.errors import CaptureError, Unsupported
+from spikequant.nn import Neuron
 from spikequant.nn.copying import copied
 from spikequant.training import Batch, Loss, at_first_epoch, divided
 
@@ -80,17 +83,31 @@ class EvaluatorSpec:
             return DirectEvaluator(self.materials, self.decide)
 
 
-def belonging(materials: Materials, decide: Iterable[Batch]) -> dict[str, str]:
-    """What the results of a study are a function of besides its settings: network and data, as hashes."""
-    network = hashlib.sha256()
+def belonging(materials: Materials, decide: Iterable[Batch], learnt: int | None = None) -> dict[str, str]:
+    """What the results of a study are a function of besides its settings: network and data, as hashes.
+
+    `learnt`: batches that candidates learn from (None: all of them).
+    """
+    network = hashlib.sha256(_structure(materials.model).encode())
     for name, tensor in materials.model.state_dict().items():
         network.update(f"{name}:{tuple(tensor.shape)}".encode() + _bytes(tensor))
-    data = hashlib.sha256()
-    for tensor in (materials.example, *next(iter(at_first_epoch(materials.learn)))):
-        data.update(_bytes(tensor))
-    for x, y in decide:
+    data = hashlib.sha256(_bytes(materials.example))
+    for x, y in (*islice(at_first_epoch(materials.learn), learnt), *decide):
         data.update(_bytes(x) + _bytes(y))
     return {"network": network.hexdigest()[:16], "data": data.hexdigest()[:16]}
+
+
+def _structure(model: nn.Module) -> str:
+    """What a network is besides its tensors: layers with their settings, time steps, what its neurons do."""
+    readable = copied(model)
+    with contextlib.suppress(CaptureError, Unsupported):  # whoever builds candidates says so
+        read_(readable)
+    lines = []
+    for path, module in readable.named_modules():
+        steps = vars(module).get("steps")
+        spec = module.spec if isinstance(module, Neuron) else None
+        lines.append(f"{path} {type(module).__qualname__} {module.extra_repr()} {steps} {spec}")
+    return "\n".join(lines)
 
 
 def _bytes(tensor: Tensor) -> bytes:

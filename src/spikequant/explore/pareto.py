@@ -105,10 +105,10 @@ def knee(points: npt.ArrayLike) -> int:
     if len(p) == 0:
         raise DataError("knee: there is no point; expected at least one")
     on = front(p)
+    if not np.isfinite(p[on]).all():
+        raise DataError("knee: an infinite objective has no middle; leave these points out")
     low, high = p[on].min(axis=0), p[on].max(axis=0)
     span = np.where(high > low, high - low, 1.0)
-    if not np.isfinite(span).all():
-        raise DataError("knee: an infinite objective has no middle; leave these points out")
     return int(on[((p[on] - low) / span).sum(axis=1).argmin()])
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from spikequant.explore.cluster import running
 from spikequant.explore.engine import Runner
+from spikequant.explore.evaluator import CALIBRATION_BATCHES
 from spikequant.explore.ledger import Entry
 from spikequant.explore.materials import EvaluatorSpec, belonging, materials_of
 from spikequant.explore.progress import OnTrial, shown
@@ -112,7 +113,11 @@ def explore(
     real = spec.real()
     target = target_accuracy if target_accuracy is not None else real.accuracy - max_drop / 100
     spec = replace(spec, target_accuracy=target if early_stop else None)
-    facts = {**belonging(materials, spec.decide), "lr": lr, "early stop at": spec.target_accuracy}
+    facts = {
+        **belonging(materials, spec.decide, None if where.trains else CALIBRATION_BATCHES),
+        "lr": lr, "loss": getattr(loss, "__name__", type(loss).__name__), "early stop at": spec.target_accuracy,
+        "staging": staged,
+    }  # fmt: skip
     search = _Search(
         space=where, aims=aims, sampler=sampler, trials=trials, seed=seed, batch=batch or BATCHES.get(sampler, BATCH),
         name=name, storage=storage, facts=facts, reference=real, target=target,

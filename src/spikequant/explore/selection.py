@@ -24,6 +24,8 @@ DIRECTIONS: Mapping[str, Direction] = {
     "dead": "minimize",
 }
 """Figures of a `Measured` that a study can ask for, and where they are good."""
+ROUNDING = 1e-9
+"""Far below the share of one sample."""
 OBJECTIVES = ("accuracy", "flash_bytes", "ram_bytes", "energy_pj", "emd")
 
 
@@ -82,8 +84,11 @@ def costs(measured: Sequence[Measured], wanted: Sequence[Objective]) -> Points:
 
 
 def keeps(measured: Measured, target_accuracy: float | None) -> bool:
-    """Whether it saw all samples and has the accuracy; without a target every finished one does."""
-    return not measured.stopped_early and (target_accuracy is None or measured.accuracy >= target_accuracy)
+    """Whether it saw all samples and has the accuracy; without a target every finished one does.
+
+    A target that is computed, such as 0.52 - 0.05, lies a rounding above the share of samples that is meant.
+    """
+    return not measured.stopped_early and (target_accuracy is None or measured.accuracy >= target_accuracy - ROUNDING)
 
 
 @dataclass(frozen=True, kw_only=True)

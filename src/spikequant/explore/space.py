@@ -150,6 +150,11 @@ class Space:
         """The factors with more than one option."""
         return tuple(factor for factor in self.factors if len(factor.options) > 1)
 
+    @property
+    def trains(self) -> bool:
+        """Whether some candidates are trained on."""
+        return any(option.get("scheme") in TRAINED for factor in self.factors for option in factor.options)
+
     def candidate(self, point: Mapping[str, Any]) -> Candidate:
         """The candidate at a choice of every axis."""
         return self.of(factor.chosen(point) for factor in self.factors)

@@ -6,12 +6,14 @@ parameter is quantized by itself for its significance, then settings inside the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from spikequant.explore.factors import Factor, Option, label, listed
 from spikequant.explore.records import Measured
+from spikequant.explore.selection import keeps
 from spikequant.explore.space import Space
 from spikequant.explore.study import Trial
 
@@ -26,10 +28,11 @@ class ToleranceRow:
         factor: ``pattern:role``, or a setting of the whole network.
         option: its label.
         index: its number in the factor.
-        accuracy: share of samples; NaN where there is no such network.
+        accuracy: share of the samples that it saw; NaN where there is no such network.
         drop: points of accuracy lost against the real network.
         memory_bytes: flash and RAM.
         kept: whether it keeps the target alone, so that combinations may have it.
+        stopped_early: it was given up before it saw all samples, so that accuracy and drop are of some only.
     """
 
     factor: str
@@ -39,6 +42,7 @@ class ToleranceRow:
     drop: float
     memory_bytes: float
     kept: bool
+    stopped_early: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def tolerances(space: Space, trials: Sequence[Trial], reference: Measured, targe
     """The table out of the trials of `alone_space`.
 
     A factor none of whose options keeps the target keeps the one of highest accuracy: the others may make up for it
-    in training.
+    in training.  Those that were given up early count only where all were, by the samples that they saw.
     """
     by_key = {trial.candidate.key: trial.measured for trial in trials}
     rows = []
@@ -103,8 +107,7 @@ def _factor_rows(
         measured = reference if not option else by_key.get(Space.of([_base(space), option]).key)
         if measured is not None:
             found.append((index, option, measured))
-    best = max((m.accuracy for _, _, m in found if m.accuracy == m.accuracy), default=0.0)
-    limit = min(target, best)
+    kept = _kept([m for _, _, m in found], target)
     return [
         ToleranceRow(
             factor=factor.name,
@@ -113,10 +116,21 @@ def _factor_rows(
             accuracy=m.accuracy,
             drop=100 * (reference.accuracy - m.accuracy),
             memory_bytes=m.flash_bytes + m.ram_bytes,
-            kept=not option or (m.accuracy >= limit and not m.stopped_early),
+            kept=not option or keeps_target,
+            stopped_early=m.stopped_early,
         )
-        for index, option, m in found
+        for (index, option, m), keeps_target in zip(found, kept, strict=True)
     ]
+
+
+def _kept(measured: Sequence[Measured], target: float) -> list[bool]:
+    good = [keeps(m, target) for m in measured]
+    built = [m for m in measured if not math.isnan(m.accuracy)]
+    if any(good) or not built:
+        return good
+    ranked = [m for m in built if not m.stopped_early] or built
+    best = max(m.accuracy for m in ranked)
+    return [m in ranked and m.accuracy == best for m in measured]
 
 
 def _alone(space: Space) -> list[tuple[Factor, int]]:
@@ -131,6 +145,8 @@ def _base(space: Space) -> Option:
 def _cells(row: ToleranceRow) -> tuple[str, ...]:
     if row.accuracy != row.accuracy:
         figures = ("-",) * 3
+    elif row.stopped_early:
+        figures = ("given up", "-", f"{row.memory_bytes:,.0f}")
     else:
         figures = (f"{100 * row.accuracy:.2f} %", f"{row.drop:+.2f}", f"{row.memory_bytes:,.0f}")
     return ("+" if row.kept else "-", row.factor, row.option, *figures)

@@ -76,7 +76,7 @@ def _group(name: str, look: tuple[str, str, int, float], trials: Sequence[Trial]
 
 def hover(trial: Trial) -> str:
     """The plan in a few lines; plotly reads tags, so names are escaped."""
-    lines = [f"trial {trial.number}"]
+    lines = [f"trial {trial.number}{' alone' if trial.stage == 'alone' else ''}"]
     if trial.measured.stopped_early:
         lines[0] += f", stopped after {trial.measured.samples:,} samples"
     lines += [escaped(f"{name} = {shown(value)}", 60) for name, value in trial.candidate.settings.items()]

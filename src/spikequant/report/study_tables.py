@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from spikequant.explore import Study, Tolerance, Trial
 from spikequant.report.numerals import count, decimal, energy, percent, size
 from spikequant.report.study_plots import importances, shown, varied
@@ -48,7 +50,7 @@ def _figures(study: Study, trial: Trial) -> tuple[Cell, ...]:
         number_cell(m.energy_pj, energy),
         number_cell(m.emd, decimal),
         number_cell(m.dead, lambda v: percent(v, 1)),
-        number_cell(study.reward_of(trial), decimal),
+        number_cell(math.nan if m.stopped_early else study.reward_of(trial), decimal, "stopped early"),
     )
 
 
@@ -75,8 +77,12 @@ def tolerance_table(tolerance: Tolerance) -> Table:
         (
             Cell(text=row.factor, value=float(place)),
             Cell(text=row.option, value=row.option),
-            number_cell(row.accuracy, percent, "impossible"),
-            number_cell(row.drop, lambda v: f"{v:.2f}", "impossible"),
+            *(
+                number_cell(
+                    math.nan if row.stopped_early else value, form, "given up" if row.stopped_early else "impossible"
+                )
+                for value, form in ((row.accuracy, percent), (row.drop, lambda v: f"{v:.2f}"))
+            ),
             number_cell(row.memory_bytes, size, "impossible"),
             Cell(text="yes" if row.kept else "no", value=float(row.kept)),
         )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from spikequant import data as sets
 from spikequant.analyse import compare
 from spikequant.data.places import root_of
+from spikequant.explore import Trial
 from spikequant.explore.search import explore
 from spikequant.law.errors import DataError
 from spikequant.learn.config import DiehlCook
@@ -119,10 +120,7 @@ def _explored(
     if study.interrupted:
         raise KeyboardInterrupt
     bench.say(f"  {study.words()[0]}")
-    chosen = study.chosen or max(
-        (trial for trial in study.trials if not trial.was_refused and not trial.measured.stopped_early),
-        key=lambda trial: trial.measured.accuracy,
-    )
+    chosen = study.chosen or most_accurate(study.trials)
     network, _ = study.apply(chosen)
     found = compare(model, network, test)
     few = _narrow(test[0][0], study.materials.example)
@@ -142,6 +140,19 @@ def _explored(
         "kept_on_validation": study.chosen is not None,
         "how": chosen.candidate.to_json(),
     }
+
+
+def most_accurate(trials: Iterable[Trial]) -> Trial:
+    """Of the candidates that saw all samples; where all were given up early, by the samples that they saw.
+
+    Raises:
+        DataError: none can be built.
+    """
+    built = [trial for trial in trials if not trial.was_refused]
+    if not built:
+        raise DataError("q-spinn: no candidate of the space can be built")
+    ranked = [trial for trial in built if not trial.measured.stopped_early] or built
+    return max(ranked, key=lambda trial: trial.measured.accuracy)
 
 
 def unsupervised_row(
