@@ -113,11 +113,7 @@ def explore(
     real = spec.real()
     target = target_accuracy if target_accuracy is not None else real.accuracy - max_drop / 100
     spec = replace(spec, target_accuracy=target if early_stop else None)
-    facts = {
-        **belonging(materials, spec.decide, None if where.trains else CALIBRATION_BATCHES),
-        "lr": lr, "loss": getattr(loss, "__name__", type(loss).__name__), "early stop at": spec.target_accuracy,
-        "staging": staged,
-    }  # fmt: skip
+    facts = _facts(spec, where, lr, loss, staged)
     search = _Search(
         space=where, aims=aims, sampler=sampler, trials=trials, seed=seed, batch=batch or BATCHES.get(sampler, BATCH),
         name=name, storage=storage, facts=facts, reference=real, target=target,
@@ -137,6 +133,17 @@ def explore(
     if not quiet:
         print(study)  # noqa: T201
     return study
+
+
+def _facts(spec: EvaluatorSpec, space: Space, lr: float, loss: Loss, staged: bool) -> dict[str, Any]:
+    """What a study belongs to, besides its space, sampler, seed and objectives."""
+    return {
+        **belonging(spec.materials, spec.decide, None if space.trains else CALIBRATION_BATCHES),
+        "lr": lr,
+        "loss": getattr(loss, "__name__", type(loss).__name__),
+        "early stop at": spec.target_accuracy,
+        "staging": staged,
+    }
 
 
 def _behind(told: Callable[[Entry], None], before: int) -> Callable[[Entry], None]:
