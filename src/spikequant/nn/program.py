@@ -11,6 +11,7 @@ from torch import Tensor
 from spikequant.law.neurons import prepare
 from spikequant.law.spec import NeuronSpec
 from spikequant.nn.inference import ordinary_tensors
+from spikequant.nn.kept import Seen, shared
 from spikequant.nn.loop import Prepared, States
 from spikequant.nn.neuron import over_features
 from spikequant.nn.torch_ops import TorchOps
@@ -39,12 +40,12 @@ class Program:
 class ProgramCache:
     """The last program of a layer, with the tensors and choices that it was made from.
 
-    A backward pass spends the graph of what is learned through, so it empties the cache.
+    A backward pass empties the cache; the graph of what is learned through serves those that come later, too.
     """
 
     def __init__(self) -> None:
         self.program: Program | None = None
-        self.made_from: list[tuple[Tensor, int]] = []
+        self.made_from: list[Seen] = []
         self.choices: tuple[Any, ...] = ()
 
     def clear(self) -> None:
@@ -62,7 +63,7 @@ class ProgramCache:
         if any(branch.norm is not None and branch.norm.measures for branch in neuron.branches):
             return program  # its thresholds belong to this batch
         self.program, self.choices = program, choices
-        self.made_from = [(tensor, tensor._version) for tensor in _tensors(neuron)]
+        self.made_from = [Seen(tensor) for tensor in _tensors(neuron)]
         for value in (*program.params.values(), program.ops.lsb, program.bias, *program.gains):
             if value is not None and value.requires_grad:
                 value.register_hook(lambda _: self.clear())  # type: ignore[no-untyped-call]
@@ -70,10 +71,7 @@ class ProgramCache:
 
     def _holds(self, tensors: list[Tensor], choices: tuple[Any, ...]) -> bool:
         same = len(tensors) == len(self.made_from) and choices == self.choices
-        return same and all(
-            now is then and now._version == version
-            for now, (then, version) in zip(tensors, self.made_from, strict=True)
-        )
+        return same and all(then.holds(now) for now, then in zip(tensors, self.made_from, strict=True))
 
 
 def _choices(neuron: QuantizedNeuron, like: Tensor, features: int) -> tuple[Any, ...]:
@@ -85,11 +83,16 @@ def _choices(neuron: QuantizedNeuron, like: Tensor, features: int) -> tuple[Any,
 
 
 def _tensors(neuron: QuantizedNeuron) -> list[Tensor]:
-    """Every tensor that the integers come from, the cached codes among them: their graph is shared."""
+    """Every tensor that the integers come from, and the codes that were made of them."""
+    return [*_own_tensors(neuron), *(branch.synapse.codes() for branch in neuron.branches)]
+
+
+def _own_tensors(neuron: QuantizedNeuron) -> list[Tensor]:
+    """Parameters and buffers of a group."""
     found: list[Tensor | None] = [*neuron._parameters.values(), *neuron._buffers.values()]
     for branch in neuron.branches:
         synapse, norm = branch.synapse, branch.norm
-        found += [*synapse._parameters.values(), *synapse._buffers.values(), synapse.codes()]
+        found += [*synapse._parameters.values(), *synapse._buffers.values()]
         if norm is not None:
             found += [*norm._parameters.values(), *norm._buffers.values()]
     return [tensor for tensor in found if tensor is not None]
@@ -102,9 +105,23 @@ def build(neuron: QuantizedNeuron, like: Tensor, features: int) -> Program:
     lsb = over_features(found.lsb, features, last=neuron.last_axis).to(dtype)
     params = {k: over_features(v, features, last=neuron.last_axis).to(dtype) for k, v in found.params.items()}
     early = found.spec.x is None and not found.spec.refractory
-    bias = params.pop("bias", None) if early else None
-    ops = TorchOps(
+    bias = [params.pop("bias")] if early and "bias" in params else []
+    units = {n: params[f"{n}_load"] * lsb for n in ("v", "i") if f"{n}_load" in params}
+    ready = prepare(_ops(neuron, lsb), found.spec, params)
+    ready, units, [lsb, *rest] = _for_every_backward(neuron, ready, units, [lsb, *found.gains, *bias])
+    gains, bias = rest[: len(found.gains)], rest[len(found.gains) :]
+    return Program(found.spec, Prepared(ready), _ops(neuron, lsb), bias[0] if bias else None, units, gains)
+
+
+def _ops(neuron: QuantizedNeuron, lsb: Tensor) -> TorchOps:
+    return TorchOps(
         surrogate=neuron.surrogate, lsb=lsb, detach_reset=neuron.detach_reset, like=lsb, compares=neuron.compares
     )
-    units = {n: params[f"{n}_load"] * lsb for n in ("v", "i") if f"{n}_load" in params}
-    return Program(found.spec, Prepared(prepare(ops, found.spec, params)), ops, bias, units, found.gains)
+
+
+def _for_every_backward(
+    neuron: QuantizedNeuron, params: States, units: States, others: list[Tensor]
+) -> tuple[States, States, list[Tensor]]:
+    """The same values with a graph that is not spent by the first backward pass (`kept.shared`)."""
+    made = iter(shared([*params.values(), *units.values(), *others], _own_tensors(neuron)))
+    return {n: next(made) for n in params}, {n: next(made) for n in units}, list(made)

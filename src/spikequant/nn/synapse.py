@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from spikequant.law.errors import DataError, NotFrozen, Unsupported
 from spikequant.law.formats import IntFormat
 from spikequant.nn.inference import ordinary_tensors
+from spikequant.nn.kept import Seen, shared
 from spikequant.nn.products import Geometry, LayerProduct, layer_widths
 from spikequant.nn.products.encode import encoded
 from spikequant.nn.products.weights import Packs
@@ -147,25 +148,34 @@ class Synapse(nn.Module):
         self.input_scale = torch.tensor(limit / self.input_format.max if limit > 0 else 1.0)
 
     def codes(self) -> Tensor:
-        """Integer codes in a float tensor, with straight-through gradients; once per parameter version."""
+        """Integer codes in a float tensor, with straight-through gradients; once per parameter version.
+
+        A version is what torch counts: ``weight.data.add_()`` does not raise it.  `train` and `eval` begin anew.
+        """
         if self.frozen_codes is not None:
             return self._frozen_as_floats(self.frozen_codes)
-        key = (self.weight._version, self.weight_scale._version, id(self.weight), torch.is_grad_enabled())
-        if self._cache.get("key") != key or "codes" not in self._cache:
+        made_from = self._cache.get("made_from")
+        if made_from is None or "codes" not in self._cache or not self._still(made_from):
             scale = self.scale()
             codes = encoded(self.quantizer, self.folded_weight(), scale, self._noise())
-            key = (self.weight._version, self.weight_scale._version, id(self.weight), torch.is_grad_enabled())
-            self._cache = {"key": key, "codes": codes, "scale": scale}
+            codes, scale = shared((codes, scale), (self.weight, self.weight_scale))
+            made_from = (Seen(self.weight), Seen(self.weight_scale), torch.is_grad_enabled())
+            self._cache = {"made_from": made_from, "codes": codes, "scale": scale}
             if codes.requires_grad:
                 cache = self._cache
-                # The graph of the codes is spent after one backward.
+                # What is changed behind autograd's back between two training steps is seen by the second.
                 codes.register_hook(lambda _: cache.clear())  # type: ignore[no-untyped-call]
         codes_now: Tensor = self._cache["codes"]
         return codes_now
 
+    def _still(self, made_from: tuple[Seen, Seen, bool]) -> bool:
+        weight, scale, graphed = made_from
+        return graphed == torch.is_grad_enabled() and weight.holds(self.weight) and scale.holds(self.weight_scale)
+
     def _frozen_as_floats(self, stored: Tensor) -> Tensor:
-        if self._cache.get("frozen") is not stored or self._cache["codes"].dtype != self.weight.dtype:
-            self._cache = {"frozen": stored, "codes": stored.to(self.weight.dtype)}
+        seen = self._cache.get("frozen")
+        if seen is None or not seen.holds(stored) or self._cache["codes"].dtype != self.weight.dtype:
+            self._cache = {"frozen": Seen(stored), "codes": stored.to(self.weight.dtype)}
         codes: Tensor = self._cache["codes"]
         return codes
 
@@ -258,14 +268,16 @@ class Synapse(nn.Module):
         reads_data = self.input_scale is not None or self.checks_input
         if not reads_data or x.requires_grad or x.is_inference():
             return self._integer_sums(x, gain, wide)
-        made_from, shown = (x, codes, gain), self._cache.get("shown")
-        if shown is not None and all(a is b and a._version == v for a, (b, v) in zip(made_from, shown[0], strict=True)):
+        made_from, shown = (codes, gain, x), self._cache.get("shown")
+        if shown is not None and all(then.holds(now) for now, then in zip(made_from, shown[0], strict=True)):
             sums, version = shown[1]
             if sums._version == version:  # a static input is summed once, not at every step of a loop (DESIGN rule 9)
                 again: Tensor = sums.view_as(sums)  # a value of its own, so that a recording sees every call
                 return again
         sums = self._integer_sums(x, gain, wide)
-        self._cache["shown"] = ([(tensor, tensor._version) for tensor in made_from], (sums, sums._version))
+        kept = self._cache.get("gained")
+        [sums] = shared([sums], [codes, gain] if wide or kept is None else [kept[-1]])
+        self._cache["shown"] = ([Seen(codes), Seen(gain), Seen(x, values=True)], (sums, sums._version))
         return sums
 
     def _integer_sums(self, x: Tensor, gain: Tensor, wide: bool) -> Tensor:
@@ -281,6 +293,7 @@ class Synapse(nn.Module):
             gained: Tensor = kept[2]
             return gained
         gained = codes * gain.reshape(-1, *([1] * (self.weight.dim() - 1))).to(self.weight.dtype)
+        [gained] = shared([gained], [codes, gain])
         if self._cache.get("codes") is codes and not gain.requires_grad:
             self._cache["gained"] = (codes, gain, gained)
         return gained
