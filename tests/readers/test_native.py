@@ -140,6 +140,20 @@ def test_a_damaged_library_is_made_again(monkeypatch, tmp_path):
     assert compiled.run(np.ones((6, 1, 2))).sum() > 0
 
 
+def test_a_library_that_was_cut_short_is_not_loaded(monkeypatch, tmp_path):
+    """To load half of one kills the process."""
+    monkeypatch.setenv("SPIKEQUANT_CACHE", str(tmp_path / "cache"))
+    text = "int spikequant_seven(void) { return 7; }"
+    assert compiler.shared_object(text, ()).spikequant_seven() == 7
+    (made,) = (tmp_path / "cache").iterdir()
+    whole = made.read_bytes()
+    made.unlink()  # the loaded file itself must stay as it is
+    made.write_bytes(whole[: len(whole) // 2])
+    assert not compiler._is_whole(made)
+    compiler.shared_object(text, ())
+    assert compiler._is_whole(made)
+
+
 def test_a_cache_that_cannot_be_made(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SPIKEQUANT_CACHE", str(tmp_path / "file" / "cache"))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from spikequant.law.errors import Unsupported
+from spikequant.law.errors import SpikequantError, Unsupported
 from spikequant.law.spec import NeuronSpec
 from spikequant.nn.fused import Call, layout_of, run_fused
 from spikequant.nn.loop import Noise, States, add_per_step, run_over_time, zero_states
@@ -149,7 +149,7 @@ def _missing(key: ForwardKey) -> str:
     """Why there is no kernel of a kind; empty where there is one.  Asked once: a compiler that fails is slow."""
     try:
         forward_kernel(key)
-    except Unsupported as error:
+    except (SpikequantError, OSError) as error:  # no compiler, or no folder to keep what it makes
         return str(error).splitlines()[0]
     return ""
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from spikequant.law.errors import DataError, NotFrozen, Unsupported
+from spikequant.law.errors import NotFrozen, Unsupported
 from spikequant.law.formats import IntFormat
+from spikequant.nn.counts import check_counts
 from spikequant.nn.inference import ordinary_tensors
 from spikequant.nn.kept import Seen, shared
 from spikequant.nn.products import Geometry, LayerProduct, layer_widths
@@ -150,27 +151,23 @@ class Synapse(nn.Module):
     def codes(self) -> Tensor:
         """Integer codes in a float tensor, with straight-through gradients; once per parameter version.
 
-        A version is what torch counts: ``weight.data.add_()`` does not raise it.  `train` and `eval` begin anew.
+        ``weight.data.add_()`` makes no new version; `train` and `eval` begin anew.
         """
         if self.frozen_codes is not None:
             return self._frozen_as_floats(self.frozen_codes)
-        made_from = self._cache.get("made_from")
-        if made_from is None or "codes" not in self._cache or not self._still(made_from):
+        made_from = self._cache.get("made_from", ())
+        now = (self.weight, self.weight_scale)
+        same = bool(made_from) and self._cache["graphed"] == torch.is_grad_enabled()
+        if not same or not all(then.holds(t) for then, t in zip(made_from, now, strict=True)):
             scale = self.scale()
             codes = encoded(self.quantizer, self.folded_weight(), scale, self._noise())
             codes, scale = shared((codes, scale), (self.weight, self.weight_scale))
-            made_from = (Seen(self.weight), Seen(self.weight_scale), torch.is_grad_enabled())
-            self._cache = {"made_from": made_from, "codes": codes, "scale": scale}
+            made_from = (Seen(self.weight), Seen(self.weight_scale))
+            self._cache = {"made_from": made_from, "graphed": torch.is_grad_enabled(), "codes": codes, "scale": scale}
             if codes.requires_grad:
-                cache = self._cache
                 # What is changed behind autograd's back between two training steps is seen by the second.
-                codes.register_hook(lambda _: cache.clear())  # type: ignore[no-untyped-call]
-        codes_now: Tensor = self._cache["codes"]
-        return codes_now
-
-    def _still(self, made_from: tuple[Seen, Seen, bool]) -> bool:
-        weight, scale, graphed = made_from
-        return graphed == torch.is_grad_enabled() and weight.holds(self.weight) and scale.holds(self.weight_scale)
+                codes.register_hook(lambda _, cache=self._cache: cache.clear())  # type: ignore[no-untyped-call]
+        return self._cache["codes"]  # type: ignore[no-any-return]
 
     def _frozen_as_floats(self, stored: Tensor) -> Tensor:
         seen = self._cache.get("frozen")
@@ -242,19 +239,11 @@ class Synapse(nn.Module):
             assert self.input_format is not None
             return encode_ste(x, self.input_scale, self.input_format.min, self.input_format.max)
         if self.checks_input and not self.training:
-            self._check_counts(x)
+            check_counts(x, self.input_bound)
         if self.unit != 1.0:
             x = x / self.unit
             return x if self.training else round_ste(x, "half_even")
         return x
-
-    def _check_counts(self, x: Tensor) -> None:
-        """The proofs hold for the whole numbers that the example promised."""
-        if bool(((x < 0) | (x > self.input_bound) | (x != x.to(torch.int64))).any()):
-            raise DataError(
-                f"the example input was whole numbers from 0 to {self.input_bound}, these data go from "
-                f"{float(x.min()):g} to {float(x.max()):g}; quantize the model with an example of the real data"
-            )
 
     @untraced
     def forward(self, x: Tensor) -> Tensor:
@@ -275,8 +264,7 @@ class Synapse(nn.Module):
                 again: Tensor = sums.view_as(sums)  # a value of its own, so that a recording sees every call
                 return again
         sums = self._integer_sums(x, gain, wide)
-        kept = self._cache.get("gained")
-        [sums] = shared([sums], [codes, gain] if wide or kept is None else [kept[-1]])
+        [sums] = shared([sums], [codes, gain] if wide else [self._cache.get("gained", (codes,))[-1]])
         self._cache["shown"] = ([Seen(codes), Seen(gain), Seen(x, values=True)], (sums, sums._version))
         return sums
 

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from spikequant.law.errors import ArtifactError, Unsupported
 
+DIGEST = 32
+
 
 def find_compiler() -> str | None:
     """Path of the system's C compiler: ``$CC``, cc, gcc or clang; None without one."""
@@ -59,11 +61,20 @@ def shared_object(text: str, flags: Sequence[str], *, libraries: Sequence[str] =
     key = hashlib.sha256("\n".join([compiler, *flags, *libraries, machine(), text]).encode()).hexdigest()
     folder = cache_folder()
     path = folder / f"{key}.so"
-    if path.exists():
-        with contextlib.suppress(OSError):  # a file that was cut short is made again
+    if _is_whole(path):
+        with contextlib.suppress(OSError):  # one of another system is made again
             return ctypes.CDLL(str(path))
     _compile(compiler, flags, libraries, text, path)
     return ctypes.CDLL(str(path))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library ends in the digest of the rest: to load one that was cut short kills the process."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(content[:-DIGEST]).digest() == content[-DIGEST:]
 
 
 @cache
@@ -85,4 +96,6 @@ def _compile(compiler: str, flags: Sequence[str], libraries: Sequence[str], text
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Unsupported(f"{compiler} could not compile the network:\n{done.stderr[:2000]}")
+        content = made.read_bytes()
+        made.write_bytes(content + hashlib.sha256(content).digest())  # loaders ignore what follows the last section
         os.replace(made, path)
