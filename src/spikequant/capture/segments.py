@@ -42,7 +42,7 @@ class SegmentedRunner(LayerwiseRunner):
         self.steps = steps
         reason = _looks_over_the_border(model, graph, self)
         if reason:
-            raise CaptureError(f"segments of time: {reason}; train this model without them")
+            raise CaptureError(f"segments of time: {reason}; leave segment= away for this model")
 
     def __call__(self, x: Tensor) -> Tensor:
         """The model's output for a whole input."""

@@ -121,7 +121,7 @@ class Chip:
             found.append("an adaptive threshold, a refractory time or a lower bound, which this target does not have")
         if name == "xylo" and (spec.order != CUBA or spec.reset != "subtract"):
             found.append(
-                f"runs {' > '.join(spec.order)} and resets by {spec.reset!r}; this one has a current and a membrane "
+                f"runs {' > '.join(spec.order)} and resets by {spec.reset!r}; this target has a current and a membrane "
                 "and subtracts: use CubaLIF(reset='subtract')"
             )
         if name == "loihi-cuba" and (spec.order not in (CUBA, LIF) or spec.reset != "zero"):
