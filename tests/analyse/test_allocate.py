@@ -103,11 +103,17 @@ def test_every_layer_has_a_reason(trained):
         (-3, PlanError, "positive number of bytes"),
         ({"flsh": 3}, DataError, "expected some of flash, ram, memory, synop_bits"),
         ("0.001x", PlanError, "cannot be kept"),
+        (10, PlanError, r"a budget of 10 bytes of memory cannot be kept: .* without a choice"),
     ],
 )
 def test_budgets_that_cannot_be_are_refused(trained, budget, kind, text):
     with pytest.raises(kind, match=text):
         allocation(trained[1], budget)
+
+
+def test_a_model_is_not_traces(trained):
+    with pytest.raises(DataError, match="expected the traces of hessian_trace, got Linear"):
+        sq.allocate(torch.nn.Linear(2, 2), "0.1x")
 
 
 def test_unknown_names_are_refused(trained):

@@ -325,6 +325,7 @@ def test_a_quantized_model_has_traces_without_facts(batch):
         ({"method": "hutch"}, Unsupported, "expected one of hutchinson"),
         ({"method": "xtrace", "curvature": "fisher"}, Unsupported, "works on the Hessian"),
         ({"roles": ("weights",)}, Unsupported, "expected some of weight, membrane, threshold"),
+        ({"roles": "weight"}, Unsupported, "roles = 'weight'; expected some of .*, as a tuple"),
         ({"roles": ()}, Unsupported, "expected some of"),
         ({"relative_error": 0.0}, DataError, "expected a positive number"),
         ({"confidence": 1.0}, DataError, "between 0 and 1"),
@@ -340,6 +341,10 @@ def test_wrong_data_are_refused(batch):
     x, y = batch
     with pytest.raises(DataError, match="no batch"):
         hessian_trace(Net(), F.cross_entropy, [])
+    with pytest.raises(DataError, match="expected a function"):
+        hessian_trace(Net(), "cross entropy", [batch])
+    with pytest.raises(DataError, match="as a batch, got Tensor"):
+        hessian_trace(Net(), F.cross_entropy, [x])
     with pytest.raises(DataError, match="NaN"):
         hessian_trace(Net(), F.cross_entropy, [(x * float("nan"), y)])
     with pytest.raises(DataError, match="one finite number"):

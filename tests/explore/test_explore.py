@@ -226,9 +226,9 @@ def test_mistakes(trained: Any) -> None:
         prepared(plain, Candidate({"steps": 3}))
     with pytest.raises(PlanError, match="no neuron layer of the network has a leak"):
         prepared(plain, Candidate({"*:leak.form": "shift"}))
-    none = run(trained, target_accuracy=1.01, trials=2)
+    none = run(trained, target_accuracy=1.0, trials=2)
     assert none.chosen is None
-    assert "None keeps 101.00 % accuracy" in str(none)
+    assert "None keeps 100.00 % accuracy" in str(none)
     with pytest.raises(PlanError, match="no candidate keeps the target"):
         none.apply()
 
@@ -237,3 +237,10 @@ def test_batches_alone_are_divided(trained: Any) -> None:
     model, learn, _ = trained
     study = explore(model, SPACE, learn, sampler="grid", trials=2, quiet=True)
     assert study.reference.samples == sum(len(y) for _, y in learn) // 4
+
+
+def test_a_target_in_percent_is_refused(trained):
+    with pytest.raises(DataError, match=r"target_accuracy = 95; expected a share from 0 to 1"):
+        explore(trained[0], SPACE, trained[1], target_accuracy=95, quiet=True)
+    with pytest.raises(DataError, match=r"expected a torch nn.Module as model, got dict"):
+        explore(SPACE, trained[0], trained[1], quiet=True)  # type: ignore[arg-type]

@@ -39,7 +39,10 @@ class Allocated:
     share: float
 
     def __str__(self) -> str:
-        lines = [f"{self.share:.3f} of the float memory, expected rise of the loss {self.allocation.rise:.4g}"]
+        lines = [
+            f"{self.share:.3f} of the float memory, expected rise of the loss {self.allocation.rise:.4g}; "
+            "loads below are bits, of what varies"
+        ]
         names = {key: f"{key[0]} {key[1]}" for key in self.allocation.bits}
         width = max(len(name) for name in names.values())
         lines += [f"  {names[key]:{width}s}  {reason}" for key, reason in self.allocation.reasons.items()]
@@ -91,11 +94,14 @@ def allocation(
         DataError: traces without facts (of a quantized model), an unknown layer or limit.
         PlanError: a budget that cannot be kept, or is not written as one.
     """
+    if not isinstance(traces, Traces):
+        raise DataError(f"allocate: expected the traces of hessian_trace, got {type(traces).__name__}")
     facts = _facts(traces)
     used = _non_negative(traces)
     items = _items(used, facts, sorted(set(weight_widths)), sorted(set(membrane_widths)), tied, dict(keep or {}))
     fixed = _fixed(facts, items, membrane_bits)
     limits = {name: _bits(name, asked, facts) - fixed.get(name, 0.0) for name, asked in _named(budget).items()}
+    _check_reachable(items, limits, fixed)
     found = solve(items, limits)
     plan = _plan(found, facts, membrane_bits, template)
     total = found.loads["memory"] + fixed["memory"]
@@ -184,6 +190,23 @@ def _fixed(facts: Facts, items: Sequence[Item], membrane_bits: int) -> dict[str,
     flash = facts.fixed_flash + sum(8 * r.count for r in left if r.role == "weight")
     ram = facts.fixed_ram + sum(membrane_bits * r.count for r in left if r.role == "membrane")
     return {"flash": float(flash), "ram": float(ram), "memory": float(flash + ram)}
+
+
+def _check_reachable(items: Sequence[Item], limits: Mapping[str, float], fixed: Mapping[str, float]) -> None:
+    """Limits below the fewest bits, told as they were asked: with what has no choice, and in bytes."""
+    for name, most in limits.items():
+        least = sum(min((c.loads.get(name, 0.0) for c in item.choices), default=0.0) for item in items)
+        if least <= most:
+            continue
+        stays = fixed.get(name, 0.0)
+        unit, per = ("synop_bits", 1) if name == "synop_bits" else ("bytes", 8)
+        rest = (
+            f", {stays / per:,.0f} of them without a choice (thresholds, biases, buffers, layers kept)" if stays else ""
+        )
+        raise PlanError(
+            f"allocate: a budget of {(most + stays) / per:,.0f} {unit} of {name} cannot be kept: with the fewest bits "
+            f"that are allowed everywhere, {math.ceil((least + stays) / per):,} are needed{rest}"
+        )
 
 
 def _named(budget: Budget) -> dict[str, str | float]:

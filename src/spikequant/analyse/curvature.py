@@ -61,9 +61,8 @@ class Curvature:
     """
 
     def __init__(self, model: nn.Module, loss: Loss, roles: Sequence[Role], surrogate: Surrogate | None) -> None:
-        unknown = sorted(set(roles) - set(ROLES))
-        if unknown or not roles:
-            raise Unsupported(f"roles {list(roles)}; expected some of {', '.join(ROLES)}")
+        if isinstance(roles, str) or not roles or set(roles) - set(ROLES):
+            raise Unsupported(f"roles = {roles!r}; expected some of {', '.join(ROLES)}, as a tuple")
         self.model, self.loss, self.roles, self.surrogate = model, loss, tuple(roles), surrogate
         self.places: list[Place] = []
         self.surrogates: dict[str, str] = {}

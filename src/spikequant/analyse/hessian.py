@@ -17,6 +17,7 @@ from spikequant.analyse.layer_facts import Facts, facts_of
 from spikequant.law.errors import DataError, SpikequantError, Unsupported
 from spikequant.nn import QuantizedNeuron, Surrogate, Synapse
 from spikequant.training import check_batch
+from spikequant.training.evaluate import pairs
 
 CurvatureName = Literal["hessian", "gauss-newton", "fisher"]
 METHODS = ("hutchinson", "hutch++", "xtrace")
@@ -145,7 +146,9 @@ def hessian_trace(
         DataError: no batch, a loss or an output of the wrong form, fewer probes than batches or than fourteen.
     """
     _check(curvature, method, relative_error, confidence, most_probes)
-    kept = list(batches)
+    if not callable(loss):
+        raise DataError(f"hessian_trace: expected a function (output, target) as loss, got {type(loss).__name__}")
+    kept = list(pairs(batches))
     if not kept:
         raise DataError("hessian_trace: no batch; expected at least one (input, target)")
     for x, _ in kept:

@@ -48,7 +48,13 @@ SamplerOption = Annotated[
     ),
 ]
 TrialsOption = Annotated[
-    int, typer.Option(metavar="N", min=1, help="Candidates to measure in all.", rich_help_panel=SEARCH)
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Candidates to measure in all; with --staged, those of single roles come on top.",
+        rich_help_panel=SEARCH,
+    ),
 ]
 StagedOption = Annotated[
     bool,

@@ -78,6 +78,7 @@ def _run(asked: Exploration, space: Space, start: StartingPoint, folder: RunFold
 def _outcome(study: Study, chosen: Trial, start: StartingPoint, screen: Screen) -> Outcome:
     """The chosen network: built for real, lowered, verified, compared on the test data."""
     from spikequant.analyse import compare
+    from spikequant.cli.quantize import short_name
     from spikequant.explore import prepared
     from spikequant.quantize import lower, verify
 
@@ -92,7 +93,7 @@ def _outcome(study: Study, chosen: Trial, start: StartingPoint, screen: Screen) 
         comparison = compare(real, model, shown.watch(start.data.test))
     same_steps = f" (the real network beside it runs {alike['steps']} steps, too)" if alike else ""
     return Outcome(
-        name=chosen.candidate.key,
+        name=short_name(plan),
         plan=plan,
         report=report,
         net=net,

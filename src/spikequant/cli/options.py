@@ -127,7 +127,7 @@ LearningRateOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option(metavar="FOLDER", help="Run folder to write.", rich_help_panel=RUN)]
 ResumeOption = Annotated[
-    bool, typer.Option("--resume", help="Go on with the run in --out behind its last epoch.", rich_help_panel=RUN)
+    bool, typer.Option("--resume", help="Go on with the run in --out behind what it has finished.", rich_help_panel=RUN)
 ]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace the run that is in --out.", rich_help_panel=RUN)

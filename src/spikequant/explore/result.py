@@ -126,7 +126,7 @@ class Study:
             *([f"{early} stopped early"] if early else []),
         ]
         alone = sum(trial.stage == "alone" for trial in self.trials)
-        notes = [*([f"{alone} of them single roles"] if alone else []), *notes]
+        notes = [*([f"{alone} of them single roles, all others real"] if alone else []), *notes]
         said = f" ({', '.join(notes)})" if notes else ""
         found = [f"{len(self.trials):,} candidates measured{said}; the space has {self.space.size:,}."]
         if self.interrupted:

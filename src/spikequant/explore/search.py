@@ -25,6 +25,7 @@ from spikequant.explore.selection import Objective, objectives, select
 from spikequant.explore.space import Space, SpaceLike, space_of
 from spikequant.explore.study import BATCH, BATCHES, DEFAULT_OBJECTIVES, Stopped, Trial, opened, run_study
 from spikequant.explore.tolerance import Tolerance, alone_space, tolerances
+from spikequant.law.errors import DataError
 from spikequant.training import Batch, Loss
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def explore(
         validation: ``(input, target)`` that decide; None holds out every fourth sample of `batches`.
         example_input: for the capture; None takes the first batch.
         sampler: ``grid``, ``random``, ``tpe`` or ``nsga2``.
-        trials: how many candidates are measured in all, those of earlier calls included.
+        trials: how many candidates are measured in all, those of earlier calls included; single roles (`staged`) come
+            on top.
         staged: first every option of every role alone, then combinations of those that keep the target alone.
         wanted: objectives of the front and of the samplers: up to five of ``accuracy``, ``flash_bytes``,
             ``ram_bytes``, ``energy_pj``, ``emd``, ``dead``.
@@ -106,6 +108,10 @@ def explore(
         Unsupported: Optuna (or Ray, where it is asked for) is not installed.
     """
     started = time.perf_counter()
+    if not isinstance(model, nn.Module):
+        raise DataError(f"explore: expected a torch nn.Module as model, got {type(model).__name__}")
+    if target_accuracy is not None and not 0 <= target_accuracy <= 1:
+        raise DataError(f"explore: target_accuracy = {target_accuracy}; expected a share from 0 to 1, such as 0.95")
     aims = objectives(wanted)
     where = space_of(space)
     materials, decide = materials_of(model, batches, validation, example_input, lr=lr, loss=loss, seed=seed)

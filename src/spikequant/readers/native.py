@@ -173,6 +173,11 @@ class Compiled:
     def run(self, x: Any, *, encoded: bool = False, first_sample: int = 0) -> IntArray:
         """Scores of whole sequences ``[T, N, ...]`` (static input: ``[N, ...]``); leaves the state of `step` alone.
 
+        Args:
+            x: data as the network takes them, or its input codes.
+            encoded: `x` are codes already; codes without it are taken for data and encoded a second time.
+            first_sample: number of the first sample, on which the noise of stochastic rounding depends.
+
         Raises:
             DataError: data that do not fit the input.
         """
@@ -237,8 +242,10 @@ def compile(net: IntNet, *, threads: int = 1, engine: str = "auto") -> Compiled 
             and with the same integers; ``auto``: C, or numba where no compiler is.
 
     Raises:
-        Unsupported: an unknown engine, or what it needs is not here.
+        Unsupported: no `IntNet`, an unknown engine, or what it needs is not here.
     """
+    if not isinstance(net, IntNet):
+        raise Unsupported(f"expected an IntNet, got {type(net).__name__}; lower(model, example_input) makes one")
     if threads < 1:
         raise DataError(f"threads = {threads}; expected at least 1")
     if engine not in ENGINES:

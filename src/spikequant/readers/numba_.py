@@ -192,6 +192,11 @@ class NumbaNet:
     def run(self, x: Any, *, encoded: bool = False, first_sample: int = 0) -> IntArray:
         """Scores of whole sequences ``[T, N, ...]`` (static input: ``[N, ...]``); leaves the state of `step` alone.
 
+        Args:
+            x: data as the network takes them, or its input codes.
+            encoded: `x` are codes already; codes without it are taken for data and encoded a second time.
+            first_sample: number of the first sample, on which the noise of stochastic rounding depends.
+
         Raises:
             DataError: data that do not fit the input.
         """

@@ -28,8 +28,10 @@ def check(net: IntNet, target: str | Target | None = None) -> TargetReport:
         target: a name (``"xylo"``), a profile, or None for the one that the network names.
 
     Raises:
-        Unsupported: no such target.
+        Unsupported: no such target, or no `IntNet`.
     """
+    if not isinstance(net, IntNet):
+        raise Unsupported(f"expected an IntNet, got {type(net).__name__}; lower(model, example_input) makes one")
     profile = find(net.target if target is None else target)
     used: dict[str, tuple[int, int]] = {}
     facts: dict[str, str] = {}

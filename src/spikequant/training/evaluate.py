@@ -112,6 +112,8 @@ def segmented(model: nn.Module, batches: Batches, steps: int) -> Forward:
         CaptureError: the model cannot be captured, or something in it looks over the border of a segment.
         DataError: the batches cannot be read twice, or `steps` is no length.
     """
+    if not isinstance(steps, int) or steps < 1:
+        raise DataError(f"segment = {steps!r}; expected a whole number of time steps, 1 or more")
     rows = pairs(batches) if iter_again(batches) else None
     first = None if rows is None else next(rows, None)
     if first is None:

@@ -34,7 +34,7 @@ def load_nir(path: str | os.PathLike[str]) -> IntNet:
         record = load(source)
         return _checked(record)
     except (SpikequantError, RecursionError) as error:
-        raise ArtifactError(f"{source}: {error}") from error
+        raise ArtifactError(f"{source}: {str(error).removeprefix(f'{source}: ')}") from error
 
 
 def _checked(record: NirRecord) -> IntNet:
