@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 
+def _check(model: Any, target_accuracy: float | None) -> None:
+    if not isinstance(model, nn.Module):
+        raise DataError(f"explore: expected a torch nn.Module as model, got {type(model).__name__}")
+    if target_accuracy is not None and not 0 <= target_accuracy <= 1:
+        raise DataError(f"explore: target_accuracy = {target_accuracy}; expected a share from 0 to 1, such as 0.95")
+
+
 def explore(
     model: nn.Module,
     space: SpaceLike,
@@ -108,10 +115,7 @@ def explore(
         Unsupported: Optuna (or Ray, where it is asked for) is not installed.
     """
     started = time.perf_counter()
-    if not isinstance(model, nn.Module):
-        raise DataError(f"explore: expected a torch nn.Module as model, got {type(model).__name__}")
-    if target_accuracy is not None and not 0 <= target_accuracy <= 1:
-        raise DataError(f"explore: target_accuracy = {target_accuracy}; expected a share from 0 to 1, such as 0.95")
+    _check(model, target_accuracy)
     aims = objectives(wanted)
     where = space_of(space)
     materials, decide = materials_of(model, batches, validation, example_input, lr=lr, loss=loss, seed=seed)
