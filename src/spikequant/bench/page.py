@@ -19,7 +19,12 @@ def result_table(result: Result) -> Table:
     for work in (TRAINING, INFERENCE):
         heads += [f"{work}, ms", "(min to max)", "/ fp32", "/ bf16"]
     heads += ["peak of a step, MiB", "firing rates"]
-    return heads, [_cells(result, row) for row in result.rows]
+    rows = [_cells(result, row) for row in result.rows]
+    if all(row.peak is None for row in result.rows):
+        heads.pop(-2)
+        for cells in rows:
+            cells.pop(-2)
+    return heads, rows
 
 
 def _cells(result: Result, row: Row) -> list[str]:

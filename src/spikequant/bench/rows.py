@@ -17,7 +17,6 @@ from spikequant.bench.peak import peak_bytes
 from spikequant.bench.subjects import FLOAT, Subject, mean_rates, subjects
 from spikequant.bench.workloads import Workload, weights_of
 from spikequant.law.errors import DataError
-from spikequant.readers import golden
 from spikequant.readers.native import Compiled, compile
 from spikequant.readers.numba_ import NumbaNet
 
@@ -170,10 +169,10 @@ def _integer_runs(nets: dict[str, tuple[Subject, Timed]], x: Tensor) -> dict[str
         if not subject.is_ours or subject.kind == FLOAT:
             continue
         integers = ours.integers(copy.deepcopy(net), x)
-        native, codes = compile(integers, threads=torch.get_num_threads()), golden.encode(integers, x.numpy())
-        runs[f"{name}, integers compiled"] = _compiled_run(native, codes)
+        native = compile(integers, threads=torch.get_num_threads())
+        runs[f"{name}, integers compiled"] = _compiled_run(native, x.numpy())
     return runs
 
 
-def _compiled_run(native: Compiled | NumbaNet, codes: object) -> Callable[[], object]:
-    return lambda: native.run(codes, encoded=True)
+def _compiled_run(native: Compiled | NumbaNet, x: object) -> Callable[[], object]:
+    return lambda: native.run(x)

@@ -141,6 +141,8 @@ INTRODUCTION = (
     "rows take turns in one process; medians with least and most. '/ fp32' is the ratio to the fastest other library "
     "of that table in float32, '/ bf16' to the fastest under autocast to bfloat16.",
     "Firing rates are those of the layers of neurons in order: a row whose rates differ does other work.",
+    "A row whose first call takes longer than ten seconds is timed by that call alone and says 'once'.",
+    "The share of the ceiling is that of dense work; integers that skip what is silent can pass 100 %.",
 )
 
 
