@@ -16,7 +16,9 @@ from spikequant.cli.networks import MODEL_NAMES
 from spikequant.cli.plan_options import CLIPPINGS, QUANTIZERS, PlanFields
 from spikequant.cli.tables import Table
 
-COMMANDS = ["demo", "train", "quantize", "compare", "verify", "report", "export", "targets", "bench"]
+COMMANDS = [
+    "demo", "train", "quantize", "compare", "verify", "report", "explore", "export", "targets", "reproduce", "bench",
+]  # fmt: skip
 BOXES = set("─│╭╮╰╯━┃┏┓┡╇┩└┘├┤┬┴┼")
 
 
@@ -37,7 +39,7 @@ def test_help_pages_fit_and_hold_a_purpose_an_example_and_defaults(run, monkeypa
         assert "Example" in done.out
         assert f"  spikequant {command} " in done.out
         assert "--json" in done.out
-        assert "[default:" in done.out or command in ("compare", "verify")
+        assert "[default:" in done.out or command in ("compare", "verify", "targets")
 
 
 def test_a_program_without_words_shows_its_commands(run):
@@ -92,7 +94,7 @@ def test_a_table_on_a_terminal_has_a_header_in_colour_and_none_if_colours_are_no
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("spikequant ex", ["export"]),
+        ("spikequant ex", ["explore", "export"]),
         ("spikequant train net.py:build --data mn", ["mnist"]),
         ("spikequant train mnist_", ["mnist_net"]),
         ("spikequant export net.spq --format ", ["c99", "nir", "onnx", "vectors"]),
