@@ -22,12 +22,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--workload", action="append", choices=list(WORKLOADS))
     parser.add_argument("--no-growth", action="store_true")
+    parser.add_argument("--no-peaks", action="store_true")
     parser.add_argument("--suffix", default="", help="part of the file name, for another machine or instruction set")
     given = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
     found = run(
         names=tuple(given.workload or WORKLOADS), rounds=given.rounds, quick=given.quick, commit=commit.strip(),
-        with_growth=not given.no_growth, said=lambda text: print(text, file=sys.stderr, flush=True),
+        with_growth=not given.no_growth, with_peaks=not given.no_peaks, said=lambda text: print(text, file=sys.stderr, flush=True),
     )  # fmt: skip
     name = f"speed{'-' + given.suffix if given.suffix else ''}"
     command = f"Command: `python benchmarks/speed.py {' '.join(sys.argv[1:])}`."
