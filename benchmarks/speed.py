@@ -28,7 +28,8 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
     found = run(
         names=tuple(given.workload or WORKLOADS), rounds=given.rounds, quick=given.quick, commit=commit.strip(),
-        with_growth=not given.no_growth, with_peaks=not given.no_peaks, said=lambda text: print(text, file=sys.stderr, flush=True),
+        with_growth=not given.no_growth, with_peaks=not given.no_peaks,
+        said=lambda text: print(text, file=sys.stderr, flush=True),
     )  # fmt: skip
     name = f"speed{'-' + given.suffix if given.suffix else ''}"
     command = f"Command: `python benchmarks/speed.py {' '.join(sys.argv[1:])}`."
