@@ -40,7 +40,7 @@ def memory(config: DiehlCook, precision: Precision, *, learns: bool = True) -> M
     >>> config = DiehlCook(inputs=784, neurons=400)
     >>> real = memory(config, Precision())
     >>> real.parts["weights"], real.bits
-    (10035200, 10100144)
+    (10035200, 10111744)
     >>> four = Register(4, "SR")
     >>> small = memory(config, Precision(weight=four, membrane=four, threshold=four, trace=four))
     >>> round(real.bits / small.bits, 2)
