@@ -24,7 +24,7 @@ RESULTS = HERE / "unsupervised.jsonl"
 SEEDS = (0, 1, 2)
 EIGHT = {"weight": 8, "membrane": 8, "threshold": 10, "trace": 8}
 FOUR = {"weight": 4, "membrane": 8, "threshold": 8, "trace": 1}
-"""Registers of the rows that learn quantized; FOUR, 7.99 times less memory, on a grid that ends at TOP."""
+"""Registers of the rows that learn quantized; FOUR, 8 times less memory, on a grid that ends at TOP."""
 TOP = 0.5
 THREE = {"weight": 3, "membrane": 8, "threshold": 8, "trace": 4}
 """Registers of the rows that are quantized after learning."""

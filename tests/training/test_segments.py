@@ -83,7 +83,9 @@ def test_fit_in_segments_keeps_less_and_trains_the_same():
 
 def test_what_looks_over_the_border_is_refused():
     model, x = made(False, nn.BatchNorm2d(6))
-    with pytest.raises(sq.CaptureError, match="measures all steps of a batch together; leave segment= away for this model"):
+    with pytest.raises(
+        sq.CaptureError, match="measures all steps of a batch together; leave segment= away for this model"
+    ):
         sq.fit(model, [(x, torch.arange(4))], epochs=1, segment=5, quiet=True)
     late = nn.Sequential(nn.Linear(6, 5), LIF(), Delay(2), nn.Linear(5, 5), LIF())
     y = torch.rand(9, 3, 6)

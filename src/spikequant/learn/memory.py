@@ -44,7 +44,7 @@ def memory(config: DiehlCook, precision: Precision, *, learns: bool = True) -> M
     >>> four = Register(4, "SR")
     >>> small = memory(config, Precision(weight=four, membrane=four, threshold=four, trace=four))
     >>> round(real.bits / small.bits, 2)
-    7.99
+    8.0
     """
 
     def bits(role: str) -> int:
