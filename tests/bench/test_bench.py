@@ -59,6 +59,17 @@ def test_every_row_is_alive_and_alike(package):
         assert other == pytest.approx(reference, rel=0.3), name
 
 
+def test_the_residual_network_is_alive_when_it_infers():
+    load = WORKLOADS["sew"]
+    x = load.input(steps=2, batch=4)
+    weights = weights_of(load, ours.float_parts(), x)
+    own = [s for s in subjects(load, 8)[0] if s.is_ours]
+    rates = {s.name: mean_rates(s.make(weights, x), x) for s in own}
+    assert len(rates) == 2
+    assert all(min(found) > 0.01 for found in rates.values()), rates
+    assert rates["spikequant, W8/U8"] == pytest.approx(rates["spikequant, float"], rel=0.3)
+
+
 def test_membranes_that_a_row_calls_quantized_are(monkeypatch):
     pytest.importorskip("spikingjelly")
     load = WORKLOADS["mlp"]

@@ -93,8 +93,11 @@ def mean_rates(net: Timed, x: Tensor) -> list[float]:
 
     own = [m for m in net.modules() if isinstance(m, NeuronLayer)]
     hooks = [m.register_forward_hook(watch) for m in own or net.born]  # type: ignore[union-attr]
+    was_training = net.training
+    net.eval()  # batch norms by their statistics, in every row
     with torch.no_grad():
         net(x)
+    net.train(was_training)
     for hook in hooks:
         hook.remove()
     return [sum(found) / len(found) for found in seen.values()]

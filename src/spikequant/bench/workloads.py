@@ -63,6 +63,9 @@ def weights_of(workload: Workload, parts: Parts, x: Tensor, seed: int = 0) -> li
         for layer in net.modules()
         if workload.plain and isinstance(layer, (nn.Linear, nn.Conv2d))
     ]
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None  # the mean over what it sees: this batch
     with torch.no_grad():
         net(x)
     for hook in hooks:
@@ -77,13 +80,13 @@ def _excite_(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor
 
 
 def _tensors(net: nn.Module) -> list[Tensor]:
-    """Weights in the order of the network's layers, and the factors and offsets of its batch norms."""
+    """Weights in the order of the network's layers, and factors, offsets and statistics of its batch norms."""
     found: list[Tensor] = []
     for layer in net.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             found.append(layer.weight)
         elif isinstance(layer, nn.BatchNorm2d):
-            found += [layer.weight, layer.bias]
+            found += [layer.weight, layer.bias, *(s for s in (layer.running_mean, layer.running_var) if s is not None)]
     return found
 
 
