@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from training_step import Atan
 
 import spikequant as sq
 from spikequant.nn import LIF, kernels
@@ -41,25 +42,13 @@ Machine: {machine}, {threads} threads, no GPU, torch {torch}; commit {commit}.
 """
 
 
-class _Atan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, u):
-        ctx.save_for_backward(u)
-        return (u >= 0).to(u.dtype)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        (u,) = ctx.saved_tensors
-        return gradient / (1 + (torch.pi * u) ** 2)
-
-
 def float_lif(x: Tensor) -> Tensor:
     """``v = 3/4 v + x``; fire at 1; hard reset."""
     v = torch.zeros_like(x[0])
     spikes = []
     for current in x:
         v = 0.75 * v + current
-        s = _Atan.apply(v - 1.0)
+        s = Atan.apply(v - 1.0)
         v = v * (1.0 - s)
         spikes.append(s)
     return torch.stack(spikes)

@@ -21,7 +21,7 @@ from spikequant.models import mnist_net
 from spikequant.nn import kernels
 
 
-class _Atan(torch.autograd.Function):
+class Atan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u):
         ctx.save_for_backward(u)
@@ -41,7 +41,7 @@ class PlainLIF(nn.Module):
         spikes = []
         for current in x:
             v = 0.5 * v + current
-            s = _Atan.apply(v - 1.0)
+            s = Atan.apply(v - 1.0)
             v = v * (1.0 - s.detach())
             spikes.append(s)
         return torch.stack(spikes)

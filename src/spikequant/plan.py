@@ -240,6 +240,15 @@ class Plan(_Strict):
         return next((rule for rule in self.rules if rule.matches(name)), LayerPlan())
 
 
+def literally(path: str) -> str:
+    """A pattern for `Rule.match` that matches this path only.
+
+    >>> literally("blocks[0].fc")
+    'blocks[[]0].fc'
+    """
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
+
+
 def _weight_role(bits: int | None, quantizer: str | None, clipping: str) -> dict[str, Any]:
     name = quantizer if quantizer is not None else "binary" if bits == 1 else "uniform"
     role: dict[str, Any] = {"quantizer": name}

@@ -13,7 +13,7 @@ from spikequant.analyse.hessian import Traces
 from spikequant.analyse.layer_facts import Facts, LayerFact, weight_role
 from spikequant.analyse.widths import Choice, Item
 from spikequant.law.errors import DataError, PlanError
-from spikequant.plan import Plan
+from spikequant.plan import Plan, literally
 
 REAL_BITS = 32
 LOADS = ("flash", "ram", "memory", "synop_bits")
@@ -254,7 +254,7 @@ def _plan(found: Allocation, facts: Facts, membrane_bits: int, template: Plan | 
         else:
             rule["membrane"] = rule.get("membrane", {}) | {"bits": bits if bits is not None else membrane_bits}
             rule.pop("weight", None)
-    rules = [{**rule, "match": _literally(layer)} for layer, rule in by_layer.items()]
+    rules = [{**rule, "match": literally(layer)} for layer, rule in by_layer.items()]
     return Plan.from_dict({**base.model_dump(mode="json", exclude_none=True), "rules": rules})
 
 
@@ -262,8 +262,3 @@ def _weight(bits: int, given: Any) -> dict[str, Any]:
     role = weight_role(bits) if given is None or bits == 1 else given.model_copy(update={"bits": bits})
     record: dict[str, Any] = role.model_dump(mode="json", exclude_none=True)
     return record
-
-
-def _literally(path: str) -> str:
-    """A pattern that matches this path only."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in path)

@@ -181,8 +181,7 @@ def _reason(group: tuple[Item, ...], k: int, limits: Mapping[str, float], used: 
         parts.append(f"{choices[k - 1].bits} bits would add {total[k - 1] - total[k]:.3g}{saved}")
     if k + 1 < len(choices):
         gain, over = total[k] - total[k + 1], _exceeded(group, k, limits, used)
-        stop = f", but {over}" if over else ", which others use better" if gain > 0 else ""
-        parts.append(f"{choices[k + 1].bits} bits would take off {gain:.3g}{stop}")
+        parts.append(f"{choices[k + 1].bits} bits would take off {gain:.3g}{f', but {over}' if over else ''}")
     tied = f"; tied: {', '.join(item.name for item in group)}" if len(group) > 1 else ""
     return "; ".join(parts) + tied
 

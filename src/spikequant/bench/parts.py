@@ -48,19 +48,19 @@ class Timed(nn.Module):
     def __init__(self, net: nn.Module, parts: Parts) -> None:
         super().__init__()
         self.net, self.parts = net, parts
+        self.born: list[nn.Module] = []
+        """Layers of neurons in the order in which they were made."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Mean output."""
         self.parts.reset(self.net)
         if self.parts.time == "first":
-            return _tensor(self.net(x)).mean(0)
+            first: Tensor = self.net(x).mean(0)
+            return first
         if self.parts.time == "second":
-            return _tensor(self.net(x.transpose(0, 1))).mean(1)
-        total = _tensor(self.net(x[0]))
+            second: Tensor = self.net(x.transpose(0, 1)).mean(1)
+            return second
+        total: Tensor = self.net(x[0])
         for step in x[1:]:
-            total = total + _tensor(self.net(step))
+            total = total + self.net(step)
         return total / len(x)
-
-
-def _tensor(value: Tensor) -> Tensor:
-    return value

@@ -76,7 +76,7 @@ def _maker(workload: Workload, parts: Parts) -> Callable[[list[Tensor], Tensor],
             return born[-1]
 
         net = workload.network(replace(parts, neuron=neuron), weights)
-        net.born = born  # type: ignore[assignment]
+        net.born = born
         return net
 
     return make
@@ -92,7 +92,7 @@ def mean_rates(net: Timed, x: Tensor) -> list[float]:
         seen.setdefault(module, []).append(float(spikes.float().mean()))
 
     own = [m for m in net.modules() if isinstance(m, NeuronLayer)]
-    hooks = [m.register_forward_hook(watch) for m in own or net.born]  # type: ignore[union-attr]
+    hooks = [m.register_forward_hook(watch) for m in own or net.born]
     was_training = net.training
     net.eval()  # batch norms by their statistics, in every row
     with torch.no_grad():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikequant.law.errors import PlanError
 from spikequant.nn import QuantizedNeuron, Synapse
-from spikequant.plan import Plan
+from spikequant.plan import Plan, literally
 from spikequant.quantize import quantize_
 
 Scheme = Literal["ptq", "qat"]
@@ -154,14 +154,14 @@ def plan_for(
     given = dict(relief or {})
     rules: list[dict[str, Any]] = []
     for path in roles.synapses:
-        rule: dict[str, Any] = {"match": _literally(path), "weight": _weight(given.get(path, rung.weight_bits), scheme)}
+        rule: dict[str, Any] = {"match": literally(path), "weight": _weight(given.get(path, rung.weight_bits), scheme)}
         if path in roles.reads_input:
             rule["input"] = {"bits": INPUT_BITS}
         rules.append(rule)
     for path in (*roles.neurons, *roles.readouts):
         least = READOUT_BITS if path in roles.readouts else 1
         bits = max(least, given.get(path, rung.membrane_bits))
-        rule = {"match": _literally(path), "membrane": {"bits": bits, "signed": signed or path in roles.readouts}}
+        rule = {"match": literally(path), "membrane": {"bits": bits, "signed": signed or path in roles.readouts}}
         if path in roles.currents:
             rule["current"] = {"bits": bits}
         if path in roles.leaks:
@@ -176,8 +176,3 @@ def _weight(bits: int, scheme: Scheme) -> dict[str, Any]:
     if scheme == "qat":
         return {"quantizer": "lsq", "bits": bits}
     return {"quantizer": "uniform", "bits": bits, "clipping": "mse"}
-
-
-def _literally(path: str) -> str:
-    """A pattern that matches this path only."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
