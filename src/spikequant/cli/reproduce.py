@@ -45,7 +45,7 @@ def reproduce(
     on with the rows that are missing. The table says seeds, intervals and what differs.
     """
     from spikequant.recipes.reproduction import SCALES as scales
-    from spikequant.recipes.reproduction import TABLE, Bench, Scale, recipe, reproduce
+    from spikequant.recipes.reproduction import Bench, Scale, recipe, reproduce
 
     recipe(paper)
     chosen: Scale | None = next((known for known in scales if known == scale), None)
@@ -62,7 +62,7 @@ def reproduce(
             words = command_line()
             go_on = words if "--resume" in words else f"{words} --resume"
             raise Interrupted(f"interrupted; finished rows are kept. Go on with\n  {go_on}") from stopped
-        files = [TABLE, RESULT]
+        files = [*found["files"], RESULT]
         record = {"command": "reproduce", "out": out, **found, "files": files}
         folder.write_json(RESULT, record)
         folder.end("finished", files)

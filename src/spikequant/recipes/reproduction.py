@@ -22,6 +22,8 @@ from spikequant.law.errors import ArtifactError, DataError, PlanError
 Scale = Literal["smoke", "local", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 ROWS, WORK, TABLE = "rows", "work", "table.md"
+Rows = Mapping[str, Mapping[str, Any]]
+"""Finished rows by name."""
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t for the 95 % interval of the mean of so many numbers."""
 
@@ -82,12 +84,16 @@ class Recipe:
         lines: of the table.
         rows: by scale.
         differences: what is not as in the paper, in sentences.
+        sections: lines of Markdown besides the table, from the finished rows.
+        drawings: pictures besides it, text by file name (SVG), from the finished rows.
     """
 
     title: str
     lines: tuple[Line, ...]
     rows: Callable[[Scale], Sequence[Row]]
     differences: tuple[str, ...]
+    sections: Callable[[Rows], Sequence[str]] = lambda _rows: ()
+    drawings: Callable[[Rows], Mapping[str, str]] = lambda _rows: {}
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -152,13 +158,23 @@ def reproduce(name: str, scale: Scale, bench: Bench, *, anew: bool = False) -> d
             }
             write_text(file, json.dumps(record, indent=2) + "\n")
         done[row.name] = record
-        write_text(bench.folder / TABLE, table(found, scale, done, missing))
-    text = table(found, scale, done, missing)
-    write_text(bench.folder / TABLE, text)
-    return {"recipe": name, "scale": scale, "title": found.title, "rows": done, "left_out": missing, "table": text}
+        _write(bench.folder, found, scale, done, missing)
+    files = _write(bench.folder, found, scale, done, missing)
+    text = files[TABLE]
+    return {
+        "recipe": name, "scale": scale, "title": found.title, "rows": done, "left_out": missing, "table": text,
+        "files": list(files),
+    }  # fmt: skip
 
 
-def table(found: Recipe, scale: str, done: Mapping[str, Mapping[str, Any]], missing: Mapping[str, str]) -> str:
+def _write(folder: Path, found: Recipe, scale: str, done: Rows, missing: Mapping[str, str]) -> dict[str, str]:
+    files = {TABLE: table(found, scale, done, missing), **found.drawings(done)}
+    for name, text in files.items():
+        write_text(folder / name, text)
+    return files
+
+
+def table(found: Recipe, scale: str, done: Rows, missing: Mapping[str, str]) -> str:
     """The page: ours beside the paper's, means and 95 % intervals over seeds or folds."""
     lines = [
         f"# {found.title}", "",
@@ -171,6 +187,7 @@ def table(found: Recipe, scale: str, done: Mapping[str, Mapping[str, Any]], miss
         rows = [record for record in done.values() if record["line"] == line.name]
         if rows:
             lines.append(_line(line, rows))
+    lines += found.sections(done)
     lines += ["", "What differs from the paper:", "", *(f"- {sentence}" for sentence in found.differences)]
     if missing:
         lines += ["", "Left out:", "", *(f"- {name}: {why}" for name, why in missing.items())]
