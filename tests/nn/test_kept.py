@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import spikequant as sq
+import spikequant.nn.coded_weight as kept_weight
 import spikequant.nn.program as kept_program
 import spikequant.nn.synapse as kept_synapse
 from spikequant.nn import kept
@@ -103,7 +104,7 @@ def test_what_is_shared_counts_once(monkeypatch, weights, mode, train):
     found = []
     for bare in (False, True):
         with monkeypatch.context() as patched:
-            for module in (kept_synapse, kept_program):
+            for module in (kept_weight, kept_synapse, kept_program):
                 patched.setattr(module, "shared", (lambda made, sources: list(made)) if bare else kept.shared)
             twin = copy.deepcopy(model).train(train)
             output = twin(x)

@@ -21,6 +21,7 @@ from spikequant.quantizers import (
     MSEClipping,
     PercentileClipping,
     PowerOfTwo,
+    SigmoidSum,
     Ternary,
     Uniform,
     check_quantizer,
@@ -49,6 +50,10 @@ ALL = [
     *(LSQ(bits) for bits in (2, 4, 8, 16)),
     LSQ(1, signed=False),
     LSQ(4, rounding="stochastic"),
+    *(SigmoidSum(bits) for bits in (1, 2, 3, 4)),
+    SigmoidSum(3, level_set=(-2, -1, 0, 1, 2)),
+    SigmoidSum(2, level_set=(-3, -1, 1, 3), start_from="inverse_beta"),
+    SigmoidSum(2, level_set=(0, 1, 2), schedule="to_cap"),
 ]
 
 

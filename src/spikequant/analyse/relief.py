@@ -166,13 +166,7 @@ def input_bits(synapse: Synapse, bits: int, limit: float) -> None:
 
 def requantize(synapse: Synapse, quantizer: Quantizer) -> None:
     """Other codes for the weights of a layer, their scale fitted anew."""
-    synapse.quantizer = quantizer
-    scale = synapse.fitted_scale()
-    if isinstance(synapse.weight_scale, nn.Parameter):
-        del synapse.weight_scale
-        synapse.register_buffer("weight_scale", scale)
-    else:
-        synapse.weight_scale = scale
+    synapse.change_quantizer(quantizer)
     synapse.train(synapse.training)
 
 

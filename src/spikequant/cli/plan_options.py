@@ -18,7 +18,7 @@ from spikequant.law.rounding import ROUNDINGS
 if TYPE_CHECKING:
     from spikequant.plan import Plan
 
-QUANTIZERS = ("uniform", "lsq", "fixed_point", "power_of_two", "ternary", "binary")
+QUANTIZERS = ("uniform", "lsq", "fixed_point", "power_of_two", "ternary", "binary", "sigmoid_sum")
 CLIPPINGS = ("max", "percentile", "mse", "kl")
 NEEDS = {
     "weight_clipping": "weight_bits",

@@ -21,6 +21,7 @@ from spikequant.nn.neuron import (
 from spikequant.nn.paths import Paths, paths
 from spikequant.nn.products import use_path
 from spikequant.nn.quantized_neuron import QuantizedNeuron
+from spikequant.nn.schedule import advance_schedules
 from spikequant.nn.surrogate import Surrogate
 from spikequant.nn.synapse import SYNAPSES, Synapse, WeightGrid
 from spikequant.nn.torch_ops import TorchOps
@@ -84,6 +85,7 @@ __all__ = [
     "ValueSource",
     "WeightGrid",
     "adopt",
+    "advance_schedules",
     "joined",
     "paths",
     "use_path",

@@ -129,7 +129,7 @@ class QuantizedNeuron(NeuronLayer):
         if len(synapses) < 2:
             return []
         kinds = {(b.real_unit(), b.synapse.weight_scale.shape, b.synapse.quantizer) for b in self.branches}
-        alike = len(kinds) == 1
+        alike = len(kinds) == 1 and not synapses[0].state_names  # a state belongs to the scale that it was started for
         if not alike or any(branch.norm is not None for branch in self.branches):
             return ["several scales meet in one neuron: its other inputs are rescaled by a rounded integer gain"]
         joint = self.branches[0].joint_scale()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from spikequant.law.errors import NotFrozen, Unsupported
+from spikequant.law.errors import Unsupported
 from spikequant.law.formats import IntFormat
+from spikequant.nn.coded_weight import CodedWeight
 from spikequant.nn.counts import check_counts
 from spikequant.nn.inference import ordinary_tensors
 from spikequant.nn.kept import Seen, shared
 from spikequant.nn.products import Geometry, LayerProduct, layer_widths
-from spikequant.nn.products.encode import encoded
 from spikequant.nn.products.weights import Packs
 from spikequant.nn.torch_ops import encode_ste
 from spikequant.nn.untraced import untraced
@@ -42,7 +42,7 @@ class WeightGrid:
     library: str
 
 
-class Synapse(nn.Module):
+class Synapse(CodedWeight):
     """The quantized form of `nn.Linear`, `nn.Conv1d` and `nn.Conv2d`; same parameter names.
 
     Until it is linked to a neuron group it returns real currents,
@@ -56,11 +56,8 @@ class Synapse(nn.Module):
         unit: real value of one unit of its input when that is not 1 (average pooling).
     """
 
-    weight_scale: Tensor
-    frozen_codes: Tensor | None
     input_scale: Tensor | None
     input_mean: Tensor | None
-    input_std: Tensor | None
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
@@ -106,91 +103,11 @@ class Synapse(nn.Module):
         self.stride, self.padding = tuple(source.stride), tuple(source.padding)
         self.dilation, self.groups = tuple(source.dilation), source.groups
 
-    def _fit_scale(self) -> None:
-        scale = self.fitted_scale()
-        if self.quantizer.scale_mode == "learned":
-            self.weight_scale = nn.Parameter(scale)
-        else:
-            self.register_buffer("weight_scale", scale)
-
-    def fitted_scale(self) -> Tensor:
-        """What the quantizer fits on the weights of now."""
-        return self.quantizer.fit(self.folded_weight().detach(), channel_axis=0 if self.per_channel else None)
-
-    def folded_weight(self) -> Tensor:
-        """The weights with the deviation of the input's normalization folded in (DESIGN rule 9)."""
-        if self.input_std is None:
-            return self.weight
-        return self.weight / self.input_std.reshape(1, -1, *([1] * (self.weight.dim() - 2)))
-
-    @property
-    def is_frozen(self) -> bool:
-        """Whether the codes are fixed integers."""
-        return self.frozen_codes is not None
-
-    def scale(self) -> Tensor:
-        """The weight scale as the graph uses it; a dynamic one follows the weights."""
-        if self.quantizer.scale_mode != "dynamic":
-            return self.quantizer.graph_scale(self.weight_scale, self.folded_weight())
-        shared = self.link is not None and self.link.branch.shared
-        with torch.no_grad():
-            self.weight_scale.copy_(self.link.branch.joint_scale() if self.link and shared else self.fitted_scale())
-        return self.weight_scale
-
-    @torch.no_grad()
-    def refit(self) -> None:
-        """Fit the scale anew to the weights of now."""
-        self.weight_scale.copy_(self.fitted_scale())
-
     @torch.no_grad()
     def set_input_limit(self, limit: float) -> None:
         """The scale of a real input whose codes reach `limit`."""
         assert self.input_format is not None
         self.input_scale = torch.tensor(limit / self.input_format.max if limit > 0 else 1.0)
-
-    def codes(self) -> Tensor:
-        """Integer codes in a float tensor, with straight-through gradients; once per parameter version.
-
-        ``weight.data.add_()`` makes no new version; `train` and `eval` begin anew.
-        """
-        if self.frozen_codes is not None:
-            return self._frozen_as_floats(self.frozen_codes)
-        made_from = self._cache.get("made_from", ())
-        now = (self.weight, self.weight_scale)
-        same = bool(made_from) and self._cache["graphed"] == torch.is_grad_enabled()
-        if not same or not all(then.holds(t) for then, t in zip(made_from, now, strict=True)):
-            scale = self.scale()
-            codes = encoded(self.quantizer, self.folded_weight(), scale, self._noise())
-            codes, scale = shared((codes, scale), (self.weight, self.weight_scale))
-            made_from = (Seen(self.weight), Seen(self.weight_scale))
-            self._cache = {"made_from": made_from, "graphed": torch.is_grad_enabled(), "codes": codes, "scale": scale}
-            if codes.requires_grad:
-                # What is changed behind autograd's back between two training steps is seen by the second.
-                codes.register_hook(lambda _, cache=self._cache: cache.clear())  # type: ignore[no-untyped-call]
-        return self._cache["codes"]  # type: ignore[no-any-return]
-
-    def _frozen_as_floats(self, stored: Tensor) -> Tensor:
-        seen = self._cache.get("frozen")
-        if seen is None or not seen.holds(stored) or self._cache["codes"].dtype != self.weight.dtype:
-            self._cache = {"frozen": Seen(stored), "codes": stored.to(self.weight.dtype)}
-        codes: Tensor = self._cache["codes"]
-        return codes
-
-    def current_scale(self) -> Tensor:
-        """The scale that belongs to `codes`."""
-        if self.frozen_codes is not None:
-            return self.weight_scale
-        self.codes()
-        scale: Tensor = self._cache["scale"]
-        return scale
-
-    def _noise(self) -> Tensor | None:
-        if self.quantizer.rounding != "stochastic":
-            return None
-        if self.training:
-            self.get_buffer("noise_step").add_(1)
-        generator = torch.Generator().manual_seed(int(self.get_buffer("noise_step")))
-        return torch.rand(self.weight.shape, generator=generator).to(self.weight)
 
     def channel_scale(self) -> Tensor:
         """Real value of one unit of the integer sum, per output channel: ``[out]``."""
@@ -214,24 +131,6 @@ class Synapse(nn.Module):
             return None
         low, high = self.input_format.min, self.input_format.max
         return encode_ste(self.input_mean, self.input_scale, low, high)
-
-    def freeze(self) -> None:
-        """Store the codes as integers; they no longer follow the weights."""
-        with torch.no_grad():
-            codes = self.codes().detach()
-            self.weight_scale.copy_(self.current_scale())
-        self._cache = {}
-        self.frozen_codes = codes.to(torch.int32)
-
-    def integer_codes(self) -> Tensor:
-        """The frozen codes as int64.
-
-        Raises:
-            NotFrozen: the layer still trains.
-        """
-        if self.frozen_codes is None:
-            raise NotFrozen("the codes of this layer can still move; call spikequant.freeze(model) first")
-        return self.frozen_codes.to(torch.int64)
 
     def integer_input(self, x: Tensor) -> Tensor:
         """The input in whole units: codes of a real input, counts of averaged spikes."""
@@ -309,7 +208,7 @@ class Synapse(nn.Module):
         return (total * self._over_channels(self.readout_lsb())).to(self.weight.dtype)
 
     def sums(self, x: Tensor, codes: Tensor, gain: Tensor | None = None, gained: Tensor | None = None) -> Tensor:
-        """The exact integer sums ``gain (codes . x)``, in the narrowest float type that holds them."""
+        """The exact integer sums ``gain (codes . x)``, in the narrowest float type for them; soft ones as they are."""
         kept = self._cache.get("packs")
         if kept is None or kept[0] is not codes:
             kept = (codes, {})
@@ -320,7 +219,14 @@ class Synapse(nn.Module):
             inputs = (0, self.input_bound) if given is None else (given.min, given.max)
             packs["widths"] = layer_widths(inputs, self.quantizer.code_format, codes)
         return self.product.sums(
-            x, codes, gain, widths=packs["widths"], packs=packs, pad=self.pad_codes(), gained=gained
+            x,
+            codes,
+            gain,
+            widths=packs["widths"],
+            packs=packs,
+            pad=self.pad_codes(),
+            gained=gained,
+            exact=not self.is_soft,
         )
 
     @property

@@ -26,7 +26,10 @@ def sqnr_db(x: Tensor, quantized: Tensor) -> float:
 @torch.no_grad()
 def synapse_row(path: str, synapse: Synapse, *, asked: bool) -> QuantizedRow:
     """Weights: range and error of what the codes stand for."""
+    was_training = synapse.training
+    synapse.eval()  # the integers, not the soft form that a quantizer may train
     weight, restored = synapse.folded_weight(), synapse.codes() * synapse.current_scale()
+    synapse.train(was_training)
     q, note = synapse.quantizer, "" if asked else "not asked: kept wide"
     return QuantizedRow(module=path, kind=synapse.kind, role="weight", quantizer=q.name, bits=q.bits, note=note,
                         low=float(restored.min()), high=float(restored.max()),

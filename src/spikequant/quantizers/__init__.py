@@ -19,6 +19,8 @@ from spikequant.quantizers.interface import Quantizer, ScaleMode
 from spikequant.quantizers.lsq import LSQ
 from spikequant.quantizers.power_of_two import PowerOfTwo
 from spikequant.quantizers.registry import QUANTIZERS, quantizer_from_dict, quantizer_to_dict
+from spikequant.quantizers.sigmoid_sum import SigmoidSum
+from spikequant.quantizers.stateful import State, StatefulQuantizer, is_stateful
 from spikequant.quantizers.straight_through import (
     ceil_ste,
     floor_ste,
@@ -44,11 +46,15 @@ __all__ = [
     "PowerOfTwo",
     "Quantizer",
     "ScaleMode",
+    "SigmoidSum",
+    "State",
+    "StatefulQuantizer",
     "Ternary",
     "Uniform",
     "ceil_ste",
     "check_quantizer",
     "floor_ste",
+    "is_stateful",
     "quantizer_from_dict",
     "quantizer_to_dict",
     "round_ste",

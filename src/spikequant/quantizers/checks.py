@@ -19,6 +19,7 @@ from torch import Tensor
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.quantizers.interface import SCALE_MODES, Quantizer
 from spikequant.quantizers.registry import quantizer_from_dict, quantizer_to_dict
+from spikequant.quantizers.state_checks import keeps_its_state
 
 
 def check_quantizer(quantizer: Quantizer) -> tuple[str, ...]:
@@ -198,5 +199,6 @@ CHECKS: dict[str, Callable[[Quantizer], str]] = {
     "channels_are_independent": _channels_are_independent,
     "gradients_keep_the_contract": _gradients_keep_the_contract,
     "graph_scale_keeps_values": _graph_scale_keeps_values,
+    "keeps_its_state": keeps_its_state,
 }
 """Name of every check and its function: a problem in words, or nothing."""

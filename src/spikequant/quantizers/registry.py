@@ -20,6 +20,7 @@ from spikequant.quantizers.fixed_point import FixedPoint
 from spikequant.quantizers.interface import Quantizer
 from spikequant.quantizers.lsq import LSQ
 from spikequant.quantizers.power_of_two import PowerOfTwo
+from spikequant.quantizers.sigmoid_sum import SigmoidSum
 from spikequant.quantizers.ternary import Ternary
 from spikequant.quantizers.uniform import Uniform
 
@@ -30,6 +31,7 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "ternary": Ternary,
     "binary": Binary,
     "lsq": LSQ,
+    "sigmoid_sum": SigmoidSum,
 }
 
 
@@ -67,7 +69,9 @@ def quantizer_from_dict(entries: Mapping[str, Any]) -> Quantizer:
 
 def _to_dict(config: Any) -> dict[str, Any]:
     values = {field.name: getattr(config, field.name) for field in fields(config)}
-    return {"name": config.name} | {key: _to_dict(v) if is_dataclass(v) else v for key, v in values.items()}
+    return {"name": config.name} | {
+        key: _to_dict(v) if is_dataclass(v) else list(v) if isinstance(v, tuple) else v for key, v in values.items()
+    }
 
 
 def _build(kind: str, classes: Mapping[str, type[Any]], entries: Mapping[str, Any]) -> Any:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from spikequant.law.errors import DataError
 from spikequant.nn.reset import reset_states
+from spikequant.nn.schedule import advance_schedules
 from spikequant.training.checkpoint import load_checkpoint, save_checkpoint
 from spikequant.training.evaluate import Batches, Forward, called, evaluate, layerwise, pairs, segmented
 from spikequant.training.history import Epoch, FitResult
@@ -165,7 +166,9 @@ def _epoch(
     length = len(batches) if isinstance(batches, Sized) else None
     task = progress.add_task(f"epoch {number + 1}/{rates.epochs}", total=length, loss=float("nan"))
     for step, (x, y) in enumerate(pairs(batches)):
-        rates.apply(optimizer, number + (step / length if length else 0.0))
+        done = number + (step / length if length else 0.0)
+        rates.apply(optimizer, done)
+        advance_schedules(model, done, rates.epochs)
         reset_states(model)
         optimizer.zero_grad(set_to_none=True)
         output = called(run, x)

@@ -42,7 +42,7 @@ class LayerProduct:
 
     def sums(
         self, x: Tensor, codes: Tensor, gain: Tensor | None, *, widths: Widths, packs: Packs,
-        pad: Tensor | None = None, gained: Tensor | None = None,
+        pad: Tensor | None = None, gained: Tensor | None = None, exact: bool = True,
     ) -> Tensor:  # fmt: skip
         """``gain * (codes . x)``, exactly, in float32 or, where only that holds it, float64.
 
@@ -54,6 +54,7 @@ class LayerProduct:
             packs: what was made of this version of the codes so far.
             pad: input codes of the value zero, per channel, where they are not 0.
             gained: ``gain * codes``, which gradients need; without it the gain is multiplied to the sums.
+            exact: False for the real codes of a soft quantizer, for which no proof holds: torch's own operation.
         """
         weight, self.widths = codes if gained is None else gained, widths
         if x.dtype != weight.dtype and x.dtype in (torch.float16, torch.bfloat16, torch.float64):
@@ -61,9 +62,9 @@ class LayerProduct:
         steps = x.shape[0]
         features = len(self.geometry.weight_shape) - 1 if self.geometry.is_conv else 1
         if x.dim() > features + 1 and steps > 1 and x.stride(0) == 0:
-            once = self.sums(x[:1], codes, gain, widths=widths, packs=packs, pad=pad, gained=gained)
+            once = self.sums(x[:1], codes, gain, widths=widths, packs=packs, pad=pad, gained=gained, exact=exact)
             return once.expand(steps, *once.shape[1:])
-        if not self._is_ours(x, weight):
+        if not exact or not self._is_ours(x, weight):
             sums = self._plainly(x, weight, widths, pad)
             return sums if gained is not None or gain is None else sums * self._over_channels(gain.to(sums))
         return self._merged(x, weight, codes, gain, widths, packs, pad, gain is not None and gained is None)
