@@ -28,17 +28,19 @@ def trained():
     return model, traces, batch, test
 
 
-@pytest.mark.parametrize("share", [0.06, 0.1, 0.2])
+@pytest.mark.parametrize("share", [0.05, 0.06, 0.08, 0.1, 0.2])
 def test_the_memory_of_the_plan_is_inside_the_budget(trained, share):
     model, traces, batch, test = trained
     found = allocation(traces, f"{share}x")
-    assert found.share <= share
     quantized = copy.deepcopy(model)
     sq.quantize_(quantized, found.plan, batch[0], quiet=True)
     side = sq.compare(model, quantized, [next(iter(test))])
     bits = sum(row.bits * row.count for row in side.quantized.memory)
     whole = sum(row.bits * row.count for row in side.reference.memory)
-    assert bits / whole == pytest.approx(found.share, rel=0.01)  # thresholds and biases take what they need
+    assert bits == found.stored.memory == found.counted["memory"]
+    assert 0.9 * share < bits / whole == found.share <= share
+    assert found.requested["memory"] == pytest.approx(share * whole)
+    assert found.predicted["memory"] == pytest.approx(bits, rel=0.05)
 
 
 def test_more_budget_is_never_worse(trained):
@@ -52,16 +54,17 @@ def test_the_curve_agrees_with_single_budgets(trained):
     points = budget_curve(traces)
     for share in (0.06, 0.1, 0.2):
         found = allocation(traces, f"{share}x")
-        best = max((p for p in points if p.load <= found.limits["memory"]), key=lambda p: p.load)
+        best = max((p for p in points if p.load <= found.allocation.loads["memory"]), key=lambda p: p.load)
         assert best.rise == pytest.approx(found.allocation.rise, rel=1e-9)
 
 
 def test_limits_of_several_kinds_are_all_kept(trained):
     _, traces, _, _ = trained
     found = allocation(traces, {"flash": 3000, "ram": "0.2x", "synop_bits": "0.1x"})
-    assert set(found.limits) == {"flash", "ram", "synop_bits"}
-    assert all(found.allocation.loads[n] <= found.limits[n] * (1 + 1e-9) for n in found.limits)
-    assert found.limits["flash"] + found.fixed["flash"] == 8 * 3000
+    assert set(found.counted) == {"flash", "ram", "synop_bits"}
+    assert all(found.counted[n] <= found.requested[n] * (1 + 1e-9) for n in found.requested)
+    assert found.requested["flash"] == 8 * 3000
+    assert found.stored.flash <= 8 * 3000
 
 
 def test_tied_layers_and_kept_layers(trained):

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spikequant.analyse.allocator import Allocation, solve
+from spikequant.analyse.allocator import Allocation
 from spikequant.analyse.budget_curve import CurvePoint, curve
 from spikequant.analyse.hessian import Traces
 from spikequant.analyse.layer_facts import Facts, LayerFact, weight_role
+from spikequant.analyse.limits import LOADS, Budget, requested_bits
+from spikequant.analyse.recount import Stored
 from spikequant.analyse.widths import Choice, Item
+from spikequant.analyse.within import Within
 from spikequant.law.errors import DataError, PlanError
 from spikequant.plan import Plan, literally
-
-REAL_BITS = 32
-LOADS = ("flash", "ram", "memory", "synop_bits")
-Budget = str | float | Mapping[str, str | float]
 
 
 @dataclass(frozen=True)
@@ -26,27 +24,36 @@ class Allocated:
 
     Attributes:
         plan: one rule for each layer.
-        allocation: bits, expected rise of the loss, loads in bits (what varies; `fixed` comes on top), reasons.
-        limits: in bits, of what varies.
-        fixed: bits of what stays, as of eight bits everywhere: thresholds, biases, buffers.
-        share: memory of the plan over that of the float network, weights and states counted.
+        allocation: bits, expected rise of the loss, loads in bits of what was chosen, reasons.
+        requested: the most of each load, in bits.
+        predicted: each load before anything was quantized: what was chosen, the rest as it is at eight bits.
+        stored: what the quantized network takes, counted as `compare` counts.
+        share: that over the memory of the float network, weights and states counted.
     """
 
     plan: Plan
     allocation: Allocation
-    limits: dict[str, float]
-    fixed: dict[str, float]
+    requested: dict[str, float]
+    predicted: dict[str, float]
+    stored: Stored
     share: float
 
+    @property
+    def counted(self) -> dict[str, float]:
+        """Each requested load as it came out, in bits."""
+        sizes = {name: self.stored.of(name) for name in self.requested}
+        return {name: self.allocation.loads[name] if size is None else float(size) for name, size in sizes.items()}
+
     def __str__(self) -> str:
-        lines = [
-            f"{self.share:.3f} of the float memory, expected rise of the loss {self.allocation.rise:.4g}; "
-            "loads below are bits, of what varies"
-        ]
+        lines = [f"{self.share:.3f} of the float memory, expected rise of the loss {self.allocation.rise:.4g}"]
+        for name, most in self.requested.items():
+            unit, per = ("", 1) if name == "synop_bits" else (" B", 8)
+            told = [f"{bits / per:,.0f}{unit}" for bits in (most, self.predicted[name], self.counted[name])]
+            lines.append("  {}: {} asked for, {} predicted, {} counted".format(name, *told))
         names = {key: f"{key[0]} {key[1]}" for key in self.allocation.bits}
         width = max(len(name) for name in names.values())
         lines += [f"  {names[key]:{width}s}  {reason}" for key, reason in self.allocation.reasons.items()]
-        return "\n".join(lines)
+        return "\n".join([*lines, "loads in the reasons are bits of what was chosen"])
 
 
 def allocate(traces: Traces, budget: Budget, **options: Any) -> Plan:
@@ -75,8 +82,9 @@ def allocation(
     the loss if errors of quantization are independent of the curvature's directions.  Where a Hessian trace is negative
     (surrogate gradients allow it) all traces are the Gauss-Newton ones.
 
-    The widths of thresholds, biases and readouts follow from the bits that are chosen, yet are counted here as they
-    are at eight bits everywhere: the memory of the quantized network may differ by these. Count it after `quantize_`.
+    The budget holds: the widths of thresholds and biases follow from the bits that are chosen, so the plan is tried on
+    a copy of the network, counted as `compare` counts, and what was counted goes into the next solution until the
+    counted size is within every limit.  Calibration and training may still move a threshold across a power of two.
 
     Args:
         traces: of `hessian_trace` on the real model.
@@ -92,7 +100,7 @@ def allocation(
 
     Raises:
         DataError: traces without facts (of a quantized model), an unknown layer or limit.
-        PlanError: a budget that cannot be kept, or is not written as one.
+        PlanError: a budget that cannot be kept (with the least size that can), or is not written as one.
     """
     if not isinstance(traces, Traces):
         raise DataError(f"allocate: expected the traces of hessian_trace, got {type(traces).__name__}")
@@ -100,12 +108,13 @@ def allocation(
     used = _non_negative(traces)
     items = _items(used, facts, sorted(set(weight_widths)), sorted(set(membrane_widths)), tied, dict(keep or {}))
     fixed = _fixed(facts, items, membrane_bits)
-    limits = {name: _bits(name, asked, facts) - fixed.get(name, 0.0) for name, asked in _named(budget).items()}
-    _check_reachable(items, limits, fixed)
-    found = solve(items, limits)
-    plan = _plan(found, facts, membrane_bits, template)
-    total = found.loads["memory"] + fixed["memory"]
-    return Allocated(plan, found, limits, fixed, total / (facts.float_flash + facts.float_ram))
+    requested = requested_bits(budget, facts)
+    held = Within(
+        items, requested, fixed, lambda found: _plan(found, facts, membrane_bits, template), facts.recount
+    ).search()
+    predicted = {name: held.allocation.loads.get(name, 0.0) + fixed.get(name, 0.0) for name in requested}
+    share = held.stored.memory / (facts.float_flash + facts.float_ram)
+    return Allocated(held.plan, held.allocation, requested, predicted, held.stored, share)
 
 
 def budget_curve(
@@ -190,55 +199,6 @@ def _fixed(facts: Facts, items: Sequence[Item], membrane_bits: int) -> dict[str,
     flash = facts.fixed_flash + sum(8 * r.count for r in left if r.role == "weight")
     ram = facts.fixed_ram + sum(membrane_bits * r.count for r in left if r.role == "membrane")
     return {"flash": float(flash), "ram": float(ram), "memory": float(flash + ram)}
-
-
-def _check_reachable(items: Sequence[Item], limits: Mapping[str, float], fixed: Mapping[str, float]) -> None:
-    """Limits below the fewest bits, told as they were asked: with what has no choice, and in bytes."""
-    for name, most in limits.items():
-        least = sum(min((c.loads.get(name, 0.0) for c in item.choices), default=0.0) for item in items)
-        if least <= most:
-            continue
-        stays = fixed.get(name, 0.0)
-        unit, per = ("synop_bits", 1) if name == "synop_bits" else ("bytes", 8)
-        rest = (
-            f", {stays / per:,.0f} of them without a choice (thresholds, biases, buffers, layers kept)" if stays else ""
-        )
-        raise PlanError(
-            f"allocate: a budget of {(most + stays) / per:,.0f} {unit} of {name} cannot be kept: with the fewest bits "
-            f"that are allowed everywhere, {math.ceil((least + stays) / per):,} are needed{rest}"
-        )
-
-
-def _named(budget: Budget) -> dict[str, str | float]:
-    if isinstance(budget, Mapping):
-        return dict(budget)
-    return {"memory": budget}
-
-
-def _bits(name: str, asked: str | float, facts: Facts) -> float:
-    """A limit in bits: ``"0.1x"`` of the float network, or bytes."""
-    whole = {
-        "flash": facts.float_flash,
-        "ram": facts.float_ram,
-        "memory": facts.float_flash + facts.float_ram,
-        "synop_bits": REAL_BITS * sum(row.operations for row in facts.rows),
-    }
-    if name not in whole:
-        raise DataError(f"allocate: unknown limit {name!r}; expected some of {', '.join(LOADS)}")
-    try:
-        if isinstance(asked, str):
-            if not asked.endswith("x"):
-                raise ValueError
-            value = float(asked[:-1]) * whole[name]
-        else:
-            value = float(asked) * (1 if name == "synop_bits" else 8)
-    except (ValueError, TypeError):
-        value = math.nan
-    if not value > 0:
-        raise PlanError(
-            f"allocate: {name} = {asked!r}; expected '0.1x' (of the float network) or a positive number of bytes"
-        )
-    return value
 
 
 def _plan(found: Allocation, facts: Facts, membrane_bits: int, template: Plan | None) -> Plan:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from spikequant.analyse.memory import memory_rows
 from spikequant.analyse.probe import Observation, observe
+from spikequant.analyse.recount import Recount
 from spikequant.frontends.registry import read_
 from spikequant.measure import flash_bits, ram_bits
 from spikequant.measure.synops import SynOpsCount
@@ -44,13 +45,22 @@ class LayerFact:
 
 @dataclass(frozen=True)
 class Facts:
-    """Of a network; memory in bits.  ``fixed``: what stays whatever the bits are (thresholds, biases, buffers)."""
+    """Of a network; memory in bits.
+
+    Attributes:
+        fixed_flash: what varies with no choice (thresholds, biases), as it is at eight bits everywhere.
+        fixed_ram: buffers and states that no choice moves, likewise.
+        float_flash: of the real network.
+        float_ram: likewise.
+        recount: counts what a plan really takes.
+    """
 
     rows: tuple[LayerFact, ...]
     fixed_flash: int
     fixed_ram: int
     float_flash: int
     float_ram: int
+    recount: Recount = field(repr=False, compare=False)
 
     def row(self, layer: str, role: str) -> LayerFact | None:
         """The facts of one layer in one role."""
@@ -75,7 +85,8 @@ def facts_of(model: nn.Module, x: Tensor, y: Tensor) -> Facts:
         readings.undo()
     stored = memory_rows(probe, after.shapes, graph=after.graph, input_bits=after.input_bits, steps=after.steps)
     fixed = [row for row in stored if row.role not in ("weight", "membrane", "current")]
-    return Facts(tuple(rows), flash_bits(fixed), ram_bits(fixed), flash_bits(real), ram_bits(real))
+    recount = Recount(model, x, y, before)
+    return Facts(tuple(rows), flash_bits(fixed), ram_bits(fixed), flash_bits(real), ram_bits(real), recount)
 
 
 def _rows(model: nn.Module, probe: nn.Module, seen: Observation) -> list[LayerFact]:

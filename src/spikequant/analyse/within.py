@@ -1,0 +1,131 @@
+"""Bits inside a budget that holds: what is chosen is quantized and counted until the true size is within it.
+
+What has no choice of bits (thresholds, biases, gains) still takes a number of bits that follows from the choices of
+its layer, so it is known only after quantizing.  Each round solves the integer program with what the last round
+counted, and the best allocation whose counted size is within the budget is kept.  Where none of these holds, the
+limits are drawn in, twice as far each time, down to the fewest bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from spikequant.analyse.allocator import SLACK, Allocation, solve
+from spikequant.analyse.limits import unreachable
+from spikequant.analyse.recount import Recount, Stored
+from spikequant.analyse.widths import Item, grouped, tables
+from spikequant.law.errors import PlanError
+from spikequant.plan import Plan
+
+ROUNDS = 8
+"""Solutions with what the one before counted; nearly always two or three settle it."""
+FIRST_STEP = 1e-3
+"""By which share of themselves the limits are drawn in at first."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """An allocation with its plan and what it takes."""
+
+    allocation: Allocation
+    plan: Plan
+    stored: Stored
+
+
+class Within:
+    """One search for bits within limits.
+
+    Args:
+        items: layers and roles with their choices.
+        requested: the most of each load, in bits, all of the network counted.
+        fixed: a first guess at what has no choice, by load.
+        plan_of: the plan of an allocation.
+        recount: counts a plan.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        requested: Mapping[str, float],
+        fixed: Mapping[str, float],
+        plan_of: Callable[[Allocation], Plan],
+        recount: Recount,
+    ) -> None:
+        self.items, self.requested, self.guess = items, dict(requested), dict(fixed)
+        self.plan_of, self.recount = plan_of, recount
+        self._counted: dict[tuple[int, ...], Held] = {}
+        self._best: Held | None = None
+
+    def search(self) -> Held:
+        """The allocation with the least rise that was found to hold.
+
+        Raises:
+            PlanError: the fewest bits take more than was asked for; says how much.
+        """
+        fixed = self.guess
+        for _ in range(ROUNDS):
+            seen = len(self._counted)
+            room = self._room(fixed)
+            if not self._can(room):
+                break
+            fixed = self._rest(self._tried(room))
+            if len(self._counted) == seen:  # the same bits again
+                break
+        return self._best if self._best is not None else self._drawn_in()
+
+    def _drawn_in(self) -> Held:
+        """Nothing held: allow less and less, down to the fewest bits."""
+        least = self._tried({name: self._least(name) for name in self.requested})
+        if self._best is None:
+            raise self._unreachable(least)
+        step = FIRST_STEP
+        while True:
+            rest = [self._rest(held) for held in self._counted.values()]
+            highest = {name: max(one[name] for one in rest) for name in self.requested}
+            room = {name: most - step * self.requested[name] for name, most in self._room(highest).items()}
+            if not self._can(room) or self._holds(self._tried(room)):
+                return self._best
+            step *= 2
+
+    def _tried(self, room: dict[str, float]) -> Held:
+        """Solve, quantize, count; each allocation is counted once."""
+        varying = {load for item in self.items for choice in item.choices for load in choice.loads}
+        found = solve(self.items, {name: most for name, most in room.items() if name in varying})
+        key = tuple(found.bits.values())
+        if key not in self._counted:
+            plan = self.plan_of(found)
+            held = Held(found, plan, self.recount(plan))
+            self._counted[key] = held
+            if self._holds(held) and (self._best is None or found.rise < self._best.allocation.rise):
+                self._best = held
+        return self._counted[key]
+
+    def _rest(self, held: Held) -> dict[str, float]:
+        """What is stored beyond what was chosen, by load."""
+        rest = {}
+        for name in self.requested:
+            stored = held.stored.of(name)
+            rest[name] = 0.0 if stored is None else stored - held.allocation.loads.get(name, 0.0)
+        return rest
+
+    def _room(self, fixed: Mapping[str, float]) -> dict[str, float]:
+        return {name: most - fixed.get(name, 0.0) for name, most in self.requested.items()}
+
+    def _holds(self, held: Held) -> bool:
+        rest, loads = self._rest(held), held.allocation.loads
+        return all(rest[name] + loads.get(name, 0.0) <= most * (1 + SLACK) for name, most in self.requested.items())
+
+    def _least(self, name: str) -> float:
+        return sum(float(tables(group, name)[0].min()) for group in grouped(self.items))
+
+    def _can(self, room: Mapping[str, float]) -> bool:
+        """Whether each limit alone can be kept."""
+        return all(self._least(name) <= most for name, most in room.items())
+
+    def _unreachable(self, least: Held) -> PlanError:
+        """That even the fewest bits take more, with what they take."""
+        rest = self._rest(least)
+        used = {name: rest[name] + least.allocation.loads.get(name, 0.0) for name in self.requested}
+        name = next(name for name, bits in used.items() if bits > self.requested[name])
+        return unreachable(name, self.requested[name], used[name], rest[name])

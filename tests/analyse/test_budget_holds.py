@@ -1,0 +1,73 @@
+"""A plan of `allocate` is never over its budget: random networks of all families, random budgets, counted afterwards."""
+
+from __future__ import annotations
+
+import copy
+import random
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.conformance.networks import make
+
+import spikequant as sq
+from spikequant.analyse import allocation, hessian_trace
+from spikequant.law.errors import PlanError
+from spikequant.nn import Surrogate
+from spikequant.nn.reset import reset_states
+from spikequant.training import first_output
+
+SEEDS = (1, 2, 4, 5, 8, 9, 10, 11, 14, 15, 16, 17, 19, 21)
+"""Networks with class scores and an integer form."""
+
+
+def measured(model, plan, x, y):
+    """Bits of the quantized network by load, as `compare` counts them."""
+    quantized = copy.deepcopy(model)
+    sq.quantize_(quantized, plan, x, quiet=True)
+    side = sq.compare(model, quantized, [(x, y)]).quantized
+    flash, ram = round(8 * side.flash_bytes), round(8 * side.ram_bytes)
+    return {"flash": flash, "ram": ram, "memory": flash + ram}
+
+
+def traced(seed):
+    """A random network with its traces."""
+    case = make(seed)
+    with torch.no_grad():
+        outputs = first_output(case.model(case.inputs))
+    reset_states(case.model)
+    y = torch.arange(len(outputs)) % outputs.shape[1]
+    traces = hessian_trace(
+        case.model, F.cross_entropy, [(case.inputs, y)], roles=("weight", "membrane"), curvature="gauss-newton",
+        surrogate=Surrogate("atan", 2.0), most_probes=14,
+    )  # fmt: skip
+    return case.model, case.inputs, y, traces
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_plan_is_over_its_budget(seed):
+    model, x, y, traces = traced(seed)
+    dice = random.Random(seed)
+    most = allocation(traces, "100x").stored
+    try:
+        allocation(traces, 1)
+    except PlanError as error:
+        least = int(re.search(r"allowed everywhere, ([\d,]+) are needed", str(error))[1].replace(",", ""))
+    asked = least + dice.random() * (most.memory / 8 - least)
+    budget = dice.choice((asked, {"memory": asked}, {"flash": most.flash / 8 * dice.uniform(0.5, 1), "memory": asked}))
+    try:
+    XX    sizes = measured(model, plan.plan, x, y)
+    for name, bits in plan.requested.items():
+        assert sizes[name] <= bits
+        assert sizes[name] == plan.counted[name]
+
+
+def test_the_smallest_size_that_is_told_can_be_had():
+    model, x, y, traces = traced(2)
+    with pytest.raises(PlanError) as told:
+        allocation(traces, 1)
+    least = int(re.search(r"allowed everywhere, ([\d,]+) are needed", str(told.value))[1].replace(",", ""))
+    assert measured(model, allocation(traces, least).plan, x, y)["memory"] <= 8 * least
+    with pytest.raises(PlanError, match="cannot be kept"):
+        allocation(traces, least - 1)
