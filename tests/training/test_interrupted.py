@@ -93,7 +93,7 @@ def test_an_epoch_is_a_line_of_a_log():
         model(), batches(), epochs=2, lr=0.02, quiet=True, on_epoch=lambda e: lines.append(json.dumps(e.to_dict()))
     )
     first = json.loads(lines[0])
-    assert list(first) == ["epoch", "loss", "accuracy", "validation", "lr", "samples", "seconds"]
+    assert list(first) == ["epoch", "loss", "accuracy", "validation", "lr", "samples", "seconds", "terms"]
     assert first["samples"] == 96
     assert 0.01 < first["lr"] < 0.02
     assert first["seconds"] > 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,25 @@ from torch import Tensor, nn
 
 from spikequant.law.artifact import MALFORMED
 from spikequant.law.atomic import replacing
-from spikequant.law.errors import ArtifactError
+from spikequant.law.errors import ArtifactError, DataError
 from spikequant.training.history import Epoch
+from spikequant.training.precision import Precision
+from spikequant.training.routines import Routine
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[Epoch]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a checkpoint is of: everything that the next epoch depends on, besides the batches."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    precision: Precision
+    routines: Sequence[Routine] = ()
+
+
+def save_checkpoint(path: Path, training: Training, history: list[Epoch]) -> None:
     """Write everything that the next epoch depends on, whole or not at all."""
+    model, optimizer = training.model, training.optimizer
     tensors = {f"model/{k}": v.detach().clone().contiguous() for k, v in model.state_dict().items()}
     state = optimizer.state_dict()
     scalars: dict[str, dict[str, Any]] = {}
@@ -29,10 +44,14 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             else:
                 scalars.setdefault(str(index), {})[key] = value
     tensors["random"] = torch.get_rng_state()
+    for k, routine in enumerate(training.routines):
+        tensors |= {f"routine/{k}/{n}": t.detach().clone().contiguous() for n, t in routine.state().items()}
     facts = {
-        "history": [e.__dict__ for e in history],
+        "history": [e.to_dict() for e in history],
         "groups": state["param_groups"],
         "scalars": scalars,
+        "routines": [routine.name for routine in training.routines],
+        "precision": training.precision.state(),
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,12 +66,13 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             ) from error
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Epoch]:
-    """Read it back into model and optimizer; the model is untouched if that fails.
+def load_checkpoint(path: Path, training: Training) -> list[Epoch]:
+    """Read it back into model, optimizer and routines; the model is untouched if the file is none.
 
     Raises:
-        ArtifactError: no checkpoint, or one of another model or optimizer.
+        ArtifactError: no checkpoint, or one of another model, optimizer or way of training.
     """
+    model, optimizer = training.model, training.optimizer
     try:
         with safe_open(str(path), framework="pt") as opened:
             facts = json.loads((opened.metadata() or {})["fit"])
@@ -60,10 +80,17 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         random, scalars, groups = tensors["random"], facts["scalars"], facts["groups"]
         history = [Epoch(**epoch) for epoch in facts["history"]]
         state = _optimizer_state(scalars, tensors)
+        routines, precision = list(facts.get("routines", [])), dict(facts.get("precision", {}))
     except (SafetensorError, OSError, *MALFORMED) as error:
         raise ArtifactError(
             f"fit: {path} is not a checkpoint of fit ({error}); delete it or pass resume=False"
         ) from error
+    names = [routine.name for routine in training.routines]
+    if routines != names:
+        raise ArtifactError(
+            f"fit: the checkpoint {path} was written with the routines {', '.join(routines) or 'none'}, this training "
+            f"has {', '.join(names) or 'none'}; give the same, delete it, or pass resume=False"
+        )
     weights = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
     try:
         model.load_state_dict(weights)
@@ -72,6 +99,12 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     try:
         optimizer.load_state_dict({"state": state, "param_groups": groups})
         torch.set_rng_state(random)
+        training.precision.restore(precision)
+        for k, routine in enumerate(training.routines):
+            prefix = f"routine/{k}/"
+            routine.restore(model, {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+    except DataError as error:
+        raise ArtifactError(f"fit: the checkpoint {path} does not fit: {error}") from error
     except (*MALFORMED, RuntimeError) as error:
         raise ArtifactError(f"fit: the checkpoint {path} belongs to another optimizer: {error}") from error
     return history

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ class Epoch:
         lr: learning rate of the last step (of the first parameter group).
         samples: how many were seen.
         seconds: wall time without the validation; two equal trainings may differ in it.
+        terms: means of the additional terms of the loss by name, without their weights.
     """
 
     epoch: int
@@ -26,6 +28,7 @@ class Epoch:
     lr: float = 0.0
     samples: int = 0
     seconds: float = field(default=0.0, compare=False)
+    terms: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: a line of a log.
