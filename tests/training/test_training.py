@@ -267,7 +267,9 @@ def test_a_frozen_model_and_an_unknown_schedule():
         sq.DataError, match="fit: the model has no parameter to train; a frozen model is integers for good"
     ):
         sq.fit(net, batches(), quiet=True)
-    with pytest.raises(sq.DataError, match="fit: schedule 'linear'; expected 'cosine' or 'constant'"):
+    with pytest.raises(
+        sq.DataError, match="fit: schedule 'linear'; expected 'cosine', 'constant', 'restarts' or a Schedule"
+    ):
         sq.fit(model(), batches(), schedule="linear", quiet=True)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from spikequant.law.errors import DataError, PlanError
 from spikequant.nn import Synapse
 from spikequant.quantizers import Quantizer
+from spikequant.quantizers.stateful import is_stateful
 from spikequant.training.routines import Routine
 from spikequant.training.step import check_number
 
@@ -23,7 +24,7 @@ class GradualBits(Routine):
 
     ``bits(e) = b + ceil((start - b) (1 - e / E))``, ``E = max(1, floor(over * epochs))``, ``b`` the plan's bits. When a
     layer's bits change, its quantizer fits the scale anew to the weights.  Layers with `start` bits or more, and those
-    whose quantizer has one width only (ternary, binary), stay as they are.
+    whose quantizer has one width only (ternary, binary) or keeps a state of its own, stay as they are.
     Source: the progressive quantization of Zhuang et al., *Towards effective low-bitwidth CNNs*, CVPR 2018.
 
     Args:
@@ -102,7 +103,7 @@ def _synapses(model: nn.Module) -> dict[str, Synapse]:
 def _wider(quantizer: Quantizer, bits: int) -> Quantizer | None:
     """The same quantizer with more bits; None if it has as many already, or only one width."""
     fields = {field.name for field in dataclasses.fields(quantizer) if field.init}  # type: ignore[arg-type]
-    if quantizer.bits >= bits or "bits" not in fields:
+    if quantizer.bits >= bits or "bits" not in fields or is_stateful(quantizer):
         return None
     try:
         found: Quantizer = dataclasses.replace(quantizer, bits=bits)  # type: ignore[type-var]

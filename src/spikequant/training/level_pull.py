@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spikequant.law.errors import DataError
 from spikequant.nn import Synapse
+from spikequant.quantizers.stateful import is_stateful
 from spikequant.training.step import LossTerm, Step, check_weight
 
 
@@ -19,6 +20,7 @@ class LevelPull(LossTerm):
     ``Q(w) = s c`` is the nearest level of the layer's quantizer, in which no gradient flows; ``s`` is the real size of
     one code.  With `faults` some codes are stuck, as cells of a memory are: a mask (True where stuck) and the codes
     they hold, by layer; those weights count with the level they are stuck at, and so learn to be close to it.
+    Layers whose quantizer keeps a state (soft or learned levels) are left alone.
     Source: Biswas and Ganguly 2024 (QFALT), a regularizer that pulls weights to the levels a device can hold; the
     form of the penalty is ours.
 
@@ -53,14 +55,14 @@ class LevelPull(LossTerm):
         """Mean squared distance from the levels, in codes."""
         parts = []
         for path, synapse in step.model.named_modules():
-            if isinstance(synapse, Synapse) and not synapse.is_frozen:
+            if isinstance(synapse, Synapse) and not (synapse.is_frozen or is_stateful(synapse.quantizer)):
                 codes, scale = synapse.codes().detach(), synapse.current_scale().detach()
                 if path in self.faults:
                     mask, stuck = (t.to(codes.device) for t in self.faults[path])
                     codes = torch.where(mask, stuck.to(codes), codes)
                 parts.append((synapse.folded_weight() / scale - codes).square().mean())
         if not parts:
-            raise DataError("LevelPull: every quantized layer is frozen; train before freeze")
+            raise DataError("LevelPull: every layer is frozen, or has soft levels that move while they train")
         return torch.stack(parts).mean()
 
 
