@@ -21,6 +21,7 @@ _HOMES = {
     "quantize_": "quantize",
     "save_prepared": "quantize",
     "calibrate": "quantize",
+    "match_firing": "quantize",
     "freeze": "quantize",
     "lower": "quantize",
     "verify": "quantize",
@@ -125,6 +126,7 @@ if TYPE_CHECKING:
     from spikequant.quantize import freeze as freeze
     from spikequant.quantize import load_prepared as load_prepared
     from spikequant.quantize import lower as lower
+    from spikequant.quantize import match_firing as match_firing
     from spikequant.quantize import quantize_ as quantize_
     from spikequant.quantize import reset as reset
     from spikequant.quantize import save_prepared as save_prepared

@@ -57,7 +57,8 @@ def integer_params(neuron: QuantizedNeuron, spec: NeuronSpec, lsb: Tensor) -> di
 def _thresholds(neuron: QuantizedNeuron, lsb: Tensor) -> dict[str, Tensor]:
     """Compare and reset are two numbers (DESIGN rule 1)."""
     theta = neuron.value("threshold") / lsb
-    params = {"theta": ceil_ste(theta) if neuron.real_spec.compare == ">=" else floor_ste(theta) + 1}
+    compared = neuron.compared_threshold() / lsb
+    params = {"theta": ceil_ste(compared) if neuron.real_spec.compare == ">=" else floor_ste(compared) + 1}
     if neuron.real_spec.reset == "subtract":
         amount = theta if "reset_by" not in neuron.value_names else neuron.value("reset_by") / lsb
         params["reset"] = round_ste(amount, "half_even")

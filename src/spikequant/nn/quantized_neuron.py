@@ -41,10 +41,16 @@ class QuantizedNeuron(NeuronLayer):
 
     Its input is the sum of its branches in accumulator LSBs.  Its output is spikes, or,
     for a readout, the real value of the stored membrane.
+
+    Attributes:
+        threshold_shift, bias_shift: real values per channel that `match_firing` adds to the compared threshold and
+            to the bias; None where it did not.
     """
 
     v_limit: Tensor
     i_limit: Tensor
+    threshold_shift: Tensor | None
+    bias_shift: Tensor | None
 
     def __init__(self, source: Neuron, choice: NeuronChoice, *, seed: int = 0) -> None:
         super().__init__(
@@ -62,6 +68,8 @@ class QuantizedNeuron(NeuronLayer):
             self.register_buffer(name, buffer)
         for state in ("v_limit", "i_limit", "x_limit"):
             self.register_buffer(state, torch.ones(()))
+        for shift in ("threshold_shift", "bias_shift"):
+            self.register_buffer(shift, None)
         self.peaks = torch.ones(1)
         self.branches: list[Branch] = []
         self.fraction_bits, self.layer, self.first_sample = 0, 0, 0
@@ -83,7 +91,16 @@ class QuantizedNeuron(NeuronLayer):
 
     def value(self, name: str) -> Tensor:
         """A real value in float64, on the grid of its role if the plan gives it one."""
-        value = self.real_value(name)
+        return self._on_its_grid(name, self.real_value(name))
+
+    def compared_threshold(self) -> Tensor:
+        """The threshold that decides firing, float64; a soft reset still takes away the neuron's own."""
+        threshold = self.real_value("threshold")
+        return self._on_its_grid(
+            "threshold", threshold if self.threshold_shift is None else threshold + self.threshold_shift
+        )
+
+    def _on_its_grid(self, name: str, value: Tensor) -> Tensor:
         quantizer = {"threshold": self.choice.threshold, "leak": self.choice.leak, "leak_i": self.choice.leak}.get(name)
         if quantizer is not None:
             value = on_grid(quantizer, value)
@@ -109,6 +126,7 @@ class QuantizedNeuron(NeuronLayer):
     def real_bias(self) -> Tensor | None:
         """The sum of what all branches bring, quantized if the plan says so."""
         parts = [bias for bias in (branch.bias() for branch in self.branches) if bias is not None]
+        parts += [] if self.bias_shift is None else [self.bias_shift.to(torch.float64)]
         if not parts:
             return None
         total = torch.stack([part.expand_as(self.scale()) for part in parts]).sum(0)

@@ -1,10 +1,12 @@
-"""The verbs: `quantize_`, `calibrate`, `freeze`, `lower`, `verify`."""
+"""The verbs: `quantize_`, `calibrate`, `match_firing`, `freeze`, `lower`, `verify`."""
 
 from spikequant.nn.reset import reset_states as reset
-from spikequant.quantize.calibrate import CalibrationReport, calibrate
+from spikequant.quantize.calibrate import calibrate
+from spikequant.quantize.calibration_report import CalibrationReport
 from spikequant.quantize.dress import quantize_
 from spikequant.quantize.freeze import FreezeReport, freeze
 from spikequant.quantize.lower import lower
+from spikequant.quantize.match_firing import FiringReport, match_firing
 from spikequant.quantize.prepared import load_prepared, save_prepared
 from spikequant.quantize.report import QuantizedRow, QuantizeReport
 from spikequant.quantize.verify import Difference, VerifyReport, verify
@@ -12,6 +14,7 @@ from spikequant.quantize.verify import Difference, VerifyReport, verify
 __all__ = [
     "CalibrationReport",
     "Difference",
+    "FiringReport",
     "FreezeReport",
     "QuantizeReport",
     "QuantizedRow",
@@ -20,6 +23,7 @@ __all__ = [
     "freeze",
     "load_prepared",
     "lower",
+    "match_firing",
     "quantize_",
     "reset",
     "save_prepared",

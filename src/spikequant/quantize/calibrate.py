@@ -11,88 +11,33 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikequant.law.errors import DataError, NotFrozen
+from spikequant.law.errors import DataError, NotFrozen, PlanError
 from spikequant.nn import QuantizedNeuron, Register, Synapse
 from spikequant.nn.over_time import summed_over_samples
 from spikequant.nn.reset import reset_states as reset
+from spikequant.quantize.calibration_report import MOST_BITS, CalibratedLayer, CalibrationReport, is_off
 from spikequant.quantize.scales import Seen, flows_into, refine_scale
+from spikequant.quantize.second_order import WEIGHT_SOLVERS, WeightSolver
 
 CANDIDATES = ("toward_zero", "floor", "half_up", "half_even", "stochastic")
 REACHES = (1.0, 2.0)
 SETTLE_SAMPLES = 256
-MOST_BITS = 16
 WIDE = Register(bits=24, rounding="half_even", asked=False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CalibratedLayer:
-    """What was chosen for one neuron layer, and the firing rates behind it.
-
-    ``enough_bits``: where the rate is more than a tenth off, the fewest membrane bits that
-    bring it back; they were tried on the same data.
-    """
-
-    path: str
-    rounding: str
-    limit: float
-    rate: float
-    wide_rate: float
-    error: float
-    spikes: bool = True
-    enough_bits: int | None = None
-
-    @property
-    def remedy(self) -> str:
-        """How many membrane bits would do."""
-        if self.enough_bits is None:
-            return f"no membrane of up to {MOST_BITS} bits brings it to {self.wide_rate:.4f}"
-        return f"membrane.bits = {self.enough_bits} brings it to {self.wide_rate:.4f} (tried)"
-
-    def __str__(self) -> str:
-        if not self.spikes:
-            return f"{self.path}: {self.rounding}, reach {self.limit:.3g}, a readout that does not spike"
-        change = abs(self.rate - self.wide_rate) / max(self.wide_rate, 1e-9)
-        return (
-            f"{self.path}: {self.rounding}, reach {self.limit:.3g}, "
-            f"rate {self.rate:.4f} (wide membrane {self.wide_rate:.4f}, {100 * change:.1f} % apart)"
-        )
-
-
-@dataclass(frozen=True)
-class CalibrationReport:
-    """All layers; ``warnings`` names those whose rate moved by more than a tenth or fell silent."""
-
-    layers: tuple[CalibratedLayer, ...]
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Layers to look at."""
-        found = []
-        for layer in (layer for layer in self.layers if layer.spikes):
-            if layer.rate == 0.0 and layer.wide_rate == 0.0:
-                found.append(
-                    f"{layer.path} is silent on the calibration data; so it is with a wide membrane: the cause lies in "
-                    "its weights, its threshold or what it is given, and spikequant.analyse.diagnose finds it"
-                )
-            elif layer.rate == 0.0:
-                found.append(f"{layer.path} is silent on the calibration data; {layer.remedy}")
-            elif _is_off(layer.rate, layer.wide_rate):
-                found.append(f"{layer.path} fires at {layer.rate:.4f} instead of {layer.wide_rate:.4f}; {layer.remedy}")
-        return tuple(found)
-
-    def __str__(self) -> str:
-        return "\n".join([*(str(layer) for layer in self.layers), *self.warnings])
-
-
 def calibrate(
-    model: nn.Module, batches: Iterable[Any], *, max_batches: int | None = 8, refit_norms: bool = True
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    max_batches: int | None = 8,
+    refit_norms: bool = True,
+    weight_solver: str = "nearest",
 ) -> CalibrationReport:
     """Fit input range, batch norm, membrane reach and rounding on data, in place.
 
@@ -106,8 +51,12 @@ def calibrate(
         batches: ``(input, target)`` pairs (or inputs), as `model` takes them.
         max_batches: how many of them to look at; some hundred samples are enough for most.
         refit_norms: False keeps the running statistics of the real network.
+        weight_solver: ``"nearest"`` leaves every weight at its nearest level; ``"second_order"`` chooses codes and
+            scales that least disturb the layer's membranes (the optimal brain surgeon on `quantize/response.py`'s
+            Hessian, on all of `batches`), and moves the float weights onto the grid.
 
     Raises:
+        PlanError: an unknown solver.
         NotFrozen: nothing is quantized, or everything is frozen already.
         DataError: no batch, or values that are not finite.
     """
@@ -117,13 +66,16 @@ def calibrate(
         raise NotFrozen("there is nothing to calibrate; call spikequant.quantize_(model, plan, example_input) first")
     if all(s.is_frozen for s in synapses):
         raise NotFrozen("the model is frozen; calibrate before spikequant.freeze(model)")
-    inputs = _inputs(batches, max_batches)
+    if weight_solver not in WEIGHT_SOLVERS:
+        raise PlanError(f"calibrate: weight_solver {weight_solver!r}; expected one of {', '.join(WEIGHT_SOLVERS)}")
+    inputs = materialized("calibrate", batches, max_batches)
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
             fit_input(synapses, inputs)
             few = first_samples(inputs)
+            solver = WeightSolver(model, inputs) if weight_solver == "second_order" else None
             layers = []
             for path, neuron in neurons.items():
                 layers.append(
@@ -133,10 +85,13 @@ def calibrate(
                         few=lambda module: flows_into(model, module, few),
                         all_=lambda module: flows_into(model, module, inputs),
                         refit_norms=refit_norms,
+                        solver=solver,
                     )
                 )
-            for synapse in synapses:
-                if synapse.link is None:
+            for synapse in (s for s in synapses if s.link is None):
+                if solver is not None:
+                    solver.solve(synapse, None)
+                else:
                     refine_scale(synapse, lambda synapse=synapse: flows_into(model, synapse, few))  # type: ignore[misc]
     except RuntimeError as error:
         raise DataError(
@@ -145,15 +100,21 @@ def calibrate(
     finally:
         model.train(was_training)
         reset(model)
-    return CalibrationReport(tuple(layer for layer in layers if layer is not None))
+    solved = () if solver is None else tuple(solver.done)
+    return CalibrationReport(tuple(layer for layer in layers if layer is not None), solved)
 
 
-def _inputs(batches: Iterable[Any], most: int | None) -> list[Tensor]:
+def materialized(verb: str, batches: Iterable[Any], most: int | None) -> list[Tensor]:
+    """The inputs of the first batches.
+
+    Raises:
+        DataError: none, or values that are not finite.
+    """
     found = [b[0] if isinstance(b, (tuple, list)) else b for b in islice(batches, most)]
     if not found:
-        raise DataError("calibrate: the loader gave no batch; expected at least one")
+        raise DataError(f"{verb}: the loader gave no batch; expected at least one")
     if not all(bool(torch.isfinite(x).all()) for x in found):
-        raise DataError("calibrate: the data hold NaN or infinite values; remove them first")
+        raise DataError(f"{verb}: the data hold NaN or infinite values; remove them first")
     return found
 
 
@@ -201,6 +162,7 @@ def settle_group(
     refit_norms: bool = True,
     refine: bool = True,
     advise: bool = True,
+    solver: WeightSolver | None = None,
 ) -> CalibratedLayer | None:
     """Calibrate one neuron layer with its synapses and batch norms; None where its membrane was not asked for.
 
@@ -212,8 +174,11 @@ def settle_group(
         refit_norms: False keeps the running statistics of the real network.
         refine: False keeps the weight scales as they are.
         advise: look for the membrane bits that would be enough where these are not.
+        solver: chooses weight codes and scales instead.
     """
-    for branch in neuron.branches if refine else ():
+    if solver is not None:
+        solver.solve_group(neuron, refit_norms=refit_norms)
+    for branch in neuron.branches if refine and solver is None else ():
         refine_scale(branch.synapse, lambda branch=branch: few(branch.synapse))  # type: ignore[misc]
     if refit_norms:
         for norm in [branch.norm for branch in neuron.branches if branch.norm is not None]:
@@ -234,11 +199,11 @@ def _settle(path: str, neuron: QuantizedNeuron, few: Flows, *, advise: bool) -> 
     limits = _limits(neuron, asked, neuron.default_limit(), wide)
     error, rounding, limit, rate = _best(neuron, currents, asked, limits, wide)
     enough = None
-    if advise and _is_off(rate, float(wide.mean())):
+    if advise and is_off(rate, float(wide.mean())):
         settled = dataclasses.replace(asked, rounding=rounding, choose_rounding=False)
         more = (dataclasses.replace(settled, bits=bits) for bits in range(asked.bits + 1, MOST_BITS + 1))
         rates = ((r.bits, _best(neuron, currents, r, limits, wide)[3]) for r in more)
-        enough = next((bits for bits, found in rates if not _is_off(found, float(wide.mean()))), None)
+        enough = next((bits for bits, found in rates if not is_off(found, float(wide.mean()))), None)
     _apply(neuron, dataclasses.replace(asked, rounding=rounding), limit)
     return CalibratedLayer(
         path=path,
@@ -265,11 +230,6 @@ def _best(
                 best = (error, rounding, limit, float(rates.mean()))
     assert best is not None
     return best
-
-
-def _is_off(rate: float, wide: float) -> bool:
-    """Whether a rate is more than a tenth away from that of a wide membrane."""
-    return abs(rate - wide) > 0.1 * wide
 
 
 def _limits(neuron: QuantizedNeuron, asked: Register, threshold: float, wide: Tensor) -> tuple[float, ...]:

@@ -17,6 +17,7 @@ from spikequant.quantizers.clipping import (
 from spikequant.quantizers.fixed_point import FixedPoint
 from spikequant.quantizers.interface import Quantizer, ScaleMode
 from spikequant.quantizers.lsq import LSQ
+from spikequant.quantizers.nearest import nearest_codes
 from spikequant.quantizers.power_of_two import PowerOfTwo
 from spikequant.quantizers.registry import QUANTIZERS, quantizer_from_dict, quantizer_to_dict
 from spikequant.quantizers.sigmoid_sum import SigmoidSum
@@ -55,6 +56,7 @@ __all__ = [
     "check_quantizer",
     "floor_ste",
     "is_stateful",
+    "nearest_codes",
     "quantizer_from_dict",
     "quantizer_to_dict",
     "round_ste",

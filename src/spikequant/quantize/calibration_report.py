@@ -1,0 +1,78 @@
+"""What `calibrate` chose, layer by layer, and what to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spikequant.quantize.second_order import SolvedWeights
+
+MOST_BITS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedLayer:
+    """What was chosen for one neuron layer, and the firing rates behind it.
+
+    ``enough_bits``: where the rate is more than a tenth off, the fewest membrane bits that
+    bring it back; they were tried on the same data.
+    """
+
+    path: str
+    rounding: str
+    limit: float
+    rate: float
+    wide_rate: float
+    error: float
+    spikes: bool = True
+    enough_bits: int | None = None
+
+    @property
+    def remedy(self) -> str:
+        """How many membrane bits would do."""
+        if self.enough_bits is None:
+            return f"no membrane of up to {MOST_BITS} bits brings it to {self.wide_rate:.4f}"
+        return f"membrane.bits = {self.enough_bits} brings it to {self.wide_rate:.4f} (tried)"
+
+    def __str__(self) -> str:
+        if not self.spikes:
+            return f"{self.path}: {self.rounding}, reach {self.limit:.3g}, a readout that does not spike"
+        change = abs(self.rate - self.wide_rate) / max(self.wide_rate, 1e-9)
+        return (
+            f"{self.path}: {self.rounding}, reach {self.limit:.3g}, "
+            f"rate {self.rate:.4f} (wide membrane {self.wide_rate:.4f}, {100 * change:.1f} % apart)"
+        )
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """All layers; ``warnings`` names those whose rate moved by more than a tenth or fell silent.
+
+    ``solved``: what a weight solver did, layer by layer.
+    """
+
+    layers: tuple[CalibratedLayer, ...]
+    solved: tuple[SolvedWeights, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Layers to look at."""
+        found = []
+        for layer in (layer for layer in self.layers if layer.spikes):
+            if layer.rate == 0.0 and layer.wide_rate == 0.0:
+                found.append(
+                    f"{layer.path} is silent on the calibration data; so it is with a wide membrane: the cause lies in "
+                    "its weights, its threshold or what it is given, and spikequant.analyse.diagnose finds it"
+                )
+            elif layer.rate == 0.0:
+                found.append(f"{layer.path} is silent on the calibration data; {layer.remedy}")
+            elif is_off(layer.rate, layer.wide_rate):
+                found.append(f"{layer.path} fires at {layer.rate:.4f} instead of {layer.wide_rate:.4f}; {layer.remedy}")
+        return tuple(found)
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.solved), *map(str, self.layers), *self.warnings])
+
+
+def is_off(rate: float, wide: float) -> bool:
+    """Whether a rate is more than a tenth away from that of a wide membrane."""
+    return abs(rate - wide) > 0.1 * wide
