@@ -12,7 +12,7 @@ from spikequant.quantize.firing_rates import Counter, Halves
 
 STEPS = (0.16, 0.08, 0.04, 0.02, 0.01)
 """Step sizes in thresholds."""
-ROUNDS = 3
+ROUNDS = 2
 LEAST_THRESHOLD = 0.1
 
 
