@@ -66,7 +66,11 @@ def test_blocks_and_cholesky_equal_the_plain_inverse(largest_first):
     hessian = damped(torch.from_numpy(x.T @ x), 0.05)
     order = np.argsort(-hessian.diagonal().numpy(), kind="stable") if largest_first else np.arange(150)
     found = surgeon(
-        torch.from_numpy(w), torch.from_numpy(s), hessian, partial(nearest_codes, Uniform(3)), largest_first=largest_first
+        torch.from_numpy(w),
+        torch.from_numpy(s),
+        hessian,
+        partial(nearest_codes, Uniform(3)),
+        largest_first=largest_first,
     )
     assert (found.numpy() == by_inverse(w, s, hessian.numpy(), order)).all()
 

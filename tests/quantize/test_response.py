@@ -61,7 +61,7 @@ def test_a_linear_layer(neuron, leaks):
 
 def patches(x, kernel_size, stride, padding):
     """``[T, N * places, fan-in]`` of ``[T, N, C, H, W]``, place by place."""
-    t, n, c, h, w = x.shape
+    t, n, _, h, w = x.shape
     wide = np.pad(x, ((0, 0), (0, 0), (0, 0), (padding, padding), (padding, padding)))
     rows = []
     for i in range(0, h + 2 * padding - kernel_size + 1, stride):

@@ -1,4 +1,4 @@
-"""`calibrate(weight_solver="second_order")`: less error, the same integers everywhere, every quantizer and kind of layer."""
+"""`calibrate(weight_solver="second_order")`: less error and the same integers, for every quantizer and kind of layer."""
 
 from __future__ import annotations
 
@@ -64,6 +64,16 @@ def test_fixed_point_keeps_its_scale():
     report = sq.calibrate(net, X, weight_solver="second_order")
     assert float(net.fc1.weight_scale.max()) == float(net.fc1.weight_scale.min()) == 0.125
     assert report.solved[0].solved < report.solved[0].nearest
+
+
+def test_a_quantizer_whose_boundaries_are_its_own_is_refused_and_the_layer_stays():
+    net = chain()
+    sq.quantize_(net, sq.Plan.uniform(weight_bits=4, weight_quantizer="sigmoid_sum"), X[0], quiet=True)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(sq.Unsupported, match="fc.: the quantizer 'sigmoid_sum' does not give back the codes"):
+        sq.calibrate(net, X, weight_solver="second_order")
+    assert torch.equal(before["fc2.weight"], net.fc2.weight)
+    assert torch.equal(before["fc2.weight_beta"], net.fc2.weight_beta)
 
 
 class Recurrent(nn.Module):

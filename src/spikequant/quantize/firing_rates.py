@@ -56,7 +56,9 @@ class Counter:
             DataError: fewer than two samples.
         """
         if 0 in self.places:
-            raise DataError("matching needs two samples or more: it searches on one half of them and judges on the other")
+            raise DataError(
+                "matching needs two samples or more: it searches on one half of them and judges on the other"
+            )
         searched, held = (torch.as_tensor(s) / p for s, p in zip(self.sums, self.places, strict=True))
         return Halves(searched, held)
 

@@ -43,9 +43,7 @@ class Shifts:
 
     def where(self, chosen: Tensor, other: Shifts) -> Shifts:
         """These in the chosen channels, `other` elsewhere."""
-        return Shifts(
-            torch.where(chosen, self.threshold, other.threshold), torch.where(chosen, self.bias, other.bias)
-        )
+        return Shifts(torch.where(chosen, self.threshold, other.threshold), torch.where(chosen, self.bias, other.bias))
 
     def differ_from(self, other: Shifts) -> int:
         """Channels in which something differs."""
@@ -91,7 +89,9 @@ def search(neuron: QuantizedNeuron, currents: list[Tensor], wanted: Halves, star
                 trial = best.moved(threshold * size * unit, bias * size * unit)
                 allowed = (theta <= 0) | (theta + trial.threshold >= LEAST_THRESHOLD * theta)
                 now = channel_error(
-                    _rated(neuron, currents, trial.where(allowed, best)).searched, wanted.searched, last=neuron.last_axis
+                    _rated(neuron, currents, trial.where(allowed, best)).searched,
+                    wanted.searched,
+                    last=neuron.last_axis,
                 )
                 better = (now < error) & allowed
                 best, error = trial.where(better, best), torch.where(better, now, error)

@@ -102,7 +102,9 @@ def match_firing(
     """
     neurons = {path: m for path, m in model.named_modules() if isinstance(m, QuantizedNeuron) and spiking(m)}
     if not neurons:
-        raise NotFrozen("there is no quantized spiking layer; call spikequant.quantize_(model, plan, example_input) first")
+        raise NotFrozen(
+            "there is no quantized spiking layer; call spikequant.quantize_(model, plan, example_input) first"
+        )
     if any(neuron.is_frozen for neuron in neurons.values()):
         raise NotFrozen("the model is frozen; match its firing before spikequant.freeze(model)")
     inputs = materialized("match_firing", batches, max_batches)
@@ -121,9 +123,7 @@ def match_firing(
     return FiringReport(layers)
 
 
-def _match(
-    model: nn.Module, path: str, neuron: QuantizedNeuron, inputs: list[Tensor], wanted: Halves
-) -> MatchedLayer:
+def _match(model: nn.Module, path: str, neuron: QuantizedNeuron, inputs: list[Tensor], wanted: Halves) -> MatchedLayer:
     """Search one layer, and keep what holds."""
     before = layer_rates(model, inputs, [path])[path]
     if before.searched.shape != wanted.searched.shape:

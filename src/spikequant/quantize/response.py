@@ -109,7 +109,7 @@ def hessians(synapse: Synapse, response: Response, seen: Seen, clock: Clock) -> 
     for calls, (steps, many) in zip(seen, clock, strict=True):
         x = over_steps(synapse, calls, steps, many)
         samples = max(1, MOST_ELEMENTS // max(1, x[:, :1].numel() * fan_in * groups // synapse.geometry.channels))
-        for part in x.split(samples, dim=1):
+        for part in torch.split(x, samples, dim=1):
             rows = _rows(synapse, response.over_time(_real_input(synapse, part)))
             total += (rows.transpose(1, 2) @ rows).to(torch.float64)
             if response.free_bias:

@@ -106,22 +106,28 @@ def _can_move(synapse: Synapse) -> bool:
 
 
 def _write(path: str, synapse: Synapse, codes: Tensor, scale: Tensor) -> None:
-    """Weights on the grid; a scale that would follow the largest of them is fixed instead."""
-    kept = (synapse.quantizer, synapse.weight.detach().clone(), synapse.weight_scale.detach().clone())
-    synapse.quantizer = _with_fixed_scale(synapse.quantizer)
+    """Weights on the grid; a scale that would follow the largest of them is fixed, a state starts from the grid."""
+    kept = {name: value.detach().clone() for name, value in synapse.state_dict().items()}
+    quantizer, synapse.quantizer = synapse.quantizer, _with_fixed_scale(synapse.quantizer)
     synapse.weight_scale.copy_(scale)
     on_grid = (codes * scale.reshape(-1, 1)).reshape(synapse.weight.shape)
     if synapse.input_std is not None:
         on_grid = on_grid * synapse.input_std.reshape(1, -1, *([1] * (synapse.weight.dim() - 2)))
     synapse.weight.copy_(on_grid)
-    if not torch.equal(synapse.codes().flatten(1).to(codes), codes):
-        synapse.quantizer = kept[0]
-        synapse.weight.copy_(kept[1])
-        synapse.weight_scale.copy_(kept[2])
+    if synapse.state_names and not _gives(synapse, codes):
+        synapse.refit()
+        synapse.weight_scale.copy_(scale)
+    if not _gives(synapse, codes):
+        synapse.quantizer = quantizer
+        synapse.load_state_dict(kept)
         raise Unsupported(
-            f"{path}: the quantizer {synapse.quantizer.name!r} does not give back the codes of weights on its own grid; "
+            f"{path}: the quantizer {quantizer.name!r} does not give back the codes of weights on its own grid; "
             "use weight_solver='nearest', or another quantizer for this layer"
         )
+
+
+def _gives(synapse: Synapse, codes: Tensor) -> bool:
+    return torch.equal(synapse.codes().flatten(1).to(codes), codes)
 
 
 def _with_fixed_scale(quantizer: Quantizer) -> Quantizer:
