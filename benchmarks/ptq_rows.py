@@ -1,4 +1,4 @@
-"""Rows of post-training quantization that `one_shot.py` and `firing.py` put into their tables.
+"""Rows of post-training quantization: nearest and second-order weights, with and without matched firing.
 
 One row is one data set, seed, weight width, weight solver, and whether firing was matched, kept as JSON in
 the work folder; what is there is not measured again::
