@@ -74,7 +74,9 @@ class StateRole(_Strict):
     ``limit``: largest magnitude in real units; None lets `calibrate` find it (before that:
     the threshold).  ``clipping``: how `calibrate` finds it.  ``rounding="auto"``: `calibrate`
     chooses by the error of the firing rates.  ``attach``: ``stored`` narrows once, when
-    the state is stored; ``before_fire`` narrows before the comparison as well.
+    the state is stored; ``before_fire`` narrows before the comparison as well.  ``unit``: what
+    one code is worth: ``limit``: as little as the limit allows; ``weight``: one weight code
+    (`SharedScale`), so that the weights set the limit, too.
     """
 
     bits: int = Field(ge=1, le=32)
@@ -85,6 +87,7 @@ class StateRole(_Strict):
     limit: float | None = Field(default=None, gt=0)
     clipping: Literal["max", "percentile", "threshold"] = "threshold"
     attach: Literal["stored", "before_fire"] = "stored"
+    unit: Literal["limit", "weight"] = "limit"
 
 
 class InputRole(_Strict):
@@ -160,6 +163,8 @@ class Plan(_Strict):
     ) -> Plan:
         """The same bits everywhere; one bit of weight means `Binary`, `Ternary` goes by name.
 
+        ``weight_quantizer="shared_scale"`` gives membranes the scale of the weights as well.
+
         `weight_clipping` (of the uniform quantizer): ``max``, ``percentile``, ``mse`` or ``kl``.
         """
         layer: dict[str, Any] = {}
@@ -167,6 +172,7 @@ class Plan(_Strict):
             layer["weight"] = _weight_role(weight_bits, weight_quantizer, weight_clipping)
         if membrane_bits is not None:
             layer["membrane"] = {"bits": membrane_bits, "signed": membrane_signed, "rounding": membrane_rounding}
+            layer["membrane"] |= {"unit": "weight"} if weight_quantizer == "shared_scale" else {}
         if current_bits is not None:
             layer["current"] = {"bits": current_bits}
         if input_bits is not None:
@@ -252,7 +258,7 @@ def literally(path: str) -> str:
 def _weight_role(bits: int | None, quantizer: str | None, clipping: str) -> dict[str, Any]:
     name = quantizer if quantizer is not None else "binary" if bits == 1 else "uniform"
     role: dict[str, Any] = {"quantizer": name}
-    if name not in ("binary", "ternary") and bits is not None:
+    if name not in ("binary", "ternary", "sign_power_of_two") and bits is not None:
         role["bits"] = bits
     if name == "uniform":
         role["clipping"] = clipping

@@ -21,7 +21,10 @@ from spikequant.quantizers import (
     MSEClipping,
     PercentileClipping,
     PowerOfTwo,
+    ReScaW,
+    SharedScale,
     SigmoidSum,
+    SignPowerOfTwo,
     Ternary,
     Uniform,
     check_quantizer,
@@ -54,6 +57,10 @@ ALL = [
     SigmoidSum(3, level_set=(-2, -1, 0, 1, 2)),
     SigmoidSum(2, level_set=(-3, -1, 1, 3), start_from="inverse_beta"),
     SigmoidSum(2, level_set=(0, 1, 2), schedule="to_cap"),
+    *(SharedScale(bits) for bits in (2, 4, 8)),
+    SharedScale(3, start_from="published"),
+    *(ReScaW(bits) for bits in (1, 2, 4, 8)),
+    SignPowerOfTwo(),
 ]
 
 

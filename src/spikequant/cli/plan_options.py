@@ -18,7 +18,10 @@ from spikequant.law.rounding import ROUNDINGS
 if TYPE_CHECKING:
     from spikequant.plan import Plan
 
-QUANTIZERS = ("uniform", "lsq", "fixed_point", "power_of_two", "ternary", "binary", "sigmoid_sum")
+QUANTIZERS = (
+    *("uniform", "lsq", "fixed_point", "power_of_two", "ternary", "binary"),
+    *("sigmoid_sum", "shared_scale", "rescaw", "sign_power_of_two"),
+)
 CLIPPINGS = ("max", "percentile", "mse", "kl")
 NEEDS = {
     "weight_clipping": "weight_bits",

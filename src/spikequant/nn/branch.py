@@ -93,7 +93,10 @@ def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Register:
-    """What a plan says of a state: width, sign, rounding, overflow; ``limit`` in real units or None."""
+    """What a plan says of a state: width, sign, rounding, overflow; ``limit`` in real units or None.
+
+    ``unit`` of ``weight``: one code is worth one unit of the weighted sums, whatever the limit.
+    """
 
     bits: int
     signed: bool = True
@@ -104,6 +107,7 @@ class Register:
     asked: bool = True
     choose_rounding: bool = False
     clipping: str = "threshold"
+    unit: str = "limit"
 
     def state_format(self) -> StateFormat:
         """The law's record of it."""

@@ -70,6 +70,9 @@ def _thresholds(neuron: QuantizedNeuron, lsb: Tensor) -> dict[str, Tensor]:
 @torch.no_grad()
 def wanted_exponent(neuron: QuantizedNeuron, state: str, register: StateFormat, lsb: Tensor) -> Tensor:
     """log2 of the accumulator LSBs that one code must count so that the register reaches its limit."""
+    choice = {"v": neuron.choice.membrane, "i": neuron.choice.current, "x": neuron.choice.input}[state]
+    if choice is not None and choice.unit == "weight":
+        return round_ste(torch.log2(neuron.scale() / lsb), "half_even")
     limit = neuron.get_buffer(f"{state}_limit").to(torch.float64)
     limit = torch.where(limit > 0, limit, WIDE_REACH * neuron.default_limit())  # 0: a register that is kept wide
     return ceil_ste(torch.log2(limit / register.format.max / lsb) - 1e-9)

@@ -179,14 +179,14 @@ class QuantizedNeuron(NeuronLayer):
                 getattr(self, f"{state}_limit").fill_(limit if register.asked else 0.0)
 
     @torch.no_grad()
-    def set_chip_limits(self) -> None:
-        """Real reach of registers whose codes count accumulator LSBs, because a chip has no others."""
-        if self.choice.chip is not None and self.choice.chip.counts_lsb:
-            found = self.integers()
-            for state in ("v", "i"):
-                register = getattr(found.spec, state)
-                if register is not None:
-                    getattr(self, f"{state}_limit").fill_(float(found.lsb.min()) * register.format.max)
+    def set_given_limits(self) -> None:
+        """Real reach of registers whose codes have a given worth: a chip counts LSBs, a shared scale weight codes."""
+        found, counts_lsb = self.integers(), self.choice.chip is not None and self.choice.chip.counts_lsb
+        for state, choice in (("v", self.choice.membrane), ("i", self.choice.current), ("x", self.choice.input)):
+            register = getattr(found.spec, state)
+            if register is not None and choice is not None and (counts_lsb or choice.unit == "weight"):
+                worth = float((found.lsb * found.params[f"{state}_load"]).min())
+                getattr(self, f"{state}_limit").fill_(worth * register.format.max)
 
     def choose_fraction_bits(self, asked: int | None, where: str) -> list[str]:
         """Fraction bits of the accumulator; returns what a person should know of them."""

@@ -235,8 +235,8 @@ def _best(
 def _limits(neuron: QuantizedNeuron, asked: Register, threshold: float, wide: Tensor) -> tuple[float, ...]:
     if asked.limit is not None:
         return (asked.limit,)
-    if neuron.choice.chip is not None and neuron.choice.chip.counts_lsb:
-        neuron.set_chip_limits()
+    if asked.unit == "weight" or (neuron.choice.chip is not None and neuron.choice.chip.counts_lsb):
+        neuron.set_given_limits()
         return (float(neuron.v_limit),)
     if asked.clipping == "threshold":
         return tuple(threshold * reach for reach in REACHES)
@@ -247,6 +247,9 @@ def _limits(neuron: QuantizedNeuron, asked: Register, threshold: float, wide: Te
 def _settle_readout(path: str, neuron: QuantizedNeuron, wide: Tensor) -> CalibratedLayer:
     asked = neuron.choice.membrane
     limit = asked.limit if asked.limit is not None else max(1.05 * float(neuron.peaks.max()), 1e-6)
+    if asked.unit == "weight":
+        neuron.set_given_limits()
+        limit = float(neuron.v_limit)
     rounding = "half_even" if asked.choose_rounding else asked.rounding
     _apply(neuron, dataclasses.replace(asked, rounding=rounding), limit)
     return CalibratedLayer(path=path, rounding=rounding, limit=limit, rate=0.0, wide_rate=0.0, error=0.0, spikes=False)

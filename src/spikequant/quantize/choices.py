@@ -55,6 +55,10 @@ def _register(role: StateRole | None) -> Register | None:
         return None
     if role.signed and role.bits == 1:
         raise PlanError("a signed state of 1 bit holds only -1 and 0; set signed = false, or give it 2 bits")
+    if role.unit == "weight" and role.limit is not None:
+        raise PlanError(
+            f"a state in units of the weights ends where its {role.bits} bits end; leave out limit = {role.limit}"
+        )
     return Register(
         bits=role.bits,
         signed=role.signed,
@@ -64,6 +68,7 @@ def _register(role: StateRole | None) -> Register | None:
         limit=role.limit,
         choose_rounding=role.rounding == "auto",
         clipping=role.clipping,
+        unit=role.unit,
     )
 
 

@@ -184,7 +184,7 @@ def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: 
     work.notes += [f"{graph.node(neuron).path}: {note}" for note in quantized.share_scales()]
     quantized.set_limits()
     work.notes += quantized.choose_fraction_bits(work.plan.fraction_bits, graph.node(neuron).path)
-    quantized.set_chip_limits()
+    quantized.set_given_limits()
     work.notes += threshold_notes(graph.node(neuron).path, quantized)
     replace_module(model, graph.node(neuron).path, quantized)
     work.rows += neuron_rows(graph.node(neuron).path, quantized)

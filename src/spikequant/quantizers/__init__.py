@@ -20,7 +20,10 @@ from spikequant.quantizers.lsq import LSQ
 from spikequant.quantizers.nearest import nearest_codes
 from spikequant.quantizers.power_of_two import PowerOfTwo
 from spikequant.quantizers.registry import QUANTIZERS, quantizer_from_dict, quantizer_to_dict
+from spikequant.quantizers.rescaw import ReScaW
+from spikequant.quantizers.shared_scale import SharedScale
 from spikequant.quantizers.sigmoid_sum import SigmoidSum
+from spikequant.quantizers.sign_power_of_two import SignPowerOfTwo
 from spikequant.quantizers.stateful import State, StatefulQuantizer, is_stateful
 from spikequant.quantizers.straight_through import (
     ceil_ste,
@@ -46,8 +49,11 @@ __all__ = [
     "PercentileClipping",
     "PowerOfTwo",
     "Quantizer",
+    "ReScaW",
     "ScaleMode",
+    "SharedScale",
     "SigmoidSum",
+    "SignPowerOfTwo",
     "State",
     "StatefulQuantizer",
     "Ternary",

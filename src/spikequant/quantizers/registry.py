@@ -20,7 +20,10 @@ from spikequant.quantizers.fixed_point import FixedPoint
 from spikequant.quantizers.interface import Quantizer
 from spikequant.quantizers.lsq import LSQ
 from spikequant.quantizers.power_of_two import PowerOfTwo
+from spikequant.quantizers.rescaw import ReScaW
+from spikequant.quantizers.shared_scale import SharedScale
 from spikequant.quantizers.sigmoid_sum import SigmoidSum
+from spikequant.quantizers.sign_power_of_two import SignPowerOfTwo
 from spikequant.quantizers.ternary import Ternary
 from spikequant.quantizers.uniform import Uniform
 
@@ -32,6 +35,9 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "binary": Binary,
     "lsq": LSQ,
     "sigmoid_sum": SigmoidSum,
+    "shared_scale": SharedScale,
+    "rescaw": ReScaW,
+    "sign_power_of_two": SignPowerOfTwo,
 }
 
 
