@@ -227,12 +227,13 @@ def write_page(results: Path) -> None:
     text = f"""# Every quantizer at every width
 
 Weights of all layers by the quantizer of the row, one scale per output channel (one in all for the readout); membranes
-in 8 unsigned bits, rounded half up; input in 8 bits. Network: 8C3-BN-MP2-LIF-16C3s2-BN-LIF-FC10, T = 4, direct coding, small on purpose: a row is
-measured in seconds, and few weights make a quantizer's error visible. Float: {FLOAT_EPOCHS} epochs on the whole
-training set, one seed. PTQ: `calibrate` on {CALIBRATION_SAMPLES} images. QAT: one epoch on {QAT_SAMPLES:,} training
-images from the same checkpoint after `calibrate`, Adam 1.5e-3, cosine. Accuracy on the whole test set, after `freeze`;
-change against the float network in points, paired, 95 % interval over images (not over seeds). EMD: mean over the two
-spiking layers; its floor: two halves of the test set in the float network. Memory: bytes of the exported C arrays.
+in 8 unsigned bits, rounded half up; input in 8 bits. Network: 8C3-BN-MP2-LIF-16C3s2-BN-LIF-FC10, T = 4, direct coding,
+small on purpose: a row is measured in seconds, and few weights make a quantizer's error visible.
+Float: {FLOAT_EPOCHS} epochs on the whole training set, one seed. PTQ: `calibrate` on {CALIBRATION_SAMPLES} images.
+QAT: one epoch on {QAT_SAMPLES:,} training images from the same checkpoint after `calibrate`, Adam 1.5e-3, cosine.
+Accuracy on the whole test set, after `freeze`; change against the float network in points, paired, 95 % interval over
+images (not over seeds). EMD: mean over the two spiking layers; its floor: two halves of the test set in the float
+network. Memory: bytes of the exported C arrays.
 Each row was lowered and verified: {sum(r["verify_differences"] for r in good)} differences in {len(good)} rows.
 
 What QAT is here is a budget, the same for all: a quantizer that needs a long schedule (`sigmoid_sum` and its
