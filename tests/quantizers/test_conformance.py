@@ -18,6 +18,7 @@ from spikequant.quantizers import (
     FixedClipping,
     FixedPoint,
     KLClipping,
+    LQNet,
     MSEClipping,
     PercentileClipping,
     PowerOfTwo,
@@ -61,6 +62,8 @@ ALL = [
     SharedScale(3, start_from="published"),
     *(ReScaW(bits) for bits in (1, 2, 4, 8)),
     SignPowerOfTwo(),
+    *(LQNet(bits) for bits in (1, 2, 4, 8)),
+    LQNet(3, level_bits=16, momentum=0.5, ridge=1e-2, passes=5),
 ]
 
 

@@ -115,6 +115,9 @@ def _synapse(path: str, module: Synapse, graph: Graph | None) -> Iterator[Memory
         turned = codes[norm.sign() < 0]
         bits += int(turned.numel() > 0 and -float(turned.min()) > fmt.max)
     yield MemoryRow(path, "weight", codes.numel(), bits, rows=len(codes))
+    book = module.codebook()
+    if book is not None:
+        yield integer_row(path, "codebook", book.numpy(force=True).astype("int64"))
     if module.link is not None:
         return
     bias, node = module.readout_bias(), _readout(path, graph)

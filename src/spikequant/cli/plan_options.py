@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from spikequant.plan import Plan
 
 QUANTIZERS = (
-    *("uniform", "lsq", "fixed_point", "power_of_two", "ternary", "binary"),
+    *("uniform", "lsq", "lqnet", "fixed_point", "power_of_two", "ternary", "binary"),
     *("sigmoid_sum", "shared_scale", "rescaw", "sign_power_of_two"),
 )
 CLIPPINGS = ("max", "percentile", "mse", "kl")

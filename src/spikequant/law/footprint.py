@@ -1,7 +1,7 @@
 """What an integer network must store, number by number.
 
-Flash: weight codes at the bits of their quantizer; thresholds, resets, biases, leaks, shifts and
-gains at the fewest two's complement bits that hold all values of the array.  A load that is
+Flash: weight codes at the bits of their quantizer, and the integers of a codebook; thresholds, resets,
+biases, leaks, shifts and gains at the fewest two's complement bits that hold all values of the array.  A load that is
 ``2^shift`` is not stored; a weight scale is not either, it lies in the threshold.
 
 RAM: every state of every neuron; the spikes of one step of every layer, from which the next layers
@@ -52,6 +52,8 @@ def network_memory(net: IntNet) -> tuple[MemoryRow, ...]:
         if isinstance(node, SynapseNode):
             codes = node.product.codes
             rows.append(MemoryRow(node.name, "weight", codes.size, _code_bits(node), rows=codes.shape[0]))
+            if node.codebook is not None:
+                rows.append(integer_row(node.name, "codebook", node.codebook))
         elif isinstance(node, NeuronNode):
             rows += _neuron_rows(net, node)
     return (*rows, *_input_rows(net.input), *_delay_rows(net), *_decoder_rows(net))

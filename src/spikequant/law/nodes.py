@@ -49,6 +49,9 @@ class SynapseNode:
     """Codes times inputs, summed exactly. ``format`` and ``bits`` describe the codes as stored.
 
     ``scale`` is what one unit of the sum is worth, per output channel: for people, no reader needs it.
+
+    ``codebook`` ``[out, bits]``, where there is one: each code of channel ``c`` is a signed sum of its row,
+    ``sum_j (+-1) codebook[c, j]``, so that `bits` signs store it.
     """
 
     name: str
@@ -58,6 +61,7 @@ class SynapseNode:
     format: IntFormat
     bits: int
     scale: Any = None
+    codebook: IntArray | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -47,6 +47,8 @@ MOST_INPUTS = 4096
 MOST_AXES = 8
 MOST_TEXT = 1000
 WORD = 2**63
+OPTIONAL = {"codebook"}
+"""Later than the first version: written only where they say something; other files stay as they are."""
 Tensors = dict[str, Any]
 
 
@@ -83,9 +85,9 @@ def _pack_node(node: Node, tensors: Tensors) -> dict[str, Any]:
 
 
 def _pack_fields(thing: Any, prefix: str, tensors: Tensors) -> dict[str, Any]:
-    return {
-        f.name: _pack_value(getattr(thing, f.name), f"{prefix}/{f.name}", tensors) for f in dataclasses.fields(thing)
-    }
+    values = {f.name: getattr(thing, f.name) for f in dataclasses.fields(thing)}
+    written = {k: v for k, v in values.items() if v is not None or k not in OPTIONAL}
+    return {name: _pack_value(value, f"{prefix}/{name}", tensors) for name, value in written.items()}
 
 
 def _pack_value(value: Any, name: str, tensors: Tensors) -> Any:
@@ -176,9 +178,10 @@ def _object(cls: Any) -> Rule:
         rules = RULES[cls]
         for name in sorted(set(record) - set(rules)):
             raise ArtifactError(f"{where}: {cls.__name__}: the field {name[:60]!r} is unknown")
-        for name in sorted(set(rules) - set(record)):
+        for name in sorted(set(rules) - set(record) - OPTIONAL):
             raise ArtifactError(f"{where}: {cls.__name__}: the field {name!r} is missing")
-        return cls(**{name: rule(source, f"{where}/{name}", record[name]) for name, rule in rules.items()})
+        given = {name: rule for name, rule in rules.items() if name in record}
+        return cls(**{name: rule(source, f"{where}/{name}", record[name]) for name, rule in given.items()})
 
     return read
 
@@ -313,7 +316,7 @@ RULES: Mapping[Any, Mapping[str, Rule]] = {
     },
     SynapseNode: {
         **_NODE, "product": _object(Product), "format": _object(IntFormat), "bits": _whole(1, 32),
-        "scale": _maybe(_array("f")),
+        "scale": _maybe(_array("f")), "codebook": _codes,
     },
     NeuronNode: {
         **_NODE, "gains": _list(_array("i"), MOST_INPUTS), "spec": _spec, "params": _params,

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spikequant.law.codebook import MOST_CODEBOOK_BITS, code_fields
 from spikequant.law.errors import Unsupported
+from spikequant.law.formats import IntArray
 from spikequant.law.nodes import (
     DECODERS,
     JOINS,
@@ -75,6 +77,8 @@ def _check_node(node: Node, sources: list[Node]) -> None:
         _expect(node, fits, f"does not give the shape {node.shape}")
         _expect(node, node.format.holds(node.product.codes), f"has codes outside {node.format}")
         _expect(node, 1 <= node.bits <= 32, f"stores codes of {node.bits} bits; expected 1 to 32")
+        if node.codebook is not None:
+            _check_codebook(node, node.codebook)
     elif isinstance(node, NeuronNode):
         _expect(node, len(sources) == len(node.gains) >= 1, "needs one gain per input")
         _check_neuron(node, sources)
@@ -95,6 +99,15 @@ def _check_node(node: Node, sources: list[Node]) -> None:
         columns = b[:-2] + (b[-2:][::-1] if node.transpose_second else b[-2:])
         fits = len(a) == len(b) >= 2 and a[:-2] == b[:-2] and a[-1] == columns[-2]
         _expect(node, fits and node.shape == (*a[:-1], columns[-1]), f"multiplies {a} by {columns} into {node.shape}")
+
+
+def _check_codebook(node: SynapseNode, codebook: IntArray) -> None:
+    most, rows = MOST_CODEBOOK_BITS, len(node.product.codes)
+    fits = node.bits <= most and codebook.ndim == 2 and codebook.shape in ((1, node.bits), (rows, node.bits))
+    why = f"{np.shape(codebook)}; expected ({rows}, {node.bits}) or (1, {node.bits}), and at most {most} bits"
+    _expect(node, fits, f"has a codebook of the shape {why}")
+    wide = int(np.abs(codebook).max()) >= 2**31
+    _expect(node, not wide and code_fields(node.product.codes, codebook) is not None, "has codes beside its codebook")
 
 
 def _check_neuron(node: NeuronNode, sources: list[Node]) -> None:

@@ -51,6 +51,7 @@ ATOMS = (
     *ENCODERS,
 )
 
+
 __all__ = [
     "ATOMS",
     "DROPOUTS",

@@ -11,7 +11,7 @@ from spikequant.law.errors import NotFrozen
 from spikequant.nn.kept import Seen, shared
 from spikequant.nn.products.encode import encoded
 from spikequant.quantizers import Quantizer
-from spikequant.quantizers.stateful import State, is_stateful
+from spikequant.quantizers.stateful import HasCodebook, State, is_stateful
 
 if TYPE_CHECKING:
     from spikequant.nn.synapse import Link
@@ -68,7 +68,14 @@ class CodedWeight(nn.Module):
     @property
     def is_soft(self) -> bool:
         """Whether the codes of now may be real numbers: in training, of a quantizer that has a soft form."""
-        return bool(self.state_names) and self.training and not self.is_frozen
+        keeps_integers = not self.state_names or isinstance(self.quantizer, HasCodebook)
+        return not keeps_integers and self.training and not self.is_frozen
+
+    def codebook(self) -> Tensor | None:
+        """Integers ``[C, bits]`` whose signed sums are the codes of a channel, where the quantizer learns them."""
+        if not isinstance(self.quantizer, HasCodebook):
+            return None
+        return self.quantizer.codebook(self.current_scale(), self.weight_state)
 
     def fitted_scale(self) -> Tensor:
         """What the quantizer fits on the weights of now."""

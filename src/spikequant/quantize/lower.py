@@ -224,9 +224,10 @@ def _lower_synapse(work: _Lowering, node: GraphNode, module: Synapse) -> None:
         pad_code=0 if pad is None else _array(pad),
     )
     scale = module.channel_scale().detach().to(torch.float64).numpy(force=True).copy()
+    book = module.codebook()
     work.nodes.append(
         SynapseNode(name=node.name, shape=node.shape, inputs=work.edges(node), product=product, format=fmt,
-                    bits=module.quantizer.bits, scale=scale)
+                    bits=module.quantizer.bits, scale=scale, codebook=None if book is None else _array(book))
     )  # fmt: skip
     if work.graph.output.source == node.name:
         _add_readout(work, node, module)

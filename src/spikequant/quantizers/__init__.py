@@ -16,6 +16,7 @@ from spikequant.quantizers.clipping import (
 )
 from spikequant.quantizers.fixed_point import FixedPoint
 from spikequant.quantizers.interface import Quantizer, ScaleMode
+from spikequant.quantizers.lqnet import LQNet
 from spikequant.quantizers.lsq import LSQ
 from spikequant.quantizers.nearest import nearest_codes
 from spikequant.quantizers.power_of_two import PowerOfTwo
@@ -44,6 +45,7 @@ __all__ = [
     "FixedClipping",
     "FixedPoint",
     "KLClipping",
+    "LQNet",
     "MSEClipping",
     "MaxClipping",
     "PercentileClipping",

@@ -18,6 +18,7 @@ from spikequant.quantizers.binary import Binary
 from spikequant.quantizers.clipping import CLIPPINGS
 from spikequant.quantizers.fixed_point import FixedPoint
 from spikequant.quantizers.interface import Quantizer
+from spikequant.quantizers.lqnet import LQNet
 from spikequant.quantizers.lsq import LSQ
 from spikequant.quantizers.power_of_two import PowerOfTwo
 from spikequant.quantizers.rescaw import ReScaW
@@ -38,6 +39,7 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "shared_scale": SharedScale,
     "rescaw": ReScaW,
     "sign_power_of_two": SignPowerOfTwo,
+    "lqnet": LQNet,
 }
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spikequant.quantizers.interface import Quantizer
-from spikequant.quantizers.stateful import State, StatefulQuantizer, is_stateful
+from spikequant.quantizers.stateful import HasCodebook, State, StatefulQuantizer, is_stateful
 
 SHAPE = (6, 50)
 
@@ -42,6 +42,10 @@ def _hard_codes_are_levels(q: StatefulQuantizer, x: Tensor) -> str:
             codes = q.state_codes(values, scale, state, soft=False).to(torch.float64)
             if codes.shape != x.shape or not bool(torch.isin(codes, allowed).all()):
                 return f"expected hard codes among the levels in shape {tuple(x.shape)}, channel_axis={axis}"
+    if isinstance(q, HasCodebook):
+        book = q.codebook(q.fit(x, channel_axis=0), q.start(x, channel_axis=0))
+        if book.shape != (len(x), q.bits) or not torch.equal(book, book.to(torch.int64).to(book.dtype)):
+            return f"expected a codebook of integers of the shape {(len(x), q.bits)}, got {tuple(book.shape)}"
     rows = q.state_codes(x, q.fit(x, channel_axis=0), q.start(x, channel_axis=0), soft=False)
     alone = torch.stack([q.state_codes(row, q.fit(row), q.start(row), soft=False) for row in x])
     return "" if torch.equal(rows, alone) else "expected the hard codes of a channel to be those of the channel alone"

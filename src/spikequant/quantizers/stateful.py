@@ -9,7 +9,7 @@ rule of its `codes`.
 
 from __future__ import annotations
 
-from typing import Protocol, TypeGuard
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from torch import Tensor
 
@@ -48,6 +48,18 @@ class StatefulQuantizer(Quantizer, Protocol):
         ...
 
 
+@runtime_checkable
+class HasCodebook(Protocol):
+    """A stateful quantizer whose levels differ from channel to channel; its codes are integers in training, too.
+
+    `levels` are then all integers that a level can be, of which a channel uses at most ``2^bits``.
+    """
+
+    def codebook(self, scale: Tensor, state: State) -> Tensor:
+        """Integers ``[C, bits]``: the levels of a channel are the sums of its row with any signs."""
+        ...
+
+
 def is_stateful(quantizer: Quantizer) -> TypeGuard[StatefulQuantizer]:
     """Whether `quantizer` keeps a state.
 
@@ -58,4 +70,4 @@ def is_stateful(quantizer: Quantizer) -> TypeGuard[StatefulQuantizer]:
     return hasattr(quantizer, "start") and hasattr(quantizer, "state_codes")
 
 
-__all__ = ["State", "StatefulQuantizer", "is_stateful"]
+__all__ = ["HasCodebook", "State", "StatefulQuantizer", "is_stateful"]

@@ -55,9 +55,11 @@ def _accumulate(target: str, code: str, sums: CType, binary: bool) -> str:
     return f"{target} += {term};"
 
 
-def _code(packed: Packed, name: str, field: str, sums: CType) -> str:
-    """The code of a field, an expression of the type in which it is multiplied."""
+def _code(packed: Packed, name: str, field: str, sums: CType, column: str) -> str:
+    """The code of a field of an output, an expression of the type in which it is multiplied."""
     decode, kind = packed.decode, factor(sums)
+    if decode.per_output:
+        return f"({kind}){name}_levels[({column}) * {2**decode.width}u + ({field})]"
     if decode.kind == "levels":
         return f"({kind}){name}_levels[{field}]"
     if decode.kind == "affine":
@@ -82,7 +84,7 @@ def _field(packed: Packed, prefix: str, data: str, index: str) -> str:
 
 
 def _sparse(packed: Packed, prefix: str, name: str, sums: CType, binary: bool) -> list[str]:
-    code = _code(packed, name, _field(packed, prefix, f"{name}_codes", "j"), sums)
+    code = _code(packed, name, _field(packed, prefix, f"{name}_codes", "j"), sums, f"{name}_columns[j]")
     return [
         f"for (size_t j = {name}_starts[k]; j < {name}_starts[k + 1u]; ++j) {{",
         f"    {sums.name} *const a = acc + {name}_columns[j];",
@@ -96,7 +98,7 @@ def _dense(packed: Packed, prefix: str, name: str, sums: CType, binary: bool) ->
     if packed.native:
         ctype = packed.tables[0].ctype.name
         head = f"const {ctype} *restrict const w = {name}_codes + k * {columns}u;"
-        body = _accumulate("acc[o]", _code(packed, name, "w[o]", sums), sums, binary)
+        body = _accumulate("acc[o]", _code(packed, name, "w[o]", sums, "o"), sums, binary)
         return [head, f"for (size_t o = 0; o < {columns}u; ++o) {{", f"    {body}", "}"]
     if packed.aligned and width in (1, 2, 4):
         return _bytewise(packed, name, sums, binary)
@@ -106,7 +108,7 @@ def _dense(packed: Packed, prefix: str, name: str, sums: CType, binary: bool) ->
         field = f"{prefix}_field{field_bytes(packed)}(w, o * {width}u, {2**width - 1}u)"
     else:
         field = _field(packed, prefix, f"{name}_codes", f"k * {columns}u + o")
-    code = _code(packed, name, field, sums)
+    code = _code(packed, name, field, sums, "o")
     body = _accumulate("acc[o]", code, sums, binary)
     return [*first, f"for (size_t o = 0; o < {columns}u; ++o) {{", f"    {body}", "}"]
 
@@ -126,11 +128,12 @@ def _bytewise(packed: Packed, name: str, sums: CType, binary: bool) -> list[str]
         lines.append(f"for (size_t o = 0; o < {full}u; ++o) {{")
         lines += ["    const uint32_t b = w[o];", f"    {sums.name} *const a = acc + o * {per}u;"]
         for k in range(per):
-            lines.append(f"    {_accumulate(f'a[{k}]', _code(packed, name, at('b', k), sums), sums, binary)}")
+            code = _code(packed, name, at("b", k), sums, f"o * {per}u + {k}u")
+            lines.append(f"    {_accumulate(f'a[{k}]', code, sums, binary)}")
         lines.append("}")
     if rest:
         lines.append(f"const uint32_t rest = w[{full}];")
         for k in range(rest):
-            code = _code(packed, name, at("rest", k), sums)
+            code = _code(packed, name, at("rest", k), sums, f"{full * per + k}u")
             lines.append(_accumulate(f"acc[{full * per + k}]", code, sums, binary))
     return lines

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikequant.law.formats import IntArray
+from spikequant.law.formats import IntArray, signed_bits_for
 from spikequant.law.network import SynapseNode
 from spikequant.law.products import Product
 from spikequant.readers.c.layout import Value
 from spikequant.readers.c.rows import factor, row_function
 from spikequant.readers.c.types import holds
-from spikequant.readers.c.weights import Table, pack
+from spikequant.readers.c.weights import Packed, Table, pack, pack_codebook
 from spikequant.readers.c.writer import Writer, flat, loops, plain_text, pointer
 
 
@@ -22,7 +22,7 @@ def write_synapse(writer: Writer, node: SynapseNode) -> None:
     low, high = _input_range(writer, node, pad)
     binary = low >= 0 and high <= 1
     symbol = writer.symbol(node)
-    packed = pack(_rows(writer, node), node.bits, symbol, node.name)
+    packed = _packed(node, _rows(writer, node), symbol)
     writer.packings.append(packed)
     writer.tables += packed.tables
     writer.functions.append(row_function(packed, writer.prefix, symbol, value.ctype, binary=binary))
@@ -35,6 +35,15 @@ def write_synapse(writer: Writer, node: SynapseNode) -> None:
         body += _conv(writer, node, source, value, pad, call)
     about = f"{plain_text(node.name)}: {product.kind}, codes of {packed.decode.width} bits ({packed.decode.kind})"
     writer.function(node, body, about=about + (", sparse" if packed.sparse else ""))
+
+
+def _packed(node: SynapseNode, rows: IntArray, symbol: str) -> Packed:
+    """Codes as stored; in a grouped convolution a row does not tell its channels, so their levels stand plain."""
+    if node.codebook is None or len(node.codebook) == 1:
+        return pack(rows, node.bits, symbol, node.name)
+    if node.product.groups > 1:
+        return pack(rows, signed_bits_for(int(rows.min()), int(rows.max())), symbol, node.name)
+    return pack_codebook(rows, node.codebook, symbol, node.name)
 
 
 def _border(product: Product) -> IntArray | None:

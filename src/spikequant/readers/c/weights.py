@@ -3,15 +3,17 @@
 Codes stand row by row, one row per input (per input channel and kernel tap for a convolution), so that a spike adds
 one row and silence costs nothing.  Fields of `width` bits follow each other, lowest bits of a byte first.  A field is
 a two's complement code, or ``low + gain * field``, or an index into a table of levels: whatever the declared width
-allows.  Where most codes are zero, the rows hold only the others, with their positions.
+allows.  With a codebook each output has a table of its own, where that is smaller than the plain codes.  Where most
+codes are zero, the rows hold only the others, with their positions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from spikequant.law.codebook import code_fields, level_table
 from spikequant.law.formats import IntArray, signed_bits_for
 from spikequant.readers.c.types import CType, holds
 
@@ -30,6 +32,11 @@ class Decode:
     low: int = 0
     gain: int = 1
     levels: tuple[int, ...] = ()
+
+    @property
+    def per_output(self) -> bool:
+        """Whether every output has a table of levels of its own."""
+        return self.kind == "codebook"
 
     def fields(self, codes: IntArray) -> IntArray:
         """The fields of some codes."""
@@ -115,12 +122,26 @@ def pack(codes: IntArray, bits: int, name: str, layer: str) -> Packed:
     return sparse if sparse.bytes < SPARSE_GAIN * dense.bytes else dense
 
 
-def _dense(codes: IntArray, decode: Decode, name: str, layer: str) -> Packed:
+def pack_codebook(codes: IntArray, codebook: IntArray, name: str, layer: str) -> Packed:
+    """Codes ``[rows, columns]``, each column's from its own row of the codebook; plain where that is smaller."""
+    bits = codebook.shape[1]
+    fields = code_fields(codes.T, codebook)
+    assert fields is not None  # a network is validated when it is made
+    decode = Decode("codebook", bits)
+    table = np.broadcast_to(level_table(codebook), (codes.shape[1], 2**bits)).reshape(-1)
+    levels = Table(f"{name}_levels", holds(int(table.min()), int(table.max()), signed=True), table, layer, "weights")
+    dense = _dense(codes, decode, name, layer, fields=fields.T)
+    dense = replace(dense, tables=(*dense.tables, levels))
+    plain = pack(codes, signed_bits_for(int(codes.min()), int(codes.max())), name, layer)
+    return plain if plain.bytes <= dense.bytes else dense
+
+
+def _dense(codes: IntArray, decode: Decode, name: str, layer: str, *, fields: IntArray | None = None) -> Packed:
     rows, columns = codes.shape
     row_bits = columns * decode.width
     aligned = (-row_bits) % 8 <= PADDING * row_bits or decode.width >= 16
     stride = -(-row_bits // 8) if aligned else 0
-    fields = decode.fields(codes)
+    fields = decode.fields(codes) if fields is None else fields
     data = _field_table(fields, decode, f"{name}_codes", layer, aligned)
     return Packed(rows, columns, decode, stride, False, (data, *_levels(decode, name, layer)))
 
