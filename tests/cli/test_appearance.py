@@ -100,7 +100,7 @@ def test_a_table_on_a_terminal_has_a_header_in_colour_and_none_if_colours_are_no
         ("spikequant export net.spq --format ", ["c99", "nir", "onnx", "vectors"]),
         ("spikequant verify net.spq --readers g", ["golden"]),
         ("spikequant quantize runs/a --membrane-rounding half_", ["half_up", "half_away", "half_even"]),
-        ("spikequant quantize runs/a --weight-quantizer l", ["lsq"]),
+        ("spikequant quantize runs/a --weight-quantizer l", ["lsq", "lqnet"]),
     ],
 )
 def test_tab_completion(words, expected):
