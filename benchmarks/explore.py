@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import resource
 import statistics
 import subprocess
 import tempfile
@@ -62,6 +63,7 @@ membranes (3 to 8), rounding and reach chosen by `calibrate`. Commit {commit}, {
   giving up: {same}.
 - The machine's cache of compiled neuron kernels was filled before.
 - All {size:,} candidates on all samples took {whole:.0f} s, with giving up {early:.0f} s.
+- The process held {held:.1f} GB at most.
 """
 
 
@@ -125,7 +127,11 @@ def main() -> None:
         print(f"{len(full)} of {size} shared in {seconds:.1f} s, {len(plain)} plain, {equal} equal", flush=True)
     target = shared.data.accuracy - DROP
     hasty = SharedEvaluator(materials, decide, target_accuracy=target)
-    early, quick = timed(hasty, candidates)
+    early, quick = 0.0, []
+    for part in range(PARTS):
+        spent, found = timed(hasty, candidates[part * size // PARTS : (part + 1) * size // PARTS])
+        early, quick = early + spent, quick + found
+        print(f"{len(quick)} of {size} with giving up in {early:.1f} s", flush=True)
     wanted = ("accuracy", "flash_bytes", "ram_bytes", "energy_pj", "emd")
     fronts = [select(results, wanted, target_accuracy=target).front for results in (full, quick)]
     stopped = [m.samples for m in quick if m.stopped_early]
@@ -144,6 +150,7 @@ def main() -> None:
         plain=len(plain), drop=100 * DROP, real=shared.data.accuracy, stopped=len(stopped),
         seen=statistics.mean(stopped) if stopped else 0.0, objectives=", ".join(wanted), front=len(fronts[0]),
         same="yes" if fronts[0] == fronts[1] else "NO", whole=seconds, early=early,
+        held=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     )  # fmt: skip
     print(page)
     if not asked.quick:

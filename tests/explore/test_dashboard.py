@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +48,32 @@ def test_the_dashboard_serves_the_trials(tmp_path: Path) -> None:
         m = trial.measured
         assert [float(v) for v in finished[trial.number]["values"]] == [m.accuracy, m.flash_bytes, m.ram_bytes]
         assert finished[trial.number]["params"]
+
+
+class Hasty:
+    """Gives up every third candidate after half of the samples."""
+
+    def __init__(self) -> None:
+        self.whole = Formula()
+
+    def measure(self, candidates: Any) -> list[Any]:
+        found = self.whole.measure(candidates)
+        hopeless = [int(c.key, 16) % 3 == 0 and not m.refused for c, m in zip(candidates, found, strict=True)]
+        return [
+            replace(m, stopped_early=True, accuracy=0.0) if no else m for m, no in zip(found, hopeless, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_what_was_given_up_is_pruned_without_values_and_still_teaches(tmp_path: Path, sampler: str) -> None:
+    options: dict[str, Any] = {"sampler": sampler, "trials": 24, "batch": 8, "folder": tmp_path, "name": "mine"}
+    trials = run_study(space(), Hasty(), **options)
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / JOURNAL)))
+    kept = {t.number: t for t in optuna.load_study(study_name="mine", storage=storage).get_trials()}
+    early = [t for t in trials if t.measured.stopped_early]
+    assert early
+    for trial in trials:
+        state, values = kept[trial.number].state.name, kept[trial.number].values
+        assert (state, values is None) in {("COMPLETE", False), ("PRUNED", True), ("FAIL", True)}
+        assert (state == "PRUNED") == trial.measured.stopped_early
+    assert run_study(space(), Hasty(), **options) == trials

@@ -202,7 +202,7 @@ def test_holes_stay_holes_in_training(trained: Any) -> None:
 
 
 def test_a_shift_leak_is_the_nearest(trained: Any) -> None:
-    found = prepared(trained[0], Candidate({"lif1:leak.form": "shift", "lif2:leak.form": "none"}))
+    found = prepared(trained[0], Candidate({"lif1:leak.form": "shift", "lif2:leak.form": "none"}), trained[1][0][0][:4])
     lif1, lif2 = found.get_submodule("lif1"), found.get_submodule("lif2")
     assert lif1.spec.leak.form == "shift"  # type: ignore[union-attr]
     assert float(lif1.real_value("leak")) == 2.0  # type: ignore[operator]
@@ -213,8 +213,39 @@ def test_a_shift_leak_is_the_nearest(trained: Any) -> None:
     torch.testing.assert_close(lif1(x), original(x))  # 0.75 = 1 - 2^-2
 
 
+class Looped(nn.Module):
+    """One's own loop over time, with a delay line that also has steps."""
+
+    def __init__(self, name: str, steps: int = 2) -> None:
+        super().__init__()
+        self.fc1, self.lif1, self.late = nn.Linear(64, 24), sq.nn.LIF(leak=0.75), sq.nn.Delay(2)
+        self.fc2, self.lif2 = nn.Linear(24, 10), sq.nn.LIF(leak=0.75)
+        self.called, self.fixed = name, name == ""
+        setattr(self, name or "num_steps", steps)
+
+    def forward(self, image: Tensor) -> Tensor:
+        current = self.fc1(image.flatten(1))
+        count = 2 if self.fixed else getattr(self, self.called)
+        hidden = self.lif1(current.unsqueeze(0).expand(count, *current.shape))
+        return self.lif2(self.fc2(self.late(hidden))).sum(0)
+
+
+@pytest.mark.parametrize("name", ["steps", "T", "num_steps", "seq_length"])
+def test_steps_are_set_where_networks_hold_them(trained: Any, name: str) -> None:
+    x = trained[1][0][0][:4]
+    found = prepared(Looped(name), Candidate({"steps": 5}), x)
+    assert getattr(found, name) == 5
+    assert found.get_submodule("late").steps == 2
+    assert sq.capture.capture(found.eval(), x).steps == 5
+
+
+def test_steps_that_forward_does_not_read_are_refused(trained: Any) -> None:
+    with pytest.raises(PlanError, match="num_steps was set to 5, and the network runs 2 steps all the same"):
+        prepared(Looped(""), Candidate({"steps": 5}), trained[1][0][0][:4])
+
+
 def test_mistakes(trained: Any) -> None:
-    model, _learn, decide = trained
+    model, learn, decide = trained
     with pytest.raises(PlanError, match="sampler 'best'"):
         run(trained, sampler="best")
     with pytest.raises(DataError, match="objective 'speed'"):
@@ -222,10 +253,12 @@ def test_mistakes(trained: Any) -> None:
     with pytest.raises(DataError, match="explore: batches gave no batch"):
         explore(model, SPACE, iter([]), validation=decide, quiet=True)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    with pytest.raises(PlanError, match="no module of the network has an attribute steps"):
-        prepared(plain, Candidate({"steps": 3}))
+    with pytest.raises(
+        PlanError, match="none of its modules holds that number under one of the names steps, T, num_st"
+    ):
+        prepared(Looped("count"), Candidate({"steps": 3}), learn[0][0][:4])
     with pytest.raises(PlanError, match="no neuron layer of the network has a leak"):
-        prepared(plain, Candidate({"*:leak.form": "shift"}))
+        prepared(plain, Candidate({"*:leak.form": "shift"}), learn[0][0][:4])
     none = run(trained, target_accuracy=1.0, trials=2)
     assert none.chosen is None
     assert "None keeps 100.00 % accuracy" in str(none)

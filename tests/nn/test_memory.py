@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import sys
 import threading
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikequant.nn.memory import SMALLEST, Pool, size_class
+from spikequant.nn.memory import SMALLEST, FreedMemory, Pool, resident_bytes, size_class
 
 LARGE = (4, 3, 300, 301)
 
@@ -95,3 +96,20 @@ def test_threads_never_share_a_block():
 def test_size_classes_waste_at_most_a_quarter(size):
     assert size <= size_class(size) <= size + size // 4 + 1
     assert size_class(size_class(size)) == size_class(size)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is free is counted on Linux alone")
+def test_freed_memory_goes_back_between_small_lasting_blocks():
+    freed = FreedMemory(most=1 << 26)
+    if not hasattr(freed, "_trim") or freed._trim is None:
+        pytest.skip("this C library cannot give memory back")
+    assert not freed.give_back()  # nothing has grown
+    before, lasting, passing = resident_bytes(), [], []
+    for _ in range(3000):
+        passing.append(bytearray(100_000))  # below the size that is returned at once
+        lasting.append(bytearray(600))
+    grown = resident_bytes() - before
+    assert grown > 250_000_000
+    passing.clear()
+    freed.give_back()
+    assert resident_bytes() - before < grown / 4

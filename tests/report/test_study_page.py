@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from spikequant.explore import Study, Tolerance, ToleranceRow, Trial
 from spikequant.law.errors import DataError
 from spikequant.report import Provenance, write_report
 from spikequant.report.study_page import toml_of
-from spikequant.report.study_plots import groups, importances, varied
+from spikequant.report.study_plots import groups, importances, parallel, varied
 from spikequant.report.study_tables import candidates_table, tolerance_table
 
 pytest.importorskip("plotly", reason="the extra 'report' is not installed")
@@ -56,6 +57,24 @@ def test_who_was_given_up_has_no_reward_and_no_accuracy_among_the_tolerances() -
     cells = tolerance_table(Tolerance((row,))).rows[0]
     assert [cell.text for cell in cells[2:4]] == ["given up", "given up"]
     assert "90.00" not in str(Tolerance((row,)))
+
+
+def test_what_was_given_up_moves_no_plot_of_accuracy() -> None:
+    made = study(96)
+    assert any(t.measured.stopped_early for t in made.trials)
+    other = [
+        dataclasses.replace(t, measured=dataclasses.replace(t.measured, accuracy=0.001))
+        if t.measured.stopped_early
+        else t
+        for t in made.trials
+    ]
+    moved = dataclasses.replace(made, trials=tuple(other))
+    assert importances(moved) == importances(made)
+    assert parallel(moved) == parallel(made)
+    lines = {line["name"]: line["y"] for line in parallel(made)["data"]}
+    size = len(varied(made)) + 3  # memory, accuracy and a gap
+    assert all(y is None for y in lines["stopped early"][size - 2 :: size])
+    assert all(y is not None for y in lines["front"][size - 2 :: size])
 
 
 def sorted_trials(made: Study) -> list[Trial]:

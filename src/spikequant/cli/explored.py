@@ -88,7 +88,7 @@ def _outcome(study: Study, chosen: Trial, start: StartingPoint, screen: Screen) 
     plan = chosen.candidate.plan()
     net = lower(model, example, metadata={"name": chosen.candidate.key, "plan": plan.to_dict()})
     alike = {k: v for k, v in chosen.candidate.settings.items() if k == "steps"}
-    real = prepared(start.model, dataclasses.replace(chosen.candidate, settings=alike)).eval()
+    real = prepared(start.model, dataclasses.replace(chosen.candidate, settings=alike), example).eval()
     with bar(screen.progress, "compare", 2 * len(start.data.test)) as shown:
         comparison = compare(real, model, shown.watch(start.data.test))
     same_steps = f" (the real network beside it runs {alike['steps']} steps, too)" if alike else ""
@@ -170,7 +170,7 @@ def _front_row(study: Study, trial: Trial) -> tuple[str, ...]:
         for pattern in dict.fromkeys(k.rpartition(".")[0] for k in trial.candidate.settings if ":" in k)
     )
     whole = label({k: v for k, v in trial.candidate.settings.items() if ":" not in k})
-    return (f"{mark} {trial.number}", f"{m.accuracy:.2%}", f"{m.flash_bytes:,.0f}", f"{m.ram_bytes:,.0f}",
+    return (f"{mark} {trial.name}", f"{m.accuracy:.2%}", f"{m.flash_bytes:,.0f}", f"{m.ram_bytes:,.0f}",
             f"{m.energy_pj / 1000:,.1f}", f"{m.emd:.4f}", f"{whole}; {settings}")  # fmt: skip
 
 

@@ -11,17 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spikequant.capture import capture
 from spikequant.explore.proposals import derived_seed
 from spikequant.explore.records import Candidate, Measured
 from spikequant.frontends import read_
 from spikequant.law.errors import PlanError, Unsupported, WidthError
 from spikequant.law.spec import Leak
-from spikequant.nn import SYNAPSES, Neuron, Synapse, ValueSource
+from spikequant.nn import SYNAPSES, Delay, Neuron, Synapse, ValueSource
 from spikequant.nn.copying import copied
 from spikequant.quantize import QuantizeReport, calibrate, freeze, quantize_
 from spikequant.training import Batch, Loss, at_first_epoch, fit
 
 LEAKS = ("leak", "leak_unless_fired")
+STEP_NAMES = ("steps", "T", "num_steps", "n_steps", "time_steps", "timesteps", "time_window", "seq_length")
+"""What networks call their number of time steps: ours, SpikingJelly's `T`, snnTorch's `num_steps`, Norse's."""
 
 
 class Refused(Exception):
@@ -63,7 +66,7 @@ def built(materials: Materials, candidate: Candidate) -> tuple[nn.Module, Quanti
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(materials.seed_of(candidate))
-        model = prepared(materials.model, candidate)
+        model = prepared(materials.model, candidate, materials.example)
         plan = candidate.plan()
         if not any(rule.asked() for rule in plan.rules):
             return model.eval(), None
@@ -81,16 +84,16 @@ def built(materials: Materials, candidate: Candidate) -> tuple[nn.Module, Quanti
     return model, report
 
 
-def prepared(model: nn.Module, candidate: Candidate) -> nn.Module:
+def prepared(model: nn.Module, candidate: Candidate, example: Tensor) -> nn.Module:
     """A copy with the candidate's time steps, forms of leaks and zeros among its weights.
 
     Raises:
-        PlanError: the network has no attribute ``steps`` to set, or no leak to give another form.
+        PlanError: the network has no number of steps to set, or no leak to give another form.
     """
     result = copied(model)
     steps = candidate.settings.get("steps")
     if steps is not None:
-        set_steps(result, int(steps))
+        set_steps(result, int(steps), example)
     if any(name.endswith(":leak.form") for name in candidate.settings):
         read_(result)
         reform_leaks(result, candidate)
@@ -98,20 +101,40 @@ def prepared(model: nn.Module, candidate: Candidate) -> nn.Module:
     return result
 
 
-def set_steps(model: nn.Module, steps: int) -> None:
-    """Set the number of time steps: the attribute ``steps`` of every module that has one.
+def set_steps(model: nn.Module, steps: int, example: Tensor) -> None:
+    """Set the number of time steps: every number called one of `STEP_NAMES` that is the number of steps now.
 
     Raises:
-        PlanError: there is none.
+        PlanError: there is none, or the network runs another number of steps all the same.
     """
-    owners = [module for module in model.modules() if isinstance(vars(module).get("steps"), int)]
+    now = _steps_of(model, example)
+    owners = [
+        (path, module, name)
+        for path, module in model.named_modules()
+        if not isinstance(module, Delay)  # its steps are how late its spikes come
+        for name in STEP_NAMES
+        if isinstance(vars(module).get(name), int) and vars(module)[name] == now
+    ]
     if not owners:
         raise PlanError(
-            "explore: steps are asked for, and no module of the network has an attribute steps to set; give it one "
-            "that forward reads, or leave steps out of the space"
+            f"explore: steps are asked for; the network runs {now}, and none of its modules holds that number under "
+            f"one of the names {', '.join(STEP_NAMES)}; give it one that forward reads, or leave steps out of the space"
         )
-    for module in owners:
-        vars(module)["steps"] = steps
+    for _, module, name in owners:
+        vars(module)[name] = steps
+    runs = _steps_of(model, example)
+    if runs != steps:
+        names = ", ".join(f"{path}.{name}" if path else name for path, _, name in owners)
+        raise PlanError(
+            f"explore: {names} was set to {steps}, and the network runs {runs} steps all the same (its data may have "
+            "the time axis, or its loop another count); let forward read the number, or leave steps out of the space"
+        )
+
+
+def _steps_of(model: nn.Module, example: Tensor) -> int:
+    readable = copied(model)
+    read_(readable)
+    return capture(readable, example).steps
 
 
 def reform_leaks(model: nn.Module, candidate: Candidate) -> None:

@@ -110,7 +110,7 @@ class SharedEvaluator:
         variant = _variant(candidate)
         if variant not in self._networks:
             try:
-                model = prepared(self.materials.model, candidate)
+                model = prepared(self.materials.model, candidate, self.materials.example)
                 network = SharedNetwork(model, self.materials.example, self._calibration, tree=self._tree)
                 if not all(network.runner.fits(batch.x) for batch in self.data.batches):
                     raise Unsupported("the data have several numbers of time steps")

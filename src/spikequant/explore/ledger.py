@@ -78,15 +78,19 @@ class Ledger:
         return [_entry(trial) for trial in sorted(kept, key=lambda trial: trial.number)]
 
     def frozen(self, number: int) -> FrozenTrial:
-        """A trial as samplers learn from it."""
+        """A trial as samplers learn from it: one that was given up counts with the figures of the samples it saw."""
         import optuna
 
         with typed_errors():
             trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
             found = self._storage.get_trial(trial_id)
+        pruned, values = found.state == optuna.trial.TrialState.PRUNED, found.values
+        if pruned:
+            seen = Measured.from_dict(found.user_attrs[MEASURED])
+            values = [float(getattr(seen, aim.name)) for aim in self.aims]
         return optuna.trial.create_trial(
-            state=found.state,
-            values=found.values,
+            state=optuna.trial.TrialState.COMPLETE if pruned else found.state,
+            values=values,
             params=found.params,
             distributions=found.distributions,
             system_attrs=found.system_attrs,
@@ -129,17 +133,21 @@ class Ledger:
     def finish(self, entry: Entry, measured: Measured) -> bool:
         """Acknowledge a result; False if another worker was first (its result is the same).
 
-        A candidate that no integer network can be built of has no accuracy: it counts as refused.
+        A candidate that no integer network can be built of has no accuracy: it counts as refused.  One that was given
+        up early is pruned, in Optuna's word, and has no values there: its accuracy is of other samples than the rest.
         """
         import optuna
 
         values = [float(getattr(measured, aim.name)) for aim in self.aims]
         refused = any(value != value or abs(value) == float("inf") for value in values)
-        state = optuna.trial.TrialState.FAIL if refused else optuna.trial.TrialState.COMPLETE
+        states = optuna.trial.TrialState
+        state = states.FAIL if refused else states.PRUNED if measured.stopped_early else states.COMPLETE
         try:
             with typed_errors():
                 self._storage.set_trial_user_attr(entry.trial_id, MEASURED, measured.to_dict())
-                self._storage.set_trial_state_values(entry.trial_id, state, None if refused else values)
+                self._storage.set_trial_state_values(
+                    entry.trial_id, state, values if state == states.COMPLETE else None
+                )
         except optuna.exceptions.UpdateFinishedTrialError:
             return False
         return True
@@ -202,7 +210,7 @@ def _entry(trial: FrozenTrial) -> Entry:
     measured = trial.user_attrs.get(MEASURED)
     state: State = "running"
     if trial.state.is_finished():
-        state = "measured" if trial.state.name == "COMPLETE" else "refused"
+        state = "measured" if trial.state.name in ("COMPLETE", "PRUNED") else "refused"
     return Entry(
         number=trial.number,
         trial_id=trial._trial_id,

@@ -34,5 +34,5 @@ def shown(quiet: bool, total: int, on_trial: OnTrial | None) -> Iterator[Callabl
 def _words(entry: Entry) -> str:
     m = entry.measured
     if m is None or m.accuracy != m.accuracy:
-        return f"trial {entry.number}: cannot be built"
-    return f"trial {entry.number}: {100 * m.accuracy:.1f} %, {m.flash_bytes + m.ram_bytes:,.0f} B"
+        return "cannot be built"
+    return f"{100 * m.accuracy:.1f} %, {m.flash_bytes + m.ram_bytes:,.0f} B"

@@ -87,7 +87,7 @@ class Study:
         materials = self.materials if batches is None else dataclasses.replace(self.materials, learn=batches)
         model, report = built(materials, one.candidate)
         if report is None:
-            raise PlanError(f"trial {one.number} ({label(one.candidate.settings)}) quantizes nothing")
+            raise PlanError(f"trial {one.name} ({label(one.candidate.settings)}) quantizes nothing")
         return model, report
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,5 +165,5 @@ class Study:
         trial = self.trials[index]
         m = trial.measured
         mark = ">" if index == self.selection.best else "k" if index == self.selection.knee else ""
-        return (mark, str(trial.number), f"{100 * m.accuracy:.2f} %", f"{m.flash_bytes:,.0f}", f"{m.ram_bytes:,.0f}",
+        return (mark, trial.name, f"{100 * m.accuracy:.2f} %", f"{m.flash_bytes:,.0f}", f"{m.ram_bytes:,.0f}",
                 f"{m.energy_pj / 1000:,.1f}", f"{m.emd:.4f}", trial.candidate.to_json())  # fmt: skip

@@ -37,6 +37,11 @@ class Trial:
     stage: str = "combined"
 
     @property
+    def name(self) -> str:
+        """Its number, with the stage in front where that is not the last one: each stage counts from 0."""
+        return str(self.number) if self.stage == "combined" else f"{self.stage} {self.number}"
+
+    @property
     def was_refused(self) -> bool:
         """Whether there is no such network."""
         return self.measured.accuracy != self.measured.accuracy

@@ -32,6 +32,7 @@ from spikequant.measure import (
     ram_bits,
     total_synops,
 )
+from spikequant.nn.memory import FreedMemory
 from spikequant.plan import Plan
 
 DEAD_BELOW = 0.05
@@ -84,6 +85,7 @@ class Walk:
     def __init__(self, network: SharedNetwork, data: Validation) -> None:
         self.run, self.network, self.data = StageRun(network), network, data
         self.totals: dict[Node, Total] = {}
+        self.freed = FreedMemory()
 
     @torch.no_grad()
     def race(self, racers: Sequence[Racer]) -> None:
@@ -124,6 +126,7 @@ class Walk:
                 one.refused = child.refused
             if not child.refused:
                 self._settle(members, child, [Frame(self.run, child, f.slot, f, f.samples) for f in frames])
+                self.freed.give_back()
 
     def _measure(self, racers: Sequence[Racer], node: Node, frame: Frame, number: int) -> None:
         depth = node.number + 1
@@ -144,6 +147,7 @@ class Walk:
                     one.right.append(record.right)
             else:
                 self._measure(members, child, below, number)
+                self.freed.give_back()
 
     def _judge(self, one: Racer, batches: int) -> None:
         """Finish a candidate that saw everything or cannot keep the target any more."""

@@ -64,7 +64,7 @@ def toml_of(trial: Trial) -> str:
     """The plan of a trial as a file, with what is no part of a plan as comments in front."""
     candidate = trial.candidate
     rest = [f"# {name} = {value}" for name, value in candidate.settings.items() if ":" not in name]
-    return "\n".join([f"# trial {trial.number}, {candidate.key}", *rest, candidate.plan().to_toml()])
+    return "\n".join([f"# trial {trial.name}, {candidate.key}", *rest, candidate.plan().to_toml()])
 
 
 def lead(study: Study) -> str:

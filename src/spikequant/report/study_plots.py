@@ -17,6 +17,15 @@ LONGEST_NAME = 34
 MOST_LINES = 400
 """Candidates of which the plot of all settings shows a line: the front, and evenly taken others."""
 ABSENT = "\u2013"
+STOPPED = "stopped early"
+LOOKS = (
+    (STOPPED, "@muted", 0.4, 0.25),
+    ("misses the target", "@muted", 0.8, 0.5),
+    ("keeps the target", "@reference", 0.8, 0.5),
+    ("front", "@quantized", 1.8, 0.9),
+    ("chosen", "@ink", 3.0, 1.0),
+)
+"""Lines of the plot of all settings: standing, colour, width, opacity."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +52,17 @@ AXES = (
 def groups(study: Study) -> list[dict[str, Any]]:
     """The candidates by their standing, as the script draws them: the important ones last, on top."""
     kept, front, best = set(study.selection.kept), set(study.selection.front), study.selection.best
-    standing: dict[str, list[int]] = {"stopped early": [], "misses the target": [], "keeps the target": [], "front": [],
+    standing: dict[str, list[int]] = {STOPPED: [], "misses the target": [], "keeps the target": [], "front": [],
                                       "chosen": []}  # fmt: skip
     for place, trial in enumerate(study.trials):
         if trial.was_refused:
             continue
         name = "chosen" if place == best else "front" if place in front else "keeps the target" if place in kept else (
-            "stopped early" if trial.measured.stopped_early else "misses the target"
+            STOPPED if trial.measured.stopped_early else "misses the target"
         )  # fmt: skip
         standing[name].append(place)
     looks = {
-        "stopped early": ("@muted", "x-thin-open", 6, 0.6),
+        STOPPED: ("@muted", "x-thin-open", 6, 0.6),
         "misses the target": ("@muted", "circle-open", 6, 0.6),
         "keeps the target": ("@reference", "circle", 6, 0.55),
         "front": ("@quantized", "circle", 9, 1.0),
@@ -76,7 +85,7 @@ def _group(name: str, look: tuple[str, str, int, float], trials: Sequence[Trial]
 
 def hover(trial: Trial) -> str:
     """The plan in a few lines; plotly reads tags, so names are escaped."""
-    lines = [f"trial {trial.number}{' alone' if trial.stage == 'alone' else ''}"]
+    lines = [f"trial {trial.name}"]
     if trial.measured.stopped_early:
         lines[0] += f", stopped after {trial.measured.samples:,} samples"
     lines += [escaped(f"{name} = {shown(value)}", 60) for name, value in trial.candidate.settings.items()]
@@ -114,22 +123,28 @@ def importances(study: Study) -> list[tuple[str, float, float]]:
     """``(setting, share for accuracy, share for memory)``, the largest first.
 
     Share of the variance of the figure between the candidates that the setting explains by itself,
-    ``sum_g n_g (mean_g - mean)^2 / sum_i (y_i - mean)^2`` (correlation ratio, one-way analysis of variance).
+    ``sum_g n_g (mean_g - mean)^2 / sum_i (y_i - mean)^2`` (correlation ratio, one-way analysis of variance).  For
+    accuracy, of the candidates that saw all samples: what others scored on fewer cannot be compared.
     """
     trials = _combined(study)
     if len(trials) < 2:
         return []
-    figures = [np.array([axis.of(t.measured) for t in trials]) for axis in (AXES[1], AXES[0])]
+    measured = [t for t in trials if not t.measured.stopped_early]
     found = []
     for name in varied(study):
-        values = np.array([shown(t.candidate.settings.get(name)) for t in trials])
-        accuracy, memory = (_explained(values, y) for y in figures)
-        found.append((name, accuracy, memory))
+        shares = [
+            _explained(
+                np.array([shown(t.candidate.settings.get(name)) for t in some]),
+                np.array([axis.of(t.measured) for t in some]),
+            )
+            for axis, some in ((AXES[1], measured), (AXES[0], trials))
+        ]
+        found.append((name, shares[0], shares[1]))
     return sorted(found, key=lambda row: (-row[1], row[0]))
 
 
 def _explained(groups_of: np.ndarray, y: np.ndarray) -> float:
-    whole = float(((y - y.mean()) ** 2).sum())
+    whole = float(((y - y.mean()) ** 2).sum()) if len(y) else 0.0
     if whole == 0.0:
         return 0.0
     parts = [y[groups_of == g] for g in np.unique(groups_of)]
@@ -164,23 +179,24 @@ def parallel_words(study: Study) -> str:
 
 
 def parallel(study: Study) -> Figure | None:
-    """A line per candidate through its settings, accuracy and memory; each axis from 0 to 1 in its own units."""
+    """A line per candidate through its settings, memory and accuracy; each axis from 0 to 1 in its own units.
+
+    The line of a candidate that was given up ends at its memory.
+    """
     names = varied(study)
     chosen = _lines(study)
     if not names or not chosen:
         return None
-    scales = [_scale(axis, [t for _, t in chosen]) for axis in (AXES[1], AXES[0])]
+    memory, accuracy = (_scale(axis, some) for axis, some in _figures([t for _, t in chosen]))
     data = []
-    for name, colour, width, opacity in (
-        ("misses the target", "@muted", 0.6, 0.35), ("keeps the target", "@reference", 0.8, 0.5),
-        ("front", "@quantized", 1.8, 0.9), ("chosen", "@ink", 3, 1.0),
-    ):  # fmt: skip
+    for name, colour, width, opacity in LOOKS:
         x: list[float | None] = []
         y: list[float | None] = []
         for trial in (t for standing, t in chosen if standing == name):
+            end = None if name == STOPPED else accuracy(trial.measured)
             x += [*range(len(names) + 2), None]
-            y += [*(_place(values, shown(trial.candidate.settings.get(n))) for n, values in names.items()),
-                  *(scale(trial.measured) for scale in scales), None]  # fmt: skip
+            y += [_place(values, shown(trial.candidate.settings.get(n))) for n, values in names.items()]
+            y += [memory(trial.measured), end, None]
         if x:
             data.append({"type": "scatter", "mode": "lines", "name": name, "x": x, "y": y, "opacity": opacity,
                          "line": {"color": colour, "width": width}, "hoverinfo": "skip"})  # fmt: skip
@@ -188,7 +204,7 @@ def parallel(study: Study) -> Figure | None:
         "data": data,
         "layout": {
             "xaxis": {"tickvals": list(range(len(names) + 2)), "range": [-0.3, len(names) + 1.3], "tickangle": -35,
-                      "ticktext": [*(escaped(n, 26) for n in names), "accuracy", "memory"]},
+                      "ticktext": [*(escaped(n, 26) for n in names), "memory", "accuracy"]},
             "yaxis": {"visible": False, "range": [-0.06, 1.06]},
             "annotations": _labels(names, [t for _, t in chosen]),
             "height": 460,
@@ -202,8 +218,17 @@ def _lines(study: Study) -> list[tuple[str, Trial]]:
     others = [item for item in all_ if item[0] not in front]
     step = max(1, math.ceil(len(others) / MOST_LINES))
     taken = [*others[::step], *(item for item in all_ if item[0] in front)]
-    names = {True: "keeps the target", False: "misses the target"}
-    return [("chosen" if k == best else "front" if k in front else names[k in kept], t) for k, t in taken]
+
+    def standing(k: int, trial: Trial) -> str:
+        missed = STOPPED if trial.measured.stopped_early else "misses the target"
+        return "chosen" if k == best else "front" if k in front else "keeps the target" if k in kept else missed
+
+    return [(standing(k, t), t) for k, t in taken]
+
+
+def _figures(trials: Sequence[Trial]) -> list[tuple[Axis, list[Trial]]]:
+    """Memory with all candidates, accuracy with those that saw all samples."""
+    return [(AXES[0], list(trials)), (AXES[1], [t for t in trials if not t.measured.stopped_early])]
 
 
 def _place(values: list[str], value: str) -> float:
@@ -211,7 +236,7 @@ def _place(values: list[str], value: str) -> float:
 
 
 def _scale(axis: Axis, trials: Sequence[Trial]) -> Callable[[Measured], float]:
-    low, high = (f(axis.of(t.measured) for t in trials) for f in (min, max))
+    low, high = (f((axis.of(t.measured) for t in trials), default=0.0) for f in (min, max))
     span = (high - low) or 1.0
     return lambda m: round((axis.of(m) - low) / span, 4)
 
@@ -222,8 +247,10 @@ def _labels(names: dict[str, list[str]], trials: Sequence[Trial]) -> list[Figure
     for k, values in enumerate(names.values()):
         for text in (values[0], values[-1]) if len(values) > 6 else values:
             found.append(_label(k, _place(values, text), escaped(text, 14)))
-    for k, axis in enumerate((AXES[1], AXES[0]), start=len(names)):
-        ends = [axis.of(t.measured) for t in trials]
+    for k, (axis, some) in enumerate(_figures(trials), start=len(names)):
+        ends = [axis.of(t.measured) for t in some]
+        if not ends:
+            continue
         found += [_label(k, 0.0, f"{min(ends):.3g}"), _label(k, 1.0, f"{max(ends):.3g}")]
     return found
 

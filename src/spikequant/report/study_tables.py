@@ -41,7 +41,7 @@ def _figures(study: Study, trial: Trial) -> tuple[Cell, ...]:
     m, best, knee = trial.measured, study.selection.best, study.selection.knee
     marks = [word for word, k in (("chosen", best), ("knee", knee)) if k is not None and study.trials[k] is trial]
     stopped = [f"stopped after {count(m.samples)}"] if m.stopped_early else []
-    name = ", ".join([f"{trial.number}{' alone' if trial.stage == 'alone' else ''}", *marks, *stopped])
+    name = ", ".join([trial.name, *marks, *stopped])
     return (
         Cell(text=name, value=float(trial.number)),
         number_cell(m.accuracy, percent),
