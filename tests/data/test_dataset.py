@@ -44,6 +44,9 @@ def test_names_are_complete_and_each_has_a_line() -> None:
         "n-mnist-raw",
         "shd",
         "shd-train-test",
+        "dvs-gesture",
+        "cifar10-dvs",
+        "n-caltech101",
         "dvs128-objects",
         "aedat2",
     ]

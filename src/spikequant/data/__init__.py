@@ -9,12 +9,15 @@ the batches that the verbs of spikequant take.
 """
 
 from spikequant.data.aedat2 import read_aedat2
+from spikequant.data.aedat3 import read_aedat3
 from spikequant.data.batches import ArrayBatches
 from spikequant.data.cifar import load_cifar10, load_cifar100
 from spikequant.data.dataset import Batches, DataSet, Source, Split
 from spikequant.data.digits import load_digits
 from spikequant.data.dvs128 import load_aedat2, load_dvs128_objects
+from spikequant.data.event_files import load_cifar10_dvs, load_ncaltech101
 from spikequant.data.frames import Events
+from spikequant.data.gesture import load_dvs_gesture
 from spikequant.data.idx import read_idx
 from spikequant.data.images import ImageData, ImageSplit
 from spikequant.data.mnist import load_fashion_mnist, load_mnist
@@ -39,17 +42,21 @@ __all__ = [
     "load",
     "load_aedat2",
     "load_cifar10",
+    "load_cifar10_dvs",
     "load_cifar100",
     "load_digits",
     "load_dvs128_objects",
+    "load_dvs_gesture",
     "load_fashion_mnist",
     "load_mnist",
+    "load_ncaltech101",
     "load_nmnist",
     "load_nmnist_raw",
     "load_shd",
     "load_shd_train_test",
     "names",
     "read_aedat2",
+    "read_aedat3",
     "read_idx",
     "read_nmnist",
     "read_shd_hdf5",

@@ -48,6 +48,47 @@ class TimeSteps:
         """Length of a step in milliseconds."""
         return self.width * self.tick_us / 1000
 
+    def steps_of(self, ticks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The step of each event."""
+        return ticks // self.width
+
+
+@final
+@dataclass(frozen=True)
+class EqualCounts:
+    """Event `k` of `n`, in the order of the recording, falls into step ``k * steps // n``: as many in every step.
+
+    >>> EqualCounts(2).steps_of(np.array([0, 1, 2, 900])).tolist()
+    [0, 0, 1, 1]
+    """
+
+    steps: int
+
+    @property
+    def step_ms(self) -> None:
+        """None: steps have no common length."""
+        return
+
+    def steps_of(self, ticks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The step of each event."""
+        return np.arange(len(ticks)) * self.steps // max(len(ticks), 1)
+
+
+def choose_binning(
+    name: str, window_us: int, steps: int | None, step_ms: float | None, default: int
+) -> TimeSteps | EqualCounts:
+    """`TimeSteps` where `step_ms` is given (without `steps` as many as cover `window_us`), else `EqualCounts`.
+
+    Raises:
+        DataError: as `choose_steps`.
+    """
+    if step_ms is not None:
+        return choose_steps(name, window_us, 1, steps, step_ms)
+    count = default if steps is None else steps
+    if not 1 <= count <= MOST_STEPS:
+        raise DataError(f"{name}: steps={count}; expected 1 to {MOST_STEPS}")
+    return EqualCounts(count)
+
 
 def choose_steps(name: str, window_us: int, tick_us: int, steps: int | None, step_ms: float | None) -> TimeSteps:
     """The steps for a window of `window_us`, from what the caller gave.
@@ -114,7 +155,7 @@ class FrameSource:
         frames = np.zeros(self.time.steps * len(indices) * cells, np.float32)
         for place, sample in enumerate(indices):
             cell, tick = self.recordings.events(int(sample))
-            step = tick // self.time.width
+            step = self.time.steps_of(tick)
             inside = step < self.time.steps
             where = (step[inside] * len(indices) + place) * cells + cell[inside]
             if self.counts:

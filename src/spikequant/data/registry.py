@@ -12,6 +12,8 @@ from spikequant.data.dataset import DataSet
 from spikequant.data.digits import load_digits
 from spikequant.data.download import DOWNLOADS, ensure
 from spikequant.data.dvs128 import load_aedat2, load_dvs128_objects
+from spikequant.data.event_files import load_cifar10_dvs, load_ncaltech101
+from spikequant.data.gesture import load_dvs_gesture
 from spikequant.data.image_sets import with_validation
 from spikequant.data.mnist import load_fashion_mnist, load_mnist
 from spikequant.data.nmnist import load_nmnist
@@ -82,6 +84,18 @@ def _shd_train_test(r: Request) -> DataSet:
     return load_shd_train_test(r.folder, steps=r.steps, step_ms=r.step_ms)
 
 
+def _dvs_gesture(r: Request) -> DataSet:
+    return load_dvs_gesture(r.folder, steps=r.steps, step_ms=r.step_ms, counts=bool(r.counts))
+
+
+def _cifar10_dvs(r: Request) -> DataSet:
+    return load_cifar10_dvs(r.folder, steps=r.steps, step_ms=r.step_ms, counts=bool(r.counts))
+
+
+def _ncaltech101(r: Request) -> DataSet:
+    return load_ncaltech101(r.folder, steps=r.steps, step_ms=r.step_ms, counts=bool(r.counts))
+
+
 def _dvs128_objects(r: Request) -> DataSet:
     window = 200 if r.window_ms is None else r.window_ms
     return load_dvs128_objects(r.folder, window_ms=window, steps=r.steps, step_ms=r.step_ms, counts=bool(r.counts))
@@ -104,6 +118,9 @@ _REGISTRY = {
     "n-mnist-raw": _Entry("N-MNIST from its published event files, published split", _nmnist_raw, _FRAMES),
     "shd": _Entry("Spiking Heidelberg Digits, the 2,264 test samples in 5 folds", _shd, ("fold", *_TIME)),
     "shd-train-test": _Entry("Spiking Heidelberg Digits, published split (HDF5 files)", _shd_train_test, _TIME),
+    "dvs-gesture": _Entry("DVS128 Gesture, 11 gestures of 29 people, published split", _dvs_gesture, _FRAMES),
+    "cifar10-dvs": _Entry("CIFAR10-DVS, CIFAR-10 before a DVS128, 10,000 recordings", _cifar10_dvs, _FRAMES),
+    "n-caltech101": _Entry("N-Caltech101, 101 things before an event camera", _ncaltech101, _FRAMES),
     "dvs128-objects": _Entry("5 objects before a DVS128, cut into windows", _dvs128_objects, ("window_ms", *_FRAMES)),
     "aedat2": _Entry("DVS128 recordings of your own, train/<class>.aedat", _aedat2, ("window_ms", *_FRAMES)),
 }
