@@ -18,6 +18,7 @@ from spikequant.law.atomic import replacing
 from spikequant.law.errors import ArtifactError, DataError
 from spikequant.training.history import Epoch
 from spikequant.training.precision import Precision
+from spikequant.training.processes import ALONE, Processes
 from spikequant.training.routines import Routine
 
 
@@ -29,10 +30,11 @@ class Training:
     optimizer: torch.optim.Optimizer
     precision: Precision
     routines: Sequence[Routine] = ()
+    processes: Processes = ALONE
 
 
 def save_checkpoint(path: Path, training: Training, history: list[Epoch]) -> None:
-    """Write everything that the next epoch depends on, whole or not at all."""
+    """Write everything that the next epoch depends on, whole or not at all; of several processes the first writes."""
     model, optimizer = training.model, training.optimizer
     tensors = {f"model/{k}": v.detach().clone().contiguous() for k, v in model.state_dict().items()}
     state = optimizer.state_dict()
@@ -43,7 +45,8 @@ def save_checkpoint(path: Path, training: Training, history: list[Epoch]) -> Non
                 tensors[f"optimizer/{index}/{key}"] = value.detach().clone().contiguous()
             else:
                 scalars.setdefault(str(index), {})[key] = value
-    tensors["random"] = torch.get_rng_state()
+    first, *others = training.processes.gathered_bytes(torch.get_rng_state().to(training.processes.device))
+    tensors |= {"random": first, **{f"random/{k}": state for k, state in enumerate(others, 1)}}
     for k, routine in enumerate(training.routines):
         tensors |= {f"routine/{k}/{n}": t.detach().clone().contiguous() for n, t in routine.state().items()}
     facts = {
@@ -53,6 +56,8 @@ def save_checkpoint(path: Path, training: Training, history: list[Epoch]) -> Non
         "routines": [routine.name for routine in training.routines],
         "precision": training.precision.state(),
     }
+    if not training.processes.writes:
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -77,7 +82,8 @@ def load_checkpoint(path: Path, training: Training) -> list[Epoch]:
         with safe_open(str(path), framework="pt") as opened:
             facts = json.loads((opened.metadata() or {})["fit"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        random, scalars, groups = tensors["random"], facts["scalars"], facts["groups"]
+        states = [tensors["random"], *(tensors[name] for name in sorted(tensors) if name.startswith("random/"))]
+        scalars, groups = facts["scalars"], facts["groups"]
         history = [Epoch(**epoch) for epoch in facts["history"]]
         state = _optimizer_state(scalars, tensors)
         routines, precision = list(facts.get("routines", [])), dict(facts.get("precision", {}))
@@ -85,6 +91,11 @@ def load_checkpoint(path: Path, training: Training) -> list[Epoch]:
         raise ArtifactError(
             f"fit: {path} is not a checkpoint of fit ({error}); delete it or pass resume=False"
         ) from error
+    if len(states) != training.processes.size:
+        raise ArtifactError(
+            f"fit: the checkpoint {path} was written by {len(states)} processes, these are {training.processes.size}; "
+            "start as many, delete it, or pass resume=False"
+        )
     names = [routine.name for routine in training.routines]
     if routines != names:
         raise ArtifactError(
@@ -98,7 +109,7 @@ def load_checkpoint(path: Path, training: Training) -> list[Epoch]:
         raise ArtifactError(f"fit: the checkpoint {path} belongs to another model: {error}") from error
     try:
         optimizer.load_state_dict({"state": state, "param_groups": groups})
-        torch.set_rng_state(random)
+        torch.set_rng_state(states[training.processes.rank].cpu())
         training.precision.restore(precision)
         for k, routine in enumerate(training.routines):
             prefix = f"routine/{k}/"

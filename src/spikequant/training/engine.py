@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
@@ -13,11 +14,12 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from spikequant.law.errors import DataError
-from spikequant.nn.reset import reset_states
+from spikequant.nn.reset import count_samples_from, reset_states
 from spikequant.nn.schedule import advance_schedules
 from spikequant.training.evaluate import Batches, Forward, called, check_batch, iter_again, pairs
 from spikequant.training.history import Epoch
 from spikequant.training.precision import Precision
+from spikequant.training.processes import ALONE, Processes, Share
 from spikequant.training.routines import Routine
 from spikequant.training.schedules import Schedule
 from spikequant.training.step import LossTerm, Step
@@ -59,6 +61,15 @@ class Engine:
     terms: Sequence[LossTerm] = ()
     routines: Sequence[Routine] = ()
     over_time: OverTimeRunner | None = None
+    processes: Processes = ALONE
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the terms; those that stand twice are numbered."""
+        found: list[str] = []
+        for term in self.terms:
+            found.append(_free(term.name, found))
+        return found
 
     def watched(self) -> contextlib.AbstractContextManager[SpikeWatch | None]:
         """The spikes, where a term looks at them."""
@@ -69,8 +80,10 @@ class Engine:
     def epoch(self, number: int, batches: Batches, progress: Progress) -> Epoch:
         """All batches once."""
         started = time.perf_counter()
-        if hasattr(batches, "set_epoch"):
-            batches.set_epoch(number)
+        for counting in (batches, getattr(batches, "sampler", None)):
+            set_epoch = getattr(counting, "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(number)
         self.model.train()
         for routine in self.routines:
             routine.before_epoch(self.model, number, self.rates.epochs)
@@ -79,10 +92,14 @@ class Engine:
         sums = _Sums()
         with self.watched() as watch:
             for k, (x, y) in enumerate(pairs(batches)):
-                self._step(x, y, number + (k / length if length else 0.0), watch, sums)
-                progress.update(task, advance=1, loss=sums.loss / sums.samples)
+                share = self.processes.share(x, y, batches)
+                self._step(share, number + (k / length if length else 0.0), watch, sums)
+                progress.update(task, advance=1, loss=sums.loss / max(sums.samples, 1))
         progress.remove_task(task)
         reset_states(self.model)
+        count_samples_from(self.model, 0)
+        self.processes.average_buffers(self.model)
+        sums.gather(self.processes, self.names)
         if sums.samples == 0:
             raise DataError("fit: the loader gave no batch; expected at least one (input, target)")
         return Epoch(
@@ -95,24 +112,38 @@ class Engine:
             terms={name: total / sums.samples for name, total in sums.terms.items()},
         )
 
-    def _step(self, x: Tensor, y: Tensor, done: float, watch: SpikeWatch | None, sums: _Sums) -> None:
+    def _step(self, share: Share, done: float, watch: SpikeWatch | None, sums: _Sums) -> None:
         self.rates.apply(self.optimizer, done)
         advance_schedules(self.model, done, self.rates.epochs)
         reset_states(self.model)
         self.optimizer.zero_grad(set_to_none=True)
-        with self.precision.forward():
-            step = self._forward(x, y, done, watch)
-            value, parts = self._total(step)
-        if not bool(torch.isfinite(value)):
-            named = ", ".join(f"{name} {part:.4g}" for name, part in parts.items())
-            raise DataError(
-                f"fit: the loss is {float(value.detach())}{f' ({named})' if named else ''} in epoch {int(done) + 1}; "
-                "check the data for NaN, or lower the learning rate"
-            )
-        self.precision.step(value, self.optimizer)
+        loss = 0.0
+        parts: dict[str, float] = {}
+        if len(share.y):
+            count_samples_from(self.model, share.first)
+            with self.precision.forward():
+                step = self._forward(share.x, share.y, done, watch)
+                value, parts = self._total(step)
+            loss = float(value.detach())
+            self.precision.backward(value * share.part if self.processes.size > 1 else value)
+            sums.add(step, loss, parts)
+        self._check_finite(loss, parts, share, done)
+        self.processes.sum_gradients([p for group in self.optimizer.param_groups for p in group["params"]])
+        self.precision.step(self.optimizer)
         for routine in self.routines:
             routine.after_step(self.model, done, self.rates.epochs)
-        sums.add(step, float(value.detach()), parts)
+
+    def _check_finite(self, loss: float, parts: dict[str, float], share: Share, done: float) -> None:
+        """All processes stop where one has a loss that is none, before anything moves."""
+        total = loss
+        if self.processes.size > 1:
+            total = float(self.processes.sum_(torch.tensor([loss], device=share.x.device)))
+        if not math.isfinite(total):
+            named = ", ".join(f"{name} {part:.4g}" for name, part in parts.items())
+            raise DataError(
+                f"fit: the loss is {total}{f' ({named})' if named else ''} in epoch {int(done) + 1}; "
+                "check the data for NaN, or lower the learning rate"
+            )
 
     def _forward(self, x: Tensor, y: Tensor, done: float, watch: SpikeWatch | None) -> Step:
         outputs = None
@@ -131,9 +162,9 @@ class Engine:
         """The loss with its terms, and each term by its name, without its weight."""
         values = [] if self.loss is None else [main_loss(self.loss, step.output, step.target)]
         parts: dict[str, float] = {}
-        for term in self.terms:
+        for name, term in zip(self.names, self.terms, strict=True):
             part = term.of(step)
-            parts[_free(term.name, parts)] = float(part.detach())
+            parts[name] = float(part.detach())
             values.append(term.weight * part)
         total = values[0] if len(values) == 1 else torch.stack([v.to(values[0]) for v in values]).sum()
         if not total.requires_grad:
@@ -159,6 +190,15 @@ class _Sums:
         self.samples += count
         for name, part in parts.items():
             self.terms[name] = self.terms.get(name, 0.0) + part * count
+
+    def gather(self, processes: Processes, names: Sequence[str]) -> None:
+        """Figures of all processes."""
+        if processes.size == 1:
+            return
+        own = [self.loss, float(self.right), float(self.samples), *(self.terms.get(name, 0.0) for name in names)]
+        total = processes.sum_(torch.tensor(own, dtype=torch.float64, device=processes.device)).tolist()
+        self.loss, self.right, self.samples = total[0], int(total[1]), int(total[2])
+        self.terms = dict(zip(names, total[3:], strict=True))
 
 
 def main_loss(loss: Loss, output: Tensor, y: Tensor) -> Tensor:
@@ -188,7 +228,7 @@ def runner_over_time(model: nn.Module, batches: Batches, terms: Sequence[LossTer
     return OverTimeRunner(model, row[0])
 
 
-def _free(name: str, taken: dict[str, float]) -> str:
+def _free(name: str, taken: Sequence[str]) -> str:
     """`name`, numbered where a term of that name stands already."""
     if name not in taken:
         return name

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,10 @@ from spikequant.law.errors import DataError
 from spikequant.nn.reset import reset_states
 from spikequant.training.checkpoint import Training, load_checkpoint, save_checkpoint
 from spikequant.training.engine import Engine, Loss, Rates, runner_over_time
-from spikequant.training.evaluate import Batches, evaluate, layerwise, segmented
+from spikequant.training.evaluate import Batches, layerwise, segmented
 from spikequant.training.history import Epoch, FitResult
 from spikequant.training.precision import Precision
+from spikequant.training.processes import Processes
 from spikequant.training.routines import Routine
 from spikequant.training.schedules import Schedule, schedule_of
 from spikequant.training.step import LossTerm
@@ -59,6 +61,10 @@ def fit(
     epoch (to what they came with, if there is none), so that history, weights and
     checkpoint belong together.  A half-done epoch is lost.
 
+    In a process group (``torchrun``, ``torch.distributed.init_process_group``) every batch is divided among the
+    processes and figures are gathered; the first one alone writes checkpoints and calls `on_epoch`
+    (`spikequant.training.processes`).
+
     Args:
         model: ordinary module, real or quantized and not frozen.
         batches: re-iterable of ``(input, target)``.
@@ -94,22 +100,25 @@ def fit(
         raise DataError("fit: the model has no parameter to train; a frozen model is integers for good")
     optimizer = optimizer if optimizer is not None else torch.optim.Adam(parameters, lr=lr)
     rates = Rates(tuple(group["lr"] for group in optimizer.param_groups), rule, epochs)
+    processes = Processes.current()
+    processes.start_alike(model)
     for term in terms:
         term.prepare(model)
     engine = Engine(
         model, run, optimizer, loss, rates, Precision(amp, parameters[0].device.type), tuple(terms), tuple(routines),
-        runner_over_time(model, batches, terms),
+        runner_over_time(model, batches, terms), processes,
     )  # fmt: skip
     for routine in routines:
         routine.begin(model, epochs)
-    training = Training(model=model, optimizer=optimizer, precision=engine.precision, routines=engine.routines)
+    training = Training(model=model, optimizer=optimizer, precision=engine.precision, routines=engine.routines,
+                        processes=processes)  # fmt: skip
     history: list[Epoch] = []
     try:
-        if checkpoint is not None and resume and Path(checkpoint).exists():
-            history = load_checkpoint(Path(checkpoint), training)
+        if checkpoint is not None and resume:
+            history = _resumed(Path(checkpoint), training)
         kept, interrupted = _Kept(training, history), False
         try:
-            with _bar(quiet) as progress:
+            with _bar(quiet or not processes.writes) as progress:
                 for number in range(len(history), epochs):
                     done = engine.epoch(number, batches, progress)
                     _finish_epoch(kept, done, validation, checkpoint, on_epoch)
@@ -123,6 +132,19 @@ def fit(
             routine.end(model)
         rates.restore(optimizer)
     return FitResult(tuple(kept.history), interrupted)
+
+
+def _resumed(path: Path, training: Training) -> list[Epoch]:
+    """The history of a checkpoint, if there is one; of several processes only the first needs to see the file."""
+    if training.processes.size == 1:
+        return load_checkpoint(path, training) if path.exists() else []
+    content = training.processes.same_object(path.read_bytes() if training.processes.writes and path.exists() else None)
+    if content is None:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        copied = Path(folder) / path.name
+        copied.write_bytes(content)
+        return load_checkpoint(copied, training)
 
 
 def _check_terms(
@@ -152,11 +174,11 @@ def _finish_epoch(
     model = kept.training.model
     if validation is not None:
         with _shown(kept.training):
-            done = replace(done, validation=evaluate(model, validation).accuracy)
+            done = replace(done, validation=kept.training.processes.accuracy(model, validation))
     kept.take([*kept.history, done])
     if checkpoint is not None:
         save_checkpoint(Path(checkpoint), kept.training, kept.history)
-    if on_epoch is not None:
+    if on_epoch is not None and kept.training.processes.writes:
         with _shown(kept.training):
             on_epoch(done)
 

@@ -41,13 +41,15 @@ class Precision:
             return contextlib.nullcontext()
         return torch.autocast(self.device, HALVES[self.half])
 
-    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Backward pass and step; with float16 a step whose gradients overflowed is left out."""
+    def backward(self, loss: Tensor) -> None:
+        """Backward pass, of the scaled loss with float16."""
+        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """A step of the optimizer; with float16 one whose gradients overflowed is left out."""
         if self._scaler is None:
-            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             return
-        self._scaler.scale(loss).backward()
         self._scaler.step(optimizer)
         self._scaler.update()
 
