@@ -27,7 +27,8 @@ def lines(folder):
 
 def test_what_a_run_leaves(trained):
     config = json.loads((trained / "config.json").read_text())
-    assert sorted(config["files"]) == ["checkpoint.safetensors", "metrics.jsonl", "result.json", "weights.safetensors"]
+    written = ["checkpoint.safetensors", "curves.svg", "metrics.jsonl", "result.json", "weights.safetensors"]
+    assert sorted(config["files"]) == written
     assert {p.name for p in trained.iterdir()} == {*config["files"], "config.json"}
     assert (config["command"], config["state"], config["seed"]) == ("train", "finished", 0)
     assert config["data"]["samples"] == {"train": 300, "validation": 180, "test": 300}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from spikequant.cli.figures import count, near_chance, what_was_quantized
 from spikequant.cli.outcome import Outcome
 from spikequant.cli.progress import bar
+from spikequant.cli.recipe import Recipe
 from spikequant.cli.run_folder import RunFolder
 from spikequant.cli.screen import Screen
 from spikequant.cli.starting_point import StartingPoint
@@ -53,7 +54,15 @@ def went_wrong(start: StartingPoint, model: nn.Module, comparison: Comparison) -
 
 
 def quantize_by_plan(
-    start: StartingPoint, work: Dressed, folder: RunFolder, screen: Screen, *, name: str, epochs: int, lr: float
+    start: StartingPoint,
+    work: Dressed,
+    folder: RunFolder,
+    screen: Screen,
+    *,
+    name: str,
+    epochs: int,
+    lr: float,
+    recipe: Recipe,
 ) -> Outcome:
     """Calibrate, train on if `epochs` says so, freeze, compare on the test data, lower, verify.
 
@@ -71,7 +80,9 @@ def quantize_by_plan(
         calibrate(model, data.train, max_batches=CALIBRATION_BATCHES)
     if epochs:
         facts = {"kind": "quantized", "plan": plan.to_dict()}
-        train_in_folder(model, data, folder, screen, epochs=epochs, lr=lr, weight_facts=facts)
+        train_in_folder(
+            model, data, folder, screen, epochs=epochs, lr=lr, weight_facts=facts, recipe=recipe, teacher=start.model
+        )
     weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
     frozen = freeze(model)
     with bar(screen.progress, "compare", 2 * len(data.test)) as shown:

@@ -29,6 +29,7 @@ MEANINGS = {
     run_folder.WEIGHTS: "the weights from which the integers were made",
     run_folder.COMPARISON: "all figures, also per neuron",
     run_folder.RESULT: "the same as --json prints",
+    run_folder.CURVES: "the same as a picture",
     run_folder.METRICS: "loss and accuracy, one line per epoch",
     run_folder.CONFIG: "command, options, versions",
 }

@@ -16,9 +16,11 @@ from spikequant.cli.outcome import Outcome, tell_outcome, write_outcome
 from spikequant.cli.plan_options import PlanFields, chosen_plan
 from spikequant.cli.program import Interrupted
 from spikequant.cli.provenance import command_line, versions
+from spikequant.cli.recipe import Recipe, RecipeOption, recipe_options
 from spikequant.cli.run_folder import RunConfig, RunFolder
 from spikequant.cli.screen import Screen
 from spikequant.cli.starting_point import Origin, StartingPoint, starting_point
+from spikequant.cli.workers import joined
 from spikequant.law.errors import PlanError
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Quantization:
     epochs: int
     lr: float
     batch_size: int
+    recipe: Recipe
     seed: int
 
 
@@ -97,6 +100,7 @@ def quantize(
     epochs: EpochsOption = None,
     lr: options.LearningRateOption = 1e-3,
     batch_size: options.BatchSizeOption = 64,
+    recipe: RecipeOption = None,
     out: options.OutOption = Path("runs/quantize"),
     resume: options.ResumeOption = False,
     overwrite: options.OverwriteOption = False,
@@ -127,12 +131,10 @@ def quantize(
         max_drop=MAX_DROP if max_drop is None else max_drop,
         strict=strict,
         epochs=epochs if epochs is not None else SEARCH_EPOCHS if found is None else 0,
-        lr=lr,
-        batch_size=batch_size,
-        seed=seed,
-    )
+        lr=lr, batch_size=batch_size, recipe=_recipe(recipe, found, epochs), seed=seed,
+    )  # fmt: skip
     screen = Screen(as_json=as_json)
-    with RunFolder.open(out, "quantize", resume=resume, overwrite=overwrite) as folder:
+    with joined(out) as mine, RunFolder.open(mine, "quantize", resume=resume, overwrite=overwrite) as folder:
         outcome, record = _quantize(asked, folder, screen)
     tell_outcome(outcome, folder, record["files"], screen)
     screen.document(record)
@@ -160,7 +162,9 @@ def _quantize(asked: Quantization, folder: RunFolder, screen: Screen) -> tuple[O
             )  # fmt: skip
         else:
             name = short_name(asked.plan)
-            outcome = quantize_by_plan(start, work, folder, screen, name=name, epochs=asked.epochs, lr=asked.lr)
+            outcome = quantize_by_plan(
+                start, work, folder, screen, name=name, epochs=asked.epochs, lr=asked.lr, recipe=asked.recipe
+            )
     except Interrupted:
         raise
     except KeyboardInterrupt as stopped:
@@ -184,6 +188,7 @@ def _config(asked: Quantization, start: StartingPoint) -> RunConfig:
             "epochs": asked.epochs,
             "lr": asked.lr,
             "batch_size": asked.batch_size,
+            **recipe_options(asked.recipe),
             "weights": start.weights,
             "weights_sha256": start.weights_hash(),
         },
@@ -210,6 +215,13 @@ def short_name(plan: Plan) -> str:
         parts += [f"{letter}{bits[0]}" if len(bits) == 1 else f"{letter}{bits[0]}-{bits[-1]}"] if bits else []
         parts += names
     return "/".join(parts) or (plan.target or "plan").partition("/")[0]
+
+
+def _recipe(words: list[str] | None, plan: Plan | None, epochs: int | None) -> Recipe:
+    recipe = Recipe.of(words, quantized=True)
+    if recipe and (plan is None or not epochs):
+        raise PlanError("--recipe says how a plan is trained: give a plan (--weight-bits, --plan, ...) and --epochs")
+    return recipe
 
 
 def _check(plan: Plan | None, max_drop: float | None, strict: bool, lr: float) -> None:

@@ -21,11 +21,11 @@ from spikequant.cli.screen import json_ready
 from spikequant.law.atomic import write_text
 from spikequant.law.errors import ArtifactError
 
-CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
+CONFIG, RESULT, METRICS, CURVES = "config.json", "result.json", "metrics.jsonl", "curves.svg"
 WEIGHTS, CHECKPOINT = "weights.safetensors", "checkpoint.safetensors"
 PLAN, NETWORK, COMPARISON, REPORT = "plan.toml", "network.spq", "comparison.safetensors", "report.html"
 STUDY_PAGE = "study.html"
-NAMES = (CONFIG, RESULT, METRICS, WEIGHTS, CHECKPOINT, PLAN, NETWORK, COMPARISON, REPORT)
+NAMES = (CONFIG, RESULT, METRICS, CURVES, WEIGHTS, CHECKPOINT, PLAN, NETWORK, COMPARISON, REPORT)
 TRIALS = "trials"
 """Folder in the run folder: what a search for the smallest network has tried so far."""
 VERSION = 1

@@ -13,8 +13,10 @@ from spikequant.cli import options, run_folder
 from spikequant.cli.datasets import DataChoice
 from spikequant.cli.options import TRAINING
 from spikequant.cli.progress import bar
+from spikequant.cli.recipe import Recipe, RecipeOption, recipe_options
 from spikequant.cli.run_folder import RunConfig, RunFolder
 from spikequant.cli.screen import Screen
+from spikequant.cli.workers import joined
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +27,7 @@ FILES = {
     run_folder.WEIGHTS: "the trained weights",
     run_folder.CHECKPOINT: "weights and optimizer, for --resume",
     run_folder.METRICS: "loss and accuracy, one line per epoch",
+    run_folder.CURVES: "the same as a picture",
     run_folder.RESULT: "the same as --json prints",
     run_folder.CONFIG: "command, options, versions",
 }
@@ -40,6 +43,7 @@ class Training:
     lr: float
     batch_size: int
     weights: Path | None
+    recipe: Recipe
     seed: int
 
 
@@ -51,6 +55,7 @@ def train(
     ] = 5,
     lr: options.LearningRateOption = 1e-3,
     batch_size: options.BatchSizeOption = 64,
+    recipe: RecipeOption = None,
     weights: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Start from these weights.", show_default="random", rich_help_panel=TRAINING),
@@ -75,7 +80,8 @@ def train(
       spikequant train net.py:build --data mnist --epochs 5 --out runs/mnist
 
     The network is tried on a real batch before anything is trained. Ctrl-C keeps the epochs
-    that are done; the same command with --resume goes on and ends with the same weights.
+    that are done; the same command with --resume goes on and ends with the same weights. Under
+    torchrun (torchrun --nproc-per-node 2 -m spikequant train ...) processes share the batches.
     """
     asked = Training(
         network=network,
@@ -94,10 +100,11 @@ def train(
         lr=lr,
         batch_size=batch_size,
         weights=weights,
+        recipe=Recipe.of(recipe, quantized=False),
         seed=seed,
     )
     screen = Screen(as_json=as_json)
-    with RunFolder.open(out, "train", resume=resume, overwrite=overwrite) as folder:
+    with joined(out) as mine, RunFolder.open(mine, "train", resume=resume, overwrite=overwrite) as folder:
         record = _train(asked, folder, screen)
     test = record["data"]["samples"]["test"]
     screen.say(f"Trained: {record['accuracy']:.2%} of {test:,} test samples right.", style="bold green")
@@ -131,7 +138,13 @@ def _train(asked: Training, folder: RunFolder, screen: Screen) -> dict[str, Any]
         command="train",
         command_line=command_line(),
         seed=asked.seed,
-        options={"epochs": asked.epochs, "lr": asked.lr, "batch_size": asked.batch_size, "weights": asked.weights},
+        options={
+            "epochs": asked.epochs,
+            "lr": asked.lr,
+            "batch_size": asked.batch_size,
+            "weights": asked.weights,
+            **recipe_options(asked.recipe),
+        },
         network=source.record(),
         data=data.record,
         versions=versions(),
@@ -139,7 +152,8 @@ def _train(asked: Training, folder: RunFolder, screen: Screen) -> dict[str, Any]
     folder.begin(config)
     screen.note(f"{data}; {sum(p.numel() for p in model.parameters()):,} parameters")
     facts = {"kind": "real", "network": asked.network}
-    train_in_folder(model, data, folder, screen, epochs=asked.epochs, lr=asked.lr, weight_facts=facts)
+    train_in_folder(model, data, folder, screen, epochs=asked.epochs, lr=asked.lr, weight_facts=facts,
+                    recipe=asked.recipe)  # fmt: skip
     record = {
         "command": "train",
         "out": folder.path,

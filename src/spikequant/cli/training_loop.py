@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from spikequant.cli import run_folder
+from spikequant.cli.curves import curves_svg
 from spikequant.cli.program import Interrupted
 from spikequant.cli.progress import bar
+from spikequant.cli.recipe import Recipe
 from spikequant.cli.run_folder import RunFolder
 from spikequant.cli.screen import Screen
+from spikequant.law.atomic import write_text
 
 if TYPE_CHECKING:
     from torch import nn
 
     from spikequant.cli.datasets import ShellData
     from spikequant.training import Epoch
+
+PLAIN = Recipe()
 
 
 def train_in_folder(
@@ -27,8 +32,12 @@ def train_in_folder(
     epochs: int,
     lr: float,
     weight_facts: dict[str, Any],
+    recipe: Recipe = PLAIN,
+    teacher: nn.Module | None = None,
 ) -> None:
     """`fit` with everything on the disk after each epoch; an interrupted run goes on where it was.
+
+    `teacher` is the float network that a recipe may distil from.
 
     Raises:
         Interrupted: Ctrl-C; the sentence says what was kept and how to go on.
@@ -57,6 +66,7 @@ def train_in_folder(
                 resume=folder.resuming,
                 quiet=True,
                 on_epoch=on_epoch,
+                **recipe.fit_options(teacher),
             )
     except KeyboardInterrupt as stopped:  # before the first epoch began, or while its figures were written
         raise Interrupted(_how_to_go_on(folder, log.done, epochs)) from stopped
@@ -82,6 +92,7 @@ class EpochLog:
         """One more epoch is done."""
         self.done = epoch.epoch
         self.folder.add_metrics(_record(epoch))
+        self._draw()
         held_out = "" if epoch.validation is None else f", validation {epoch.validation:.2%}"
         right = f"train {epoch.accuracy:.2%}{held_out}"
         self.screen.note(f"epoch {epoch.epoch}/{self.epochs}: loss {epoch.loss:.4f}, {right}, {epoch.seconds:.1f} s")
@@ -90,6 +101,11 @@ class EpochLog:
         """Add the line of an epoch whose checkpoint was written just before the run was cut off."""
         for epoch in epochs[len(self.folder.metrics()) :]:
             self.folder.add_metrics(_record(epoch))
+        self._draw()
+
+    def _draw(self) -> None:
+        """The curves so far."""
+        write_text(self.folder / run_folder.CURVES, curves_svg(self.folder.metrics()))
 
 
 def _record(epoch: Epoch) -> dict[str, Any]:
@@ -101,6 +117,7 @@ def _record(epoch: Epoch) -> dict[str, Any]:
         "lr": epoch.lr,
         "samples": epoch.samples,
         "seconds": round(epoch.seconds, 3),
+        **({"terms": dict(epoch.terms)} if epoch.terms else {}),
     }
 
 

@@ -112,16 +112,15 @@ def fit(
         routine.begin(model, epochs)
     training = Training(model=model, optimizer=optimizer, precision=engine.precision, routines=engine.routines,
                         processes=processes)  # fmt: skip
-    history: list[Epoch] = []
+    target = None if checkpoint is None else Path(checkpoint)
     try:
-        if checkpoint is not None and resume:
-            history = _resumed(Path(checkpoint), training)
-        kept, interrupted = _Kept(training, history), False
+        history = _resumed(target, training) if processes.same_object(target is not None and resume) else []
+        kept = _Kept(training, history)
+        interrupted = False
         try:
             with _bar(quiet or not processes.writes) as progress:
                 for number in range(len(history), epochs):
-                    done = engine.epoch(number, batches, progress)
-                    _finish_epoch(kept, done, validation, checkpoint, on_epoch)
+                    _finish_epoch(kept, engine.epoch(number, batches, progress), validation, target, on_epoch)
         except KeyboardInterrupt:
             kept.give_back()
             interrupted = True
@@ -134,15 +133,16 @@ def fit(
     return FitResult(tuple(kept.history), interrupted)
 
 
-def _resumed(path: Path, training: Training) -> list[Epoch]:
+def _resumed(path: Path | None, training: Training) -> list[Epoch]:
     """The history of a checkpoint, if there is one; of several processes only the first needs to see the file."""
+    mine = path if training.processes.writes and path is not None and path.exists() else None
     if training.processes.size == 1:
-        return load_checkpoint(path, training) if path.exists() else []
-    content = training.processes.same_object(path.read_bytes() if training.processes.writes and path.exists() else None)
+        return [] if mine is None else load_checkpoint(mine, training)
+    content = training.processes.same_object(None if mine is None else mine.read_bytes())
     if content is None:
         return []
     with tempfile.TemporaryDirectory() as folder:
-        copied = Path(folder) / path.name
+        copied = Path(folder) / "checkpoint.safetensors"
         copied.write_bytes(content)
         return load_checkpoint(copied, training)
 
@@ -167,7 +167,7 @@ def _finish_epoch(
     kept: _Kept,
     done: Epoch,
     validation: Batches | None,
-    checkpoint: str | os.PathLike[str] | None,
+    checkpoint: Path | None,
     on_epoch: Callable[[Epoch], None] | None,
 ) -> None:
     """Validation, checkpoint and callback; validation and callback see the model as it will be given away."""
@@ -177,7 +177,7 @@ def _finish_epoch(
             done = replace(done, validation=kept.training.processes.accuracy(model, validation))
     kept.take([*kept.history, done])
     if checkpoint is not None:
-        save_checkpoint(Path(checkpoint), kept.training, kept.history)
+        save_checkpoint(checkpoint, kept.training, kept.history)
     if on_epoch is not None and kept.training.processes.writes:
         with _shown(kept.training):
             on_epoch(done)
