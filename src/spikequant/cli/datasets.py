@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikequant.data import Batches, DataSet, Split, load, names
+from spikequant.data import EVENTS, IMAGES, Augment, Batches, DataSet, Split, load, names
 from spikequant.law.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class DataChoice:
     window_ms: float | None = None
     counts: bool | None = None
     download: bool = False
+    augment: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,14 @@ def open_data(choice: DataChoice, *, batch_size: int, seed: int) -> ShellData:
     if not {"train", "test"} <= set(data.splits):
         raise DataError(f"{data.name} has the splits {', '.join(data.splits)}; expected train and test among them")
     found = {
-        name: _batches(data, name, choice.limit, batch_size=batch_size, seed=seed)
+        name: _batches(
+            data,
+            name,
+            choice.limit,
+            batch_size=batch_size,
+            seed=seed,
+            augment=_augmentation(data) if choice.augment and name == "train" else None,
+        )
         for name in ("train", "validation", "test")
         if name in data.splits
     }
@@ -87,6 +95,7 @@ def open_data(choice: DataChoice, *, batch_size: int, seed: int) -> ShellData:
         "samples": {name: batches.samples for name, batches in found.items()},
         "input": str(data).splitlines()[0],
         **options,
+        **({"augment": True} if choice.augment else {}),
     }
     return ShellData(
         train=found["train"],
@@ -128,7 +137,20 @@ def _loaded(choice: DataChoice) -> DataSet:
     )
 
 
-def _batches(data: DataSet, name: str, limit: int | None, *, batch_size: int, seed: int) -> Batches:
+def _augmentation(data: DataSet) -> Augment:
+    """What is usual for images, or for frames of events.
+
+    Raises:
+        DataError: samples that are neither.
+    """
+    if data.layout == "TNC":
+        raise DataError(f"--augment: {data.name} has samples without rows and columns; leave it out")
+    return EVENTS if data.layout == "TNCHW" else IMAGES
+
+
+def _batches(
+    data: DataSet, name: str, limit: int | None, *, batch_size: int, seed: int, augment: Augment | None
+) -> Batches:
     split = data.split(name)
     if limit is not None and limit < len(split):
         split = Split(split.source, split.indices[np.arange(limit) * len(split) // limit])
@@ -140,4 +162,5 @@ def _batches(data: DataSet, name: str, limit: int | None, *, batch_size: int, se
         shuffle=training,
         seed=seed,
         scale=data.scale,
+        augment=augment,
     )

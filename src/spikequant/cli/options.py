@@ -112,6 +112,14 @@ CountsOption = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+AugmentOption = Annotated[
+    bool,
+    typer.Option(
+        "--augment",
+        help="Change training samples anew in every epoch: shifts, mirroring, dropped events.",
+        rich_help_panel=DATA,
+    ),
+]
 DownloadOption = Annotated[
     bool,
     typer.Option(

@@ -10,6 +10,7 @@ the batches that the verbs of spikequant take.
 
 from spikequant.data.aedat2 import read_aedat2
 from spikequant.data.aedat3 import read_aedat3
+from spikequant.data.augment import EVENTS, IMAGES, Augment
 from spikequant.data.batches import ArrayBatches
 from spikequant.data.cifar import load_cifar10, load_cifar100
 from spikequant.data.dataset import Batches, DataSet, Source, Split
@@ -31,7 +32,10 @@ from spikequant.data.shd_hdf5 import read_shd_hdf5
 
 __all__ = [
     "DATA_VARIABLE",
+    "EVENTS",
+    "IMAGES",
     "ArrayBatches",
+    "Augment",
     "Batches",
     "DataSet",
     "Events",

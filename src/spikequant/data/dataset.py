@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, final
 import numpy as np
 import numpy.typing as npt
 
+from spikequant.data.augment import Augment
 from spikequant.data.batches import batch_order, check_options
 from spikequant.law.errors import DataError
 
@@ -58,8 +59,9 @@ class Batches:
     """
 
     def __init__(
-        self, split: Split, *, batch_axis: int, batch_size: int, shuffle: bool, seed: int, scale: float
-    ) -> None:
+        self, split: Split, *, batch_axis: int, batch_size: int, shuffle: bool, seed: int, scale: float,
+        augment: Augment | None = None,
+    ) -> None:  # fmt: skip
         check_options(batch_size, seed, scale)
         self._split = split
         self._scale = np.float32(scale)
@@ -68,6 +70,7 @@ class Batches:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
+        self.augment = augment
 
     @property
     def samples(self) -> int:
@@ -90,6 +93,8 @@ class Batches:
         for start in range(0, self.samples, self.batch_size):
             indices = self._split.indices[order[start : start + self.batch_size]]
             x = np.ascontiguousarray(self._split.source.take(indices), np.float32)
+            if self.augment is not None:
+                x = self.augment.batch(x, indices, self.batch_axis, self.seed, self._epoch)
             if self._scale != 1:
                 x = x * self._scale
             yield torch.from_numpy(x), torch.from_numpy(self._split.source.labels[indices])
@@ -176,8 +181,11 @@ class DataSet:
         shuffle: bool = False,
         seed: int = 0,
         scale: float | None = None,
+        augment: Augment | None = None,
     ) -> Batches:
         """Batches of a split, for every verb that takes `batches`; `scale` replaces the suggested one.
+
+        `augment` changes every sample anew in every epoch (`spikequant.data.augment`); it is for training.
 
         Raises:
             DataError: no such split, a batch size below 1, a negative seed, a scale that is 0
@@ -190,4 +198,5 @@ class DataSet:
             shuffle=shuffle,
             seed=seed,
             scale=self.scale if scale is None else scale,
+            augment=augment,
         )
