@@ -20,7 +20,7 @@ from spikequant.cli.recipe import Recipe, RecipeOption, recipe_options
 from spikequant.cli.run_folder import RunConfig, RunFolder
 from spikequant.cli.screen import Screen
 from spikequant.cli.starting_point import Origin, StartingPoint, starting_point
-from spikequant.cli.workers import joined
+from spikequant.cli.workers import is_first, joined
 from spikequant.law.errors import PlanError
 
 if TYPE_CHECKING:
@@ -126,8 +126,7 @@ def quantize(
         window_ms=window_ms, counts=counts, download=download,
     )  # fmt: skip
     asked = Quantization(
-        origin=Origin(network, weights, choice),
-        plan=found,
+        origin=Origin(network, weights, choice), plan=found,
         max_drop=MAX_DROP if max_drop is None else max_drop,
         strict=strict,
         epochs=epochs if epochs is not None else SEARCH_EPOCHS if found is None else 0,
@@ -136,6 +135,8 @@ def quantize(
     screen = Screen(as_json=as_json)
     with joined(out) as mine, RunFolder.open(mine, "quantize", resume=resume, overwrite=overwrite) as folder:
         outcome, record = _quantize(asked, folder, screen)
+    if not is_first():
+        return
     tell_outcome(outcome, folder, record["files"], screen)
     screen.document(record)
     if outcome.interrupted:

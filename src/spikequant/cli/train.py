@@ -16,7 +16,7 @@ from spikequant.cli.progress import bar
 from spikequant.cli.recipe import Recipe, RecipeOption, recipe_options
 from spikequant.cli.run_folder import RunConfig, RunFolder
 from spikequant.cli.screen import Screen
-from spikequant.cli.workers import joined
+from spikequant.cli.workers import is_first, joined
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,30 +84,19 @@ def train(
     that are done; the same command with --resume goes on and ends with the same weights. Under
     torchrun (torchrun --nproc-per-node 2 -m spikequant train ...) processes share the batches.
     """
+    choice = DataChoice(
+        name=data, folder=data_dir, limit=limit, fold=fold, steps=steps, step_ms=step_ms,
+        window_ms=window_ms, counts=counts, download=download, augment=augment,
+    )  # fmt: skip
     asked = Training(
-        network=network,
-        data=DataChoice(
-            name=data,
-            folder=data_dir,
-            limit=limit,
-            fold=fold,
-            steps=steps,
-            step_ms=step_ms,
-            window_ms=window_ms,
-            counts=counts,
-            download=download,
-            augment=augment,
-        ),
-        epochs=epochs,
-        lr=lr,
-        batch_size=batch_size,
-        weights=weights,
-        recipe=Recipe.of(recipe, quantized=False),
-        seed=seed,
-    )
+        network=network, data=choice, epochs=epochs, lr=lr, batch_size=batch_size, weights=weights,
+        recipe=Recipe.of(recipe, quantized=False), seed=seed,
+    )  # fmt: skip
     screen = Screen(as_json=as_json)
     with joined(out) as mine, RunFolder.open(mine, "train", resume=resume, overwrite=overwrite) as folder:
         record = _train(asked, folder, screen)
+    if not is_first():
+        return
     test = record["data"]["samples"]["test"]
     screen.say(f"Trained: {record['accuracy']:.2%} of {test:,} test samples right.", style="bold green")
     screen.files(out, FILES)
@@ -166,7 +155,7 @@ def _train(asked: Training, folder: RunFolder, screen: Screen) -> dict[str, Any]
         "files": list(FILES),
     }
     folder.write_json(run_folder.RESULT, record)
-    folder.end("finished", [name for name in FILES if name != run_folder.CONFIG])
+    folder.end("finished", [name for name in FILES if name != run_folder.CONFIG and (folder / name).is_file()])
     return record
 
 

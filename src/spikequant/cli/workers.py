@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def is_first() -> bool:
+    """Whether this process speaks: the only one, or the first of those that ``torchrun`` started."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextlib.contextmanager
@@ -18,6 +24,7 @@ def joined(out: Path) -> Iterator[Path]:
     import torch.distributed as dist
 
     dist.init_process_group("gloo")
+    seen_by_people = sys.stderr
     try:
         if dist.get_rank() == 0:
             yield out
@@ -29,5 +36,9 @@ def joined(out: Path) -> Iterator[Path]:
             contextlib.redirect_stderr(nowhere),
         ):
             yield Path(folder) / "run"
+    except Exception as error:
+        if dist.get_rank() > 0:
+            print(f"process {dist.get_rank()} of {dist.get_world_size()}: {error}", file=seen_by_people)
+        raise
     finally:
         dist.destroy_process_group()
