@@ -76,7 +76,8 @@ class StateRole(_Strict):
     chooses by the error of the firing rates.  ``attach``: ``stored`` narrows once, when
     the state is stored; ``before_fire`` narrows before the comparison as well.  ``unit``: what
     one code is worth: ``limit``: as little as the limit allows; ``weight``: one weight code
-    (`SharedScale`), so that the weights set the limit, too.
+    (`SharedScale`), so that the weights set the limit, too.  ``levels``: ``learned`` (membrane,
+    up to 4 bits) lets `calibrate` place every level; sign and rounding are then its own.
     """
 
     bits: int = Field(ge=1, le=32)
@@ -88,6 +89,7 @@ class StateRole(_Strict):
     clipping: Literal["max", "percentile", "threshold"] = "threshold"
     attach: Literal["stored", "before_fire"] = "stored"
     unit: Literal["limit", "weight"] = "limit"
+    levels: Literal["uniform", "learned"] = "uniform"
 
 
 class InputRole(_Strict):

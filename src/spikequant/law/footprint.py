@@ -24,13 +24,14 @@ from spikequant.law.errors import DataError
 from spikequant.law.formats import signed_bits_for
 from spikequant.law.memory import MemoryRow
 from spikequant.law.network import InputNode, IntNet, NeuronNode, Node, PoolNode, ReshapeNode, SynapseNode
-from spikequant.law.spec import NeuronSpec
+from spikequant.law.spec import LEVEL_PARAMS, NeuronSpec
 
 PARAMETER_ROLES: Mapping[str, str] = {
     **dict.fromkeys(("theta", "floor", "adapt"), "threshold"),
     **dict.fromkeys(("bias", "v_bias"), "bias"),
     "reset": "reset",
     **dict.fromkeys(("leak", "leak2", "leak_i", "leak_i2", "leak_a", "leak_a2"), "leak"),
+    **dict.fromkeys(LEVEL_PARAMS, "codebook"),
     **{f"{state}_{name}": "scale" for state in "viax" for name in ("load", "shift", "mul")},
 }
 STATE_ROLES: Mapping[str, str] = {
@@ -88,7 +89,8 @@ def state_rows(layer: str, spec: NeuronSpec, neurons: int) -> Iterator[MemoryRow
     """The states of `neurons` neurons and their spikes of one step, which a delayed reset reads too."""
     for state, fmt in spec.state_formats().items():
         if fmt is not None and state != "s":
-            yield MemoryRow(layer, STATE_ROLES[state], neurons, fmt.bits)
+            bits = spec.v.bits if state == "v" and spec.v is not None else fmt.bits
+            yield MemoryRow(layer, STATE_ROLES[state], neurons, bits)
     if spec.output == "spike":
         yield MemoryRow(layer, "spike_buffer", neurons, spike_bits(spec))
 

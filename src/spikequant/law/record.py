@@ -31,7 +31,7 @@ from spikequant.law.network import (
     TestVectors,
 )
 from spikequant.law.products import Product
-from spikequant.law.spec import Leak, NeuronSpec, StateFormat, read_version
+from spikequant.law.spec import MOST_LEVELS, Leak, NeuronSpec, StateFormat, read_version
 
 NODE_TYPES: dict[str, type] = {
     "input": InputNode,
@@ -47,7 +47,7 @@ MOST_INPUTS = 4096
 MOST_AXES = 8
 MOST_TEXT = 1000
 WORD = 2**63
-OPTIONAL = {"codebook"}
+OPTIONAL = {"codebook", "levels"}
 """Later than the first version: written only where they say something; other files stay as they are."""
 Tensors = dict[str, Any]
 
@@ -299,7 +299,7 @@ RULES: Mapping[Any, Mapping[str, Rule]] = {
     Edge: {"source": _text, "delay": _whole(0, 2**16)},
     IntFormat: {"bits": _whole(1, 64), "signed": _flag, "narrow": _flag, "multiple_of": _whole(1, 2**62)},
     Leak: {"form": _text, "bits": _whole(0, 62), "rounding": _maybe(_text)},
-    StateFormat: {"format": _object(IntFormat), "overflow": _text, "rounding": _text},
+    StateFormat: {"format": _object(IntFormat), "overflow": _text, "rounding": _text, "levels": _whole(2, MOST_LEVELS)},
     Product: {
         "kind": _text, "codes": _codes, "stride": _SIZES, "padding": _PADDING, "dilation": _SIZES,
         "groups": _whole(1, 2**31), "pad_code": _array("i"),

@@ -85,11 +85,22 @@ class Registers(Generic[V]):
     def fit(self, code: V, fmt: StateFormat) -> V:
         """Saturate or wrap."""
         ops = self.ops
+        if fmt.levels:
+            return self.on_a_level(ops.clip(code, fmt.format.min, fmt.format.max), fmt)
         if fmt.overflow == "saturate":
             return ops.clip(code, fmt.format.min, fmt.format.max)
         laps = ops.const(ops.shr(ops.sub(code, ops.const(fmt.format.min)), ops.const(fmt.bits), "floor"))
         wrapped = ops.sub(code, ops.mul(laps, ops.const(2**fmt.bits)))
         return ops.clip(wrapped, fmt.format.min, fmt.format.max)  # changes nothing; it tells RangeOps
+
+    def on_a_level(self, code: V, fmt: StateFormat) -> V:
+        """The highest level whose cut the code reaches; straight-through, so that a gradient passes."""
+        ops, level = self.ops, self.params["v_level0"]
+        for k in range(1, fmt.levels):
+            reached = ops.const(ops.ge(code, self.params[f"v_cut{k}"]))
+            level = ops.add(level, ops.mul(reached, self.params[f"v_rise{k}"]))
+        moved = ops.add(code, ops.const(ops.sub(level, code)))
+        return ops.clip(moved, fmt.format.min, fmt.format.max)  # changes nothing; it tells RangeOps
 
     def decay(self, register: Register[V], leak: Leak, key: str) -> None:
         """Let a register leak: exactly, on its own grid, or in accumulator LSBs."""

@@ -17,6 +17,7 @@ from spikequant.law.formats import IntFormat
 from spikequant.law.rounding import ROUNDINGS, Rounding
 
 SPEC_VERSION = 1
+MOST_LEVELS = 16
 
 Phase = Literal[
     "decay_current",  # i <- leak(i)
@@ -63,16 +64,22 @@ class Leak:
 
 @dataclass(frozen=True, kw_only=True)
 class StateFormat:
-    """Register of a state: its integers, its overflow, and the rounding when it is narrowed."""
+    """Register of a state: its integers, its overflow, and the rounding when it is narrowed.
+
+    ``levels``: 0, every integer of the format; ``n``: only the ``n`` of the parameters ``v_level0``
+    (the lowest) and ``v_rise1 ...`` (from each to the next), of which a state takes the highest whose
+    ``v_cut`` the rounded code reaches.
+    """
 
     format: IntFormat
     overflow: Literal["saturate", "wrap"] = "saturate"
     rounding: Rounding = "floor"
+    levels: int = 0
 
     @property
     def bits(self) -> int:
-        """Width of the register."""
-        return self.format.bits
+        """Bits that store the state: of the format, or of the number of its level."""
+        return self.format.bits if not self.levels else max(1, (self.levels - 1).bit_length())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +156,11 @@ class NeuronSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able record; `from_dict` reads it back."""
-        return dataclasses.asdict(self)
+        record = dataclasses.asdict(self)
+        for state in ("v", "i", "a", "x"):
+            if record[state] is not None and not record[state]["levels"]:
+                del record[state]["levels"]  # later than the first version: written only where it says something
+        return record
 
     @staticmethod
     def from_dict(record: dict[str, Any]) -> NeuronSpec:
@@ -209,6 +220,17 @@ def _check_names(spec: NeuronSpec) -> None:
             register.rounding not in ROUNDINGS or register.overflow not in ("saturate", "wrap")
         ):
             raise Unsupported(f"neuron spec: {state} rounds {register.rounding!r} and overflows {register.overflow!r}")
+        if register is not None and register.levels:
+            _check_levels(spec, state, register)
+
+
+def _check_levels(spec: NeuronSpec, state: str, register: StateFormat) -> None:
+    fits = state == "v" and register.overflow == "saturate" and spec.spikes_max == 1
+    if not fits or not 2 <= register.levels <= MOST_LEVELS:
+        raise Unsupported(
+            f"neuron spec: {state} with {register.levels} levels; expected 2 to {MOST_LEVELS}, of a membrane that"
+            " saturates, of a neuron that fires at most once in a step"
+        )
 
 
 def _check_phases(spec: NeuronSpec) -> None:
@@ -257,9 +279,11 @@ def _check_counts(spec: NeuronSpec) -> None:
         raise Unsupported(f"neuron spec: refractory {spec.refractory} or adapt_every {spec.adapt_every} out of range")
 
 
+LEVEL_PARAMS = ("v_level0", *(f"v_{what}{k}" for k in range(1, MOST_LEVELS) for what in ("cut", "rise")))
 KNOWN_PARAMS = frozenset(
     {"theta", "reset", "floor", "bias", "v_bias", "adapt", "leak", "leak2", "leak_i", "leak_i2", "leak_a", "leak_a2"}
     | {f"{state}_{what}" for state in "viax" for what in ("load", "shift", "mul", "decay")}
+    | set(LEVEL_PARAMS)
 )
 """Every parameter that `step` may read."""
 
@@ -273,4 +297,6 @@ def needed_params(spec: NeuronSpec) -> tuple[str, ...]:
     for key, leak in (("leak", spec.leak), ("leak_i", spec.leak_i), ("leak_a", spec.leak_a)):
         if leak is not None:
             names += [key] * (leak.form != "none") + [f"{key}2"] * (leak.form == "two_shifts")
+    if spec.v is not None and spec.v.levels:
+        names += LEVEL_PARAMS[: 2 * spec.v.levels - 1]
     return tuple(names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +25,7 @@ from spikequant.law.nodes import (
     ReshapeNode,
     SynapseNode,
 )
-from spikequant.law.spec import KNOWN_PARAMS, needed_params
+from spikequant.law.spec import KNOWN_PARAMS, StateFormat, needed_params
 
 if TYPE_CHECKING:
     from spikequant.law.network import IntNet
@@ -125,7 +126,28 @@ def _check_neuron(node: NeuronNode, sources: list[Node]) -> None:
         shape = np.shape(value)
         _expect(node, _spreads_to(shape, node.shape), f"has {name} of shape {shape}, which does not fit {node.shape}")
         _expect(node, np.asarray(value).dtype == np.int64, f"has {name} of type {np.asarray(value).dtype}, not int64")
+    if spec.v is not None and spec.v.levels:
+        _check_levels(node, spec.v)
     _check_spread(node, sources)
+
+
+def _check_levels(node: NeuronNode, register: StateFormat) -> None:
+    """Levels ascend inside their register, cuts ascend, and 0 is a level: there a neuron rests."""
+    numbers = range(1, register.levels)
+    rises, cuts = ([node.params[f"v_{what}{k}"] for k in numbers] for what in ("rise", "cut"))
+    most = max(
+        abs(int(value)) for part in (node.params["v_level0"], *rises, *cuts) for value in (part.min(), part.max())
+    )
+    _expect(node, most < 2**31, "has a level or cut beyond 32 bits")
+    levels = [node.params["v_level0"]]
+    for rise in rises:
+        levels.append(levels[-1] + rise)
+    inside = int(levels[0].min()) >= register.format.min and int(levels[-1].max()) <= register.format.max
+    ordered = all(not np.any(rise < 0) for rise in rises)
+    ordered &= all(not np.any(later < sooner) for sooner, later in pairwise(cuts))
+    _expect(node, inside and ordered, f"has levels that leave {register.format}, or levels or cuts that do not ascend")
+    rests = np.logical_or.reduce(np.broadcast_arrays(*[level == 0 for level in levels]))
+    _expect(node, bool(np.all(rests)), "has no level at 0, where a neuron at rest lies")
 
 
 def _check_spread(node: NeuronNode, sources: list[Node]) -> None:

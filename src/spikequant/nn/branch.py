@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from spikequant.nn.quantized_neuron import QuantizedNeuron
 
 
+LEVEL_BITS = 8
+"""Width of the integers among which the learned levels of a membrane are chosen."""
+
+
 @dataclass(eq=False)
 class Branch:
     """One path from a synapse into a neuron group."""
@@ -95,6 +99,7 @@ def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
 class Register:
     """What a plan says of a state: width, sign, rounding, overflow; ``limit`` in real units or None.
 
+    ``learned``: the state is one of ``2^bits`` levels that `calibrate` places (`nn/membrane_levels.py`).
     ``unit`` of ``weight``: one code is worth one unit of the weighted sums, whatever the limit.
     """
 
@@ -108,9 +113,12 @@ class Register:
     choose_rounding: bool = False
     clipping: str = "threshold"
     unit: str = "limit"
+    learned: bool = False
 
     def state_format(self) -> StateFormat:
         """The law's record of it."""
+        if self.learned:
+            return StateFormat(format=IntFormat(bits=LEVEL_BITS), rounding="half_up", levels=2**self.bits)
         fmt = IntFormat(bits=self.bits, signed=self.signed, narrow=self.narrow)
         return StateFormat(format=fmt, overflow=self.overflow, rounding=self.rounding)  # type: ignore[arg-type]
 

@@ -16,6 +16,7 @@ from spikequant.law.rounding import NOISE_BITS
 from spikequant.law.spec import NeuronSpec, StateFormat
 from spikequant.nn.branch import Register
 from spikequant.nn.chip import leak_value, on_chip, with_chip
+from spikequant.nn.membrane_levels import level_params
 from spikequant.quantizers import Quantizer, ceil_ste, floor_ste, round_ste
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def integer_params(neuron: QuantizedNeuron, spec: NeuronSpec, lsb: Tensor) -> di
         if register is not None:
             exponent = store_exponent(neuron, state, register, spec, lsb)
             params[f"{state}_shift"], params[f"{state}_load"] = exponent, torch.exp2(exponent)
+    if spec.v is not None and spec.v.levels:
+        params.update(level_params(neuron, spec.v, lsb * params["v_load"]))
     if spec.a is not None:
         params.update(_adaptation(neuron, spec.a, lsb))
     if "floor" in neuron.value_names:

@@ -26,6 +26,7 @@ from spikequant.nn.group_widths import Integers, prove_group
 from spikequant.nn.integers import integer_params, integer_spec, on_grid
 from spikequant.nn.layer import NeuronLayer
 from spikequant.nn.loop import Noise, States
+from spikequant.nn.membrane_levels import starting_table
 from spikequant.nn.neuron import Neuron, over_features, run_neuron
 from spikequant.nn.program import ProgramCache
 from spikequant.nn.synapse import Link
@@ -49,6 +50,8 @@ class QuantizedNeuron(NeuronLayer):
 
     v_limit: Tensor
     i_limit: Tensor
+    v_levels: Tensor | None
+    v_cuts: Tensor | None
     threshold_shift: Tensor | None
     bias_shift: Tensor | None
 
@@ -68,9 +71,12 @@ class QuantizedNeuron(NeuronLayer):
             self.register_buffer(name, buffer)
         for state in ("v_limit", "i_limit", "x_limit"):
             self.register_buffer(state, torch.ones(()))
+        for table in ("v_levels", "v_cuts"):
+            start = starting_table(choice.membrane.bits) if choice.membrane.learned else {}
+            self.register_buffer(table, start.get(table))
         for shift in ("threshold_shift", "bias_shift"):
             self.register_buffer(shift, None)
-        self.peaks = torch.ones(1)
+        self.peaks, self.seen = torch.ones(1), [torch.zeros(1)]
         self.branches: list[Branch] = []
         self.fraction_bits, self.layer, self.first_sample = 0, 0, 0
         self.needs_double, self.last_axis = False, False
@@ -187,6 +193,16 @@ class QuantizedNeuron(NeuronLayer):
             if register is not None and choice is not None and (counts_lsb or choice.unit == "weight"):
                 worth = float((found.lsb * found.params[f"{state}_load"]).min())
                 getattr(self, f"{state}_limit").fill_(worth * register.format.max)
+
+    @torch.no_grad()
+    def set_levels(self, levels: Tensor, cuts: Tensor) -> None:
+        """Place the levels of a learned membrane: ascending, one of them 0, and their cuts, in real units."""
+        assert self.v_levels is not None
+        assert self.v_cuts is not None
+        reach = float(levels.abs().max())
+        self.v_limit.fill_(reach)
+        self.v_levels.copy_(levels / reach)
+        self.v_cuts.copy_(cuts / reach)
 
     def choose_fraction_bits(self, asked: int | None, where: str) -> list[str]:
         """Fraction bits of the accumulator; returns what a person should know of them."""

@@ -24,6 +24,7 @@ from spikequant.nn.reset import reset_states as reset
 from spikequant.quantize.calibration_report import MOST_BITS, CalibratedLayer, CalibrationReport, is_off
 from spikequant.quantize.scales import Seen, flows_into, refine_scale
 from spikequant.quantize.second_order import WEIGHT_SOLVERS, WeightSolver
+from spikequant.quantize.settle_levels import Table, placed
 
 CANDIDATES = ("toward_zero", "floor", "half_up", "half_even", "stochastic")
 REACHES = (1.0, 2.0)
@@ -196,6 +197,8 @@ def _settle(path: str, neuron: QuantizedNeuron, few: Flows, *, advise: bool) -> 
     wide = _alone(neuron, currents, WIDE, 0.0)
     if neuron.real_spec.output == "state":
         return _settle_readout(path, neuron, wide)
+    if asked.learned:
+        return _settle_learned(path, neuron, currents, wide)
     limits = _limits(neuron, asked, neuron.default_limit(), wide)
     error, rounding, limit, rate = _best(neuron, currents, asked, limits, wide)
     enough = None
@@ -214,6 +217,22 @@ def _settle(path: str, neuron: QuantizedNeuron, few: Flows, *, advise: bool) -> 
         error=error,
         enough_bits=enough,
     )
+
+
+def _settle_learned(path: str, neuron: QuantizedNeuron, currents: list[Tensor], wide: Tensor) -> CalibratedLayer:
+    """Place the levels of one layer."""
+    asked, states = neuron.choice.membrane, torch.cat(neuron.seen)
+
+    def judge(table: Table) -> tuple[float, float]:
+        neuron.set_levels(*table)
+        rates = _alone(neuron, currents, asked, float(neuron.v_limit))
+        return _rate_error(rates, wide), float(rates.mean())
+
+    found = placed(states, asked.bits, asked.limit or neuron.default_limit(), judge)
+    neuron.set_levels(*found.table)
+    _apply(neuron, dataclasses.replace(asked, rounding="half_up"), float(neuron.v_limit))
+    return CalibratedLayer(path=path, rounding="half_up", limit=float(neuron.v_limit), rate=found.rate,
+                           wide_rate=float(wide.mean()), error=found.error)  # fmt: skip
 
 
 def _best(
@@ -279,12 +298,15 @@ def _alone(neuron: QuantizedNeuron, currents: list[Tensor], register: Register, 
         neuron.prove(neuron.integers())
         total: Tensor | float = 0.0
         count, peaks = 0, []
+        neuron.seen = [] if kept[0].membrane.learned and register is WIDE else neuron.seen
         for current in currents:
             neuron.watch = [] if register is WIDE else None
             neuron.reset()
             output = neuron.advance(current)
             if neuron.watch:
                 peaks.append(neuron.real_peaks(neuron.watch))
+                if kept[0].membrane.learned:
+                    neuron.seen += [neuron.in_real_units(state)["v"].reshape(-1) for state in neuron.watch]
             total = total + summed_over_samples(output)
             count += current.shape[0] * current.shape[1]
         if peaks:

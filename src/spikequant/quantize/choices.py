@@ -6,6 +6,7 @@ from torch import nn
 
 from spikequant.capture import Graph
 from spikequant.law.errors import PlanError, Unsupported
+from spikequant.law.spec import MOST_LEVELS
 from spikequant.nn import STATEFUL, Neuron, NeuronChoice, Register, WeightGrid
 from spikequant.nn.chip import ChipRule
 from spikequant.plan import LayerPlan, Plan, StateRole, TensorRole
@@ -53,7 +54,7 @@ def _reads_input(graph: Graph, path: str) -> bool:
 def _register(role: StateRole | None) -> Register | None:
     if role is None:
         return None
-    if role.signed and role.bits == 1:
+    if role.signed and role.bits == 1 and role.levels == "uniform":
         raise PlanError("a signed state of 1 bit holds only -1 and 0; set signed = false, or give it 2 bits")
     if role.unit == "weight" and role.limit is not None:
         raise PlanError(
@@ -69,13 +70,35 @@ def _register(role: StateRole | None) -> Register | None:
         choose_rounding=role.rounding == "auto",
         clipping=role.clipping,
         unit=role.unit,
+        learned=role.levels == "learned",
     )
+
+
+def _check_learned(role: StateRole | None, state: str, source: Neuron, where: str, chip: ChipRule | None) -> None:
+    """Refuse learned levels where they have no meaning."""
+    if role is None or role.levels != "learned":
+        return
+    spec, reason = source.spec, ""
+    if state == "current":
+        reason = "only a membrane has them"
+    elif role.bits > MOST_LEVELS.bit_length() - 1:
+        reason = f"{role.bits} bits are too many; expected 1 to {MOST_LEVELS.bit_length() - 1}"
+    elif role.unit == "weight" or role.overflow == "wrap" or role.rounding not in ("auto", "half_up"):
+        reason = "they leave no choice of unit, overflow or rounding; drop these fields"
+    elif spec.output == "state":
+        reason = "a readout compares membranes, which needs equal steps; give it a rule of its own"
+    elif spec.spikes_max > 1 or chip is not None:
+        reason = "a neuron that fires several times in a step, or of a hardware target, cannot have them"
+    if reason:
+        raise PlanError(f"{where}.{state}: levels = 'learned': {reason}")
 
 
 def neuron_choice(
     plan: LayerPlan, source: Neuron, bias: TensorRole | None, where: str, chip: ChipRule | None = None
 ) -> NeuronChoice:
     """The registers and quantizers of one neuron group; what the plan does not ask for is kept wide."""
+    _check_learned(plan.membrane, "membrane", source, where, chip)
+    _check_learned(plan.current, "current", source, where, chip)
     membrane = _register(plan.membrane) or Register(bits=WIDE_STATE_BITS, asked=False)
     current = _register(plan.current)
     cuba = source.spec.has_current
