@@ -83,7 +83,8 @@ def test_firing_is_nearer_than_with_uniform_levels():
 
 @pytest.mark.parametrize(
     ("membrane", "what"),
-    [({"bits": 5}, "too many"), ({"bits": 2, "overflow": "wrap"}, "overflow"), ({"bits": 2, "rounding": "stochastic"}, "rounding")],
+    [({"bits": 5}, "too many"), ({"bits": 2, "overflow": "wrap"}, "overflow"), ({"bits": 2, "rounding": "stochastic"}, "rounding"),
+     ({"bits": 2, "limit": 1.0}, "limit")],
 )  # fmt: skip
 def test_what_has_no_meaning_is_refused(membrane, what):
     with pytest.raises(PlanError, match=what):

@@ -343,4 +343,4 @@ class QuantizedNeuron(NeuronLayer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies start from rest."""
-        return {**super().__getstate__(), "units": {}, "programs": ProgramCache()}
+        return {**super().__getstate__(), "units": {}, "seen": [], "programs": ProgramCache()}

@@ -24,7 +24,7 @@ from spikequant.nn.reset import reset_states as reset
 from spikequant.quantize.calibration_report import MOST_BITS, CalibratedLayer, CalibrationReport, is_off
 from spikequant.quantize.scales import Seen, flows_into, refine_scale
 from spikequant.quantize.second_order import WEIGHT_SOLVERS, WeightSolver
-from spikequant.quantize.settle_levels import Table, placed
+from spikequant.quantize.settle_levels import Table, placed, sampled
 
 CANDIDATES = ("toward_zero", "floor", "half_up", "half_even", "stochastic")
 REACHES = (1.0, 2.0)
@@ -228,7 +228,7 @@ def _settle_learned(path: str, neuron: QuantizedNeuron, currents: list[Tensor], 
         rates = _alone(neuron, currents, asked, float(neuron.v_limit))
         return _rate_error(rates, wide), float(rates.mean())
 
-    found = placed(states, asked.bits, asked.limit or neuron.default_limit(), judge)
+    found = placed(states, asked.bits, neuron.default_limit(), judge)
     neuron.set_levels(*found.table)
     _apply(neuron, dataclasses.replace(asked, rounding="half_up"), float(neuron.v_limit))
     return CalibratedLayer(path=path, rounding="half_up", limit=float(neuron.v_limit), rate=found.rate,
@@ -306,7 +306,7 @@ def _alone(neuron: QuantizedNeuron, currents: list[Tensor], register: Register, 
             if neuron.watch:
                 peaks.append(neuron.real_peaks(neuron.watch))
                 if kept[0].membrane.learned:
-                    neuron.seen += [neuron.in_real_units(state)["v"].reshape(-1) for state in neuron.watch]
+                    neuron.seen += [sampled(neuron.in_real_units(state)["v"]) for state in neuron.watch]
             total = total + summed_over_samples(output)
             count += current.shape[0] * current.shape[1]
         if peaks:

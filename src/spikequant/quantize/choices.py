@@ -83,8 +83,13 @@ def _check_learned(role: StateRole | None, state: str, source: Neuron, where: st
         reason = "only a membrane has them"
     elif role.bits > MOST_LEVELS.bit_length() - 1:
         reason = f"{role.bits} bits are too many; expected 1 to {MOST_LEVELS.bit_length() - 1}"
-    elif role.unit == "weight" or role.overflow == "wrap" or role.rounding not in ("auto", "half_up"):
-        reason = "they leave no choice of unit, overflow or rounding; drop these fields"
+    elif (
+        role.unit == "weight"
+        or role.limit is not None
+        or role.overflow == "wrap"
+        or role.rounding not in ("auto", "half_up")
+    ):
+        reason = "they leave no choice of unit, limit, overflow or rounding; drop these fields"
     elif spec.output == "state":
         reason = "a readout compares membranes, which needs equal steps; give it a rule of its own"
     elif spec.spikes_max > 1 or chip is not None:

@@ -47,7 +47,8 @@ def neuron_rows(path: str, quantized: QuantizedNeuron) -> list[QuantizedRow]:
         if register is not None:
             limit = float(getattr(quantized, f"{state}_limit"))
             note = "" if register.asked else "not asked: kept wide"
-            rows.append(QuantizedRow(module=path, kind="neuron", role=role, quantizer="uniform", bits=register.bits,
+            name = "learned levels" if register.learned else "uniform"
+            rows.append(QuantizedRow(module=path, kind="neuron", role=role, quantizer=name, bits=register.bits,
                                      low=-limit if register.signed else 0.0, high=limit, note=note))  # fmt: skip
     for role, quantizer in (("threshold", choice.threshold), ("leak", choice.leak), ("bias", choice.bias)):
         if quantizer is not None:

@@ -24,7 +24,8 @@ MOVES = (0.25, 0.1)
 """Sizes of the steps of the descent, in the distance to the neighbour."""
 FOLLOWED = 2
 """Starts from which the descent goes on."""
-SAMPLES = 2**16
+SAMPLES = 2**13
+"""Values of the membrane that are looked at, of every step and batch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ def placed(states: Tensor, bits: int, threshold: float, judge: Judge) -> Placed:
 def starts(states: Tensor, bits: int, threshold: float) -> Iterator[Tensor]:
     """Levels to begin with: uniform of both signs and of one, spread over the range of the states, and k-means."""
     count = 2**bits
-    values = _sample(states)
+    values = sampled(states).to(torch.float64)
     steps = torch.arange(count, dtype=torch.float64)
     for reach in REACHES:
         yield (steps - count // 2) * (threshold * reach / (count // 2))
@@ -101,8 +102,9 @@ def cuts_between(levels: Tensor, place: float) -> Tensor:
     return torch.where(inner_first, below + place * (above - below), above - place * (above - below))
 
 
-def _sample(states: Tensor) -> Tensor:
-    flat = states.reshape(-1).to(torch.float64)
+def sampled(states: Tensor) -> Tensor:
+    """At most `SAMPLES` values, or a few more, evenly taken."""
+    flat = states.reshape(-1)
     return flat[:: max(1, len(flat) // SAMPLES)].contiguous()
 
 

@@ -42,6 +42,8 @@ def spec_misfits(node: NeuronNode, rule: NeuronRule) -> list[str]:
         found.append(f"waits {spec.refractory} steps after a spike; this target at most {rule.refractory}")
     if rule.order is not None and spec.lower != "none":
         found.append("has a negative threshold; this target has none")
+    if rule.order is not None and spec.v is not None and spec.v.levels:
+        found.append(f"keeps its membrane on {spec.v.levels} levels of a table; this target on every code")
     found += [f"decays by {text}" for text in _leak_misfits(node, "leak", spec.leak, rule.leak)]
     if spec.leak_i is not None and (rule.leak_i is not None or rule.order is None):
         found += [f"current decays by {text}" for text in _leak_misfits(node, "leak_i", spec.leak_i, rule.leak_i)]
