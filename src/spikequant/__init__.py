@@ -33,6 +33,7 @@ _HOMES = {
     "allocate": "analyse",
     "ann_baseline": "analyse",
     "hessian_trace": "analyse",
+    "sensitivity": "analyse",
     "compare": "analyse",
     "neurobench_footprint": "analyse",
     "neurobench_model": "analyse",
@@ -105,6 +106,7 @@ if TYPE_CHECKING:
     from spikequant.analyse import hessian_trace as hessian_trace
     from spikequant.analyse import neurobench_footprint as neurobench_footprint
     from spikequant.analyse import neurobench_model as neurobench_model
+    from spikequant.analyse import sensitivity as sensitivity
     from spikequant.explore import explore as explore
     from spikequant.frontends import check_reading as check_reading
     from spikequant.frontends import from_ann as from_ann

@@ -115,7 +115,7 @@ def test_budgets_that_cannot_be_are_refused(trained, budget, kind, text):
 
 
 def test_a_model_is_not_traces(trained):
-    with pytest.raises(DataError, match="expected the traces of hessian_trace, got Linear"):
+    with pytest.raises(DataError, match="expected what hessian_trace or sensitivity gives, got Linear"):
         sq.allocate(torch.nn.Linear(2, 2), "0.1x")
 
 

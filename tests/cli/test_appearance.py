@@ -17,7 +17,8 @@ from spikequant.cli.plan_options import CLIPPINGS, QUANTIZERS, PlanFields
 from spikequant.cli.tables import Table
 
 COMMANDS = [
-    "demo", "train", "quantize", "compare", "verify", "report", "explore", "export", "targets", "reproduce", "bench",
+    "demo", "train", "sensitivity", "quantize", "compare", "verify", "report", "explore", "export", "targets",
+    "reproduce", "bench",
 ]  # fmt: skip
 BOXES = set("─│╭╮╰╯━┃┏┓┡╇┩└┘├┤┬┴┼")
 

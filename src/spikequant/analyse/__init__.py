@@ -3,15 +3,21 @@
 from spikequant.analyse.allocate import Allocated, allocate, allocation, budget_curve
 from spikequant.analyse.ann import ann_baseline
 from spikequant.analyse.compare import compare, paired_difference, side_of
-from spikequant.analyse.hessian import LayerTrace, Traces, hessian_trace
+from spikequant.analyse.hessian import hessian_trace
 from spikequant.analyse.memory import memory_rows
 from spikequant.analyse.neurobench import neurobench_footprint, neurobench_model
 from spikequant.analyse.probe import Observation, Probe, observe
 from spikequant.analyse.records import Comparison, LayerBehaviour, Raster
+from spikequant.analyse.rises import Rise, Rises, measured_rises
+from spikequant.analyse.score import Score, Sensitivities
+from spikequant.analyse.sensitivity import SENSITIVITY_METHODS, sensitivity
 from spikequant.analyse.side import AnnBaseline, LayerOperations, Side
+from spikequant.analyse.side_by_side import Standing, side_by_side
 from spikequant.analyse.silence import Finding, Remedy, diagnose
+from spikequant.analyse.traces import LayerTrace, Traces
 
 __all__ = [
+    "SENSITIVITY_METHODS",
     "Allocated",
     "AnnBaseline",
     "Comparison",
@@ -23,7 +29,12 @@ __all__ = [
     "Probe",
     "Raster",
     "Remedy",
+    "Rise",
+    "Rises",
+    "Score",
+    "Sensitivities",
     "Side",
+    "Standing",
     "Traces",
     "allocate",
     "allocation",
@@ -32,10 +43,13 @@ __all__ = [
     "compare",
     "diagnose",
     "hessian_trace",
+    "measured_rises",
     "memory_rows",
     "neurobench_footprint",
     "neurobench_model",
     "observe",
     "paired_difference",
+    "sensitivity",
+    "side_by_side",
     "side_of",
 ]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from spikequant.analyse.allocator import Allocation
 from spikequant.analyse.budget_curve import CurvePoint, curve
-from spikequant.analyse.hessian import Traces
 from spikequant.analyse.layer_facts import Facts, LayerFact, weight_role
 from spikequant.analyse.limits import LOADS, Budget, requested_bits
 from spikequant.analyse.recount import Stored
+from spikequant.analyse.score import Sensitivities
 from spikequant.analyse.widths import Choice, Item
 from spikequant.analyse.within import Within
-from spikequant.law.errors import DataError, PlanError
+from spikequant.law.errors import DataError, PlanError, nearest
 from spikequant.plan import Plan, literally
+
+USUAL = {"weight": (1, 2, 3, 4, 5, 6, 8), "membrane": (2, 3, 4, 5, 6, 8, 10, 12)}
 
 
 @dataclass(frozen=True)
@@ -56,20 +59,24 @@ class Allocated:
         return "\n".join([*lines, "loads in the reasons are bits of what was chosen"])
 
 
-def allocate(traces: Traces, budget: Budget, **options: Any) -> Plan:
+def allocate(sensitivities: Sensitivities, budget: Budget, **options: Any) -> Plan:
     """The plan with the least expected rise of the loss inside the budget: `allocation(...).plan`.
 
     See `allocation` for arguments and errors.
     """
-    return allocation(traces, budget, **options).plan
+    known = [name for name in inspect.signature(allocation).parameters if name not in ("sensitivities", "budget")]
+    for name in options:
+        if name not in known:
+            raise PlanError(f"allocate: no option {name!r}; expected some of {', '.join(known)}{nearest(name, known)}")
+    return allocation(sensitivities, budget, **options).plan
 
 
 def allocation(
-    traces: Traces,
+    sensitivities: Sensitivities,
     budget: Budget,
     *,
-    weight_widths: Iterable[int] = (1, 2, 3, 4, 5, 6, 8),
-    membrane_widths: Iterable[int] = (2, 3, 4, 5, 6, 8, 10, 12),
+    weight_widths: Iterable[int] | None = None,
+    membrane_widths: Iterable[int] | None = None,
     membrane_bits: int = 8,
     tied: Sequence[Sequence[str]] = (),
     keep: Mapping[str, int] | None = None,
@@ -87,12 +94,12 @@ def allocation(
     counted size is within every limit.  Calibration and training may still move a threshold across a power of two.
 
     Args:
-        traces: of `hessian_trace` on the real model.
+        sensitivities: of `hessian_trace` or `sensitivity` on the real model.
         budget: ``"0.1x"`` (of the float network's memory, weights and states counted), a number of bytes of memory, or
             limits by name: ``{"flash": "0.1x", "ram": 2048, "synop_bits": "0.25x"}``.  Names: ``flash``, ``ram``,
             ``memory`` (both), ``synop_bits`` (synaptic operations of a sample times bits of their weight).
-        weight_widths: allowed for weights.
-        membrane_widths: allowed for membranes.
+        weight_widths: allowed for weights; None: of 1, 2, 3, 4, 5, 6, 8 those for which a rise is known.
+        membrane_widths: allowed for membranes; None: of 2, 3, 4, 5, 6, 8, 10, 12 likewise.
         membrane_bits: of membranes without a trace.
         tied: groups of layer paths whose weights get the same bits.
         keep: bits of single layers' weights that are not up for choice.
@@ -102,11 +109,8 @@ def allocation(
         DataError: traces without facts (of a quantized model), an unknown layer or limit.
         PlanError: a budget that cannot be kept (with the least size that can), or is not written as one.
     """
-    if not isinstance(traces, Traces):
-        raise DataError(f"allocate: expected the traces of hessian_trace, got {type(traces).__name__}")
-    facts = _facts(traces)
-    used = _non_negative(traces)
-    items = _items(used, facts, sorted(set(weight_widths)), sorted(set(membrane_widths)), tied, dict(keep or {}))
+    facts = _facts(sensitivities)
+    items = _items(sensitivities.allocatable(), facts, _Widths(weight_widths, membrane_widths), tied, dict(keep or {}))
     fixed = _fixed(facts, items, membrane_bits)
     requested = requested_bits(budget, facts)
     held = Within(
@@ -118,11 +122,11 @@ def allocation(
 
 
 def budget_curve(
-    traces: Traces,
+    sensitivities: Sensitivities,
     load: str = "memory",
     *,
-    weight_widths: Iterable[int] = (1, 2, 3, 4, 5, 6, 8),
-    membrane_widths: Iterable[int] = (2, 3, 4, 5, 6, 8, 10, 12),
+    weight_widths: Iterable[int] | None = None,
+    membrane_widths: Iterable[int] | None = None,
     tied: Sequence[Sequence[str]] = (),
 ) -> list[CurvePoint]:
     """Every budget at which the best bits change; loads in bits of what varies.
@@ -132,65 +136,65 @@ def budget_curve(
     """
     if load not in LOADS:
         raise DataError(f"unknown load {load!r}; expected one of {', '.join(LOADS)}")
-    facts = _facts(traces)
-    items = _items(_non_negative(traces), facts, sorted(set(weight_widths)), sorted(set(membrane_widths)), tied, {})
+    facts = _facts(sensitivities)
+    items = _items(sensitivities.allocatable(), facts, _Widths(weight_widths, membrane_widths), tied, {})
     return curve(items, load)
 
 
-def _facts(traces: Traces) -> Facts:
-    if traces.facts is None:
-        said = next((word for word in traces.words if word.startswith("no counts")), "")
+def _facts(sensitivities: Sensitivities) -> Facts:
+    if not hasattr(sensitivities, "expected_rise"):
         raise DataError(
-            f"these traces have {said or 'no counts and errors: the model is quantized already; take the real one'}"
+            f"allocate: expected what hessian_trace or sensitivity gives, got {type(sensitivities).__name__}"
         )
-    return traces.facts
+    if sensitivities.facts is None:
+        sensitivities.places()  # raises, with the reason
+    assert sensitivities.facts is not None
+    return sensitivities.facts
 
 
-def _non_negative(traces: Traces) -> Traces:
-    if all(row.trace >= 0 for row in traces.rows):
-        return traces
-    if traces.gauss_newton is None:
-        names = ", ".join(f"{r.layer} {r.role}" for r in traces.rows if r.trace < 0)
-        raise DataError(f"negative traces ({names}) and no Gauss-Newton ones; use curvature='gauss-newton'")
-    return traces.gauss_newton
+class _Widths:
+    """The widths that are allowed; by default the usual ones that the sensitivities know."""
+
+    def __init__(self, weight: Iterable[int] | None, membrane: Iterable[int] | None) -> None:
+        self._asked = {"weight": weight, "membrane": membrane}
+
+    def of(self, role: str, known: Sequence[int]) -> list[int]:
+        asked = self._asked[role]
+        return [b for b in USUAL[role] if b in known] if asked is None else sorted(set(asked))
 
 
 def _items(
-    traces: Traces,
+    sensitivities: Sensitivities,
     facts: Facts,
-    weight_widths: Sequence[int],
-    membrane_widths: Sequence[int],
+    widths: _Widths,
     tied: Sequence[Sequence[str]],
     keep: dict[str, int],
 ) -> list[Item]:
-    known = {row.layer for row in facts.rows if row.role == "weight"}
+    weighted = {row.layer for row in facts.rows if row.role == "weight"}
     for path in (*keep, *(path for group in tied for path in group)):
-        if path not in known:
-            raise DataError(f"allocate: no weighted layer {path!r}; there are {', '.join(sorted(known))}")
+        if path not in weighted:
+            raise DataError(f"allocate: no weighted layer {path!r}; there are {', '.join(sorted(weighted))}")
     groups = {path: f"group {k}" for k, group in enumerate(tied) for path in group}
     items = []
-    for row in traces.rows:
-        fact = facts.row(row.layer, row.role)
-        if fact is None:  # thresholds, and layers that stay real
+    for layer, role in sensitivities.places():
+        fact, known = facts.row(layer, role), sensitivities.widths(layer, role)
+        if fact is None:
             continue
-        widths = (
-            membrane_widths if row.role == "membrane" else [keep[row.layer]] if row.layer in keep else weight_widths
-        )
-        choices = [_choice(bits, row.trace, fact) for bits in widths if bits in fact.squared_error]
-        missing = [bits for bits in widths if bits not in fact.squared_error]
+        allowed = [keep[layer]] if role == "weight" and layer in keep else widths.of(role, known)
+        missing = [bits for bits in allowed if bits not in known]
         if missing:
-            raise PlanError(f"allocate: {row.layer} {row.role}: {missing[0]} bits; known: {sorted(fact.squared_error)}")
-        tie = groups.get(row.layer) if row.role == "weight" else None
-        items.append(Item(row.layer, row.role, tuple(choices), tie))
+            raise PlanError(f"allocate: {layer} {role}: {missing[0]} bits; known: {list(known)}")
+        choices = tuple(_choice(bits, sensitivities.expected_rise(layer, role, bits).value, fact) for bits in allowed)
+        items.append(Item(layer, role, choices, groups.get(layer) if role == "weight" else None))
     return items
 
 
-def _choice(bits: int, trace: float, fact: LayerFact) -> Choice:
-    """``1/2 Tr(H)/n |Q(x) - x|^2``, with the squared error as a mean over the n numbers that the trace sums over."""
+def _choice(bits: int, rise: float, fact: LayerFact) -> Choice:
+    """A width with what it costs."""
     stored = float(fact.count * bits)
     memory = {"memory": stored, "flash" if fact.role == "weight" else "ram": stored}
     loads = memory | ({"synop_bits": fact.operations * bits} if fact.role == "weight" else {})
-    return Choice(bits, 0.5 * trace * fact.squared_error[bits], loads)
+    return Choice(bits, rise, loads)
 
 
 def _fixed(facts: Facts, items: Sequence[Item], membrane_bits: int) -> dict[str, float]:

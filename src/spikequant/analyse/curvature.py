@@ -7,42 +7,28 @@ the membrane's curvature is that with respect to such perturbations.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, Self, final
+from typing import Self, final
 
 import torch
 from torch import Tensor, nn
 
+from spikequant.analyse.by_sample import Tap, rademacher, taps_apart
+from spikequant.analyse.places import MOST_SCALE, Place, Role, perturbed
 from spikequant.frontends.registry import Readings, read_
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.nn import SYNAPSES, NeuronLayer, Surrogate, Synapse
-from spikequant.nn.neuron import over_features
 from spikequant.nn.reset import reset_states
 from spikequant.training import first_output
 
-Role = Literal["weight", "membrane", "threshold"]
 ROLES: tuple[Role, ...] = ("weight", "membrane", "threshold")
 FLAT_SURROGATES = ("boxcar", "triangle", "straight_through")
 """Their second derivative is 0 almost everywhere."""
 LEAST_EIGENVALUE = -1e-5
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(eq=False)
-class Place:
-    """One layer in one role and the tensors of the graph that stand for it."""
-
-    layer: str
-    role: Role
-    tensors: list[Tensor] = field(default_factory=list)
-
-    @property
-    def numel(self) -> int:
-        """Numbers in it."""
-        return sum(t.numel() for t in self.tensors)
 
 
 @final
@@ -54,22 +40,33 @@ class Curvature:
         loss: of outputs and targets, a mean over samples.
         roles: some of ``"weight"``, ``"membrane"``, ``"threshold"``.
         surrogate: replaces the surrogate of every neuron while open; None leaves them.
+        by_sample: probe weights with vectors of signs that differ from sample to sample, where that is possible.
 
     Raises:
         Unsupported: an unknown role.
         DataError: no layer has the roles.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, roles: Sequence[Role], surrogate: Surrogate | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        roles: Sequence[Role],
+        surrogate: Surrogate | None,
+        *,
+        by_sample: bool = True,
+    ) -> None:
         if isinstance(roles, str) or not roles or set(roles) - set(ROLES):
             raise Unsupported(f"roles = {roles!r}; expected some of {', '.join(ROLES)}, as a tuple")
         self.model, self.loss, self.roles, self.surrogate = model, loss, tuple(roles), surrogate
+        self.by_sample = by_sample
         self.places: list[Place] = []
         self.surrogates: dict[str, str] = {}
         self.caveats: tuple[str, ...] = ()
         self._undo: list[Callable[[], object]] = []
         self._gradients: list[Tensor] = []
         self._outputs: Tensor | None = None
+        self._x: Tensor | None = None
         self._targets: Tensor | None = None
         self._batch_size = 0
 
@@ -84,7 +81,7 @@ class Curvature:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._gradients, self._outputs = [], None
+        self._gradients, self._outputs, self._x = [], None, None
         reset_states(self.model)  # they hang on the graph of the last batch
         for undo in reversed(self._undo):
             undo()
@@ -98,7 +95,7 @@ class Curvature:
         self.caveats = tuple(f"{one.path}: {text}" for one in readings.replaced for text in one.reading.caveats)
         self.model.eval()
         for parameter in self.model.parameters():
-            self._require(parameter)
+            self._require(parameter, asked=False)
         for path, module in self.model.named_modules():
             if isinstance(module, (Synapse, *SYNAPSES)):
                 self._add_weight(path, module)
@@ -107,10 +104,10 @@ class Curvature:
         if not self.places:
             raise DataError(f"the model has no layer with {' or '.join(self.roles)}")
 
-    def _require(self, tensor: Tensor) -> None:
-        asked = tensor.requires_grad
-        tensor.requires_grad_(True)
-        self._undo.append(lambda: tensor.requires_grad_(asked))
+    def _require(self, tensor: Tensor, *, asked: bool) -> None:
+        before = tensor.requires_grad
+        tensor.requires_grad_(asked)
+        self._undo.append(lambda: tensor.requires_grad_(before))
 
     def _add_weight(self, path: str, module: nn.Module) -> None:
         if isinstance(module, Synapse) and module.is_frozen:
@@ -120,7 +117,13 @@ class Curvature:
         if "weight" in self.roles:
             weight = module.weight
             assert isinstance(weight, Tensor)
-            self.places.append(Place(path, "weight", [weight]))
+            place = Place(path, "weight", [weight], count=weight.numel())
+            self.places.append(place)
+            if self.by_sample and type(module) in SYNAPSES:
+                place.tap = Tap(module)
+                self._undo.append(place.tap.remove)
+            else:
+                self._require(weight, asked=True)
 
     def _add_neuron(self, path: str, module: NeuronLayer) -> None:
         if self.surrogate is not None:
@@ -131,7 +134,7 @@ class Curvature:
         if "membrane" in self.roles:
             place = Place(path, "membrane")
             self.places.append(place)
-            handle = module.register_forward_pre_hook(lambda layer, given: _perturbed(place, layer, given))
+            handle = module.register_forward_pre_hook(lambda layer, given: perturbed(place, layer, given))
             self._undo.append(handle.remove)
             if module.neuron_spec.has_current:
                 self.caveats += (f"{path} membrane: the curvature is that of its synaptic current, which feeds it",)
@@ -148,26 +151,59 @@ class Curvature:
             self._undo.append(lambda: setattr(module, name, value))
         leaf = getattr(module, name)
         assert isinstance(leaf, Tensor)
+        if value is leaf:
+            self._require(leaf, asked=True)
         return leaf
 
     # -- a batch ---------------------------------------------------------------------------
 
     def run(self, x: Tensor, y: Tensor) -> None:
-        """Run the model on a batch and keep the graph of its outputs.
+        """Run the model on a batch and keep the graph of its outputs; nothing where it is the batch that is held.
 
         Raises:
             DataError: outputs that are not ``[N, classes]``, or a loss that is not finite.
         """
-        self._gradients = []
+        if x is self._x:
+            return None
+        self._gradients, self._outputs, self._x = [], None, None
         for place in self.places:
-            if place.role == "membrane":
+            if place.role == "membrane" or place.tap is not None:
                 place.tensors = []
+            if place.tap is not None:
+                place.tap.calls = []
         reset_states(self.model)
         with torch.enable_grad():
             self._outputs = first_output(self.model(x))
         self._targets, self._batch_size = y, len(y)
         if self._outputs.dim() < 2 or len(self._outputs) != len(y):
             raise DataError(f"expected outputs [N, classes] for {len(y)} targets, got {tuple(self._outputs.shape)}")
+        taps = [place.tap for place in self.places if place.tap is not None]
+        apart = taps_apart(taps, self._outputs, self._value)
+        if len(apart) < len(taps):
+            self._untap(apart)
+            return self.run(x, y)
+        self._x = x
+        for place in self.places:
+            if place.tap is not None:
+                place.tap.seal(len(y))
+                place.tensors = place.tap.leaves
+        return None
+
+    def _untap(self, kept: Sequence[Tap]) -> None:
+        """Layers whose samples cannot be told apart are probed through their weights."""
+        for place in self.places:
+            if place.tap is not None and place.tap not in kept:
+                weight = place.tap.module.weight
+                assert isinstance(weight, Tensor)
+                place.tap.remove()
+                place.tap, place.tensors = None, [weight]
+                self._require(weight, asked=True)
+
+    @property
+    def outputs(self) -> Tensor:
+        """Of the model, with their graph."""
+        assert self._outputs is not None
+        return self._outputs
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -214,8 +250,23 @@ class Curvature:
 
     def hessian_sample(self, generator: torch.Generator) -> list[float]:
         """``v' H v`` by place for one vector of signs: Hutchinson (1989)."""
-        signs = [rademacher(t, generator) for t in self.tensors]
-        return self.sums(self.times(signs), signs)
+        vectors = [vector for place in self.places for vector in self._vectors(place, generator)]
+        return [q / p.scale**2 for q, p in zip(self.sums(self.times(vectors), vectors), self.places, strict=True)]
+
+    def _vectors(self, place: Place, generator: torch.Generator) -> list[Tensor]:
+        if place.tap is not None:
+            return [place.scale * v for v in place.tap.directions(self._batch_size, generator)]
+        return [place.scale * rademacher(t, generator) for t in place.tensors]
+
+    def balance(self, sizes: Sequence[float]) -> None:
+        """Probe flat places with longer vectors, so that steep ones do not drown them.
+
+        A sample of one place holds ``s_m / s_l v_l' H_lm v_m`` of every other one, of mean 0; lengths
+        ``s_l = |size_l|^-1/2`` make that as large for all places beside their own size.
+        """
+        largest = max((abs(size) for size in sizes), default=0.0)
+        for place, size in zip(self.places, sizes, strict=True):
+            place.scale = min(math.sqrt(largest / abs(size)), MOST_SCALE) if size else 1.0
 
     def gauss_newton_sample(self, generator: torch.Generator) -> list[float]:
         """``|J' S r|^2`` by place, where ``S S'`` is the loss's Hessian by the outputs and ``r`` are signs."""
@@ -236,7 +287,15 @@ class Curvature:
 
     def _squares(self, of: Tensor, seeds: Tensor) -> list[float]:
         found = torch.autograd.grad(of, self.tensors, grad_outputs=seeds, retain_graph=True, materialize_grads=True)
-        return self.sums(found, found)
+        squares, start = [], 0
+        for place in self.places:
+            mine = found[start : start + len(place.tensors)]
+            start += len(place.tensors)
+            if place.tap is not None:
+                squares.append(place.tap.squares(mine, self._batch_size))
+            else:
+                squares.append(sum(float((one.double() ** 2).sum()) for one in mine))
+        return squares
 
     def _output_factor(self) -> Tensor:
         """``S_n`` with ``S_n S_n' = d2 loss / d outputs_n2``, ``[N, C, C]``; in float64 if the loss can.
@@ -267,24 +326,6 @@ class Curvature:
         return factor
 
 
-def rademacher(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Signs in the shape and type of a tensor."""
-    signs = torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8)
-    return (2 * signs - 1).to(like)
-
-
 def _set_modes(modes: Sequence[tuple[nn.Module, bool]]) -> None:
     for module, mode in modes:
         module.training = mode
-
-
-def _perturbed(place: Place, layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The current plus a perturbation of zeros that the graph goes through, in units of the membrane."""
-    assert isinstance(layer, NeuronLayer)
-    moved = torch.zeros_like(given[0], memory_format=torch.contiguous_format, requires_grad=True)
-    place.tensors.append(moved)
-    if "gain" not in layer.sources:
-        return (given[0] + moved, *given[1:])
-    features = moved.dim() - (1 if layer.step_mode == "s" else 2)
-    gain = over_features(layer.real_value("gain").detach(), features).to(moved)
-    return (given[0] + moved / gain, *given[1:])

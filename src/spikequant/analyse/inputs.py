@@ -26,6 +26,24 @@ def few_samples(x: Tensor, samples: int) -> Tensor:
     return x.index_select(axes[0], torch.arange(count, device=x.device) % samples)
 
 
+def cut(x: Tensor, y: Tensor, most: int) -> list[tuple[Tensor, Tensor]]:
+    """A batch in pieces of at most `most` samples.
+
+    Raises:
+        DataError: which axis holds the samples cannot be told.
+
+    >>> [(tuple(a.shape), len(b)) for a, b in cut(torch.zeros(3, 5, 2), torch.zeros(5), 2)]
+    [((3, 2, 2), 2), ((3, 2, 2), 2), ((3, 1, 2), 1)]
+    """
+    axes = [axis for axis in (0, 1) if x.dim() > axis and x.shape[axis] == len(y)]
+    if len(axes) != 1:
+        raise DataError(
+            f"an input of shape {tuple(x.shape)} with {len(y)} targets cannot be cut into pieces: which axis holds the "
+            "samples cannot be told; pass smaller batches instead"
+        )
+    return list(zip(torch.split(x, most, axes[0]), torch.split(y, most), strict=True))
+
+
 def bits_of_data(x: Tensor) -> int:
     """Bits of one value of the input: those of the largest for whole numbers from 0, 32 for real data.
 

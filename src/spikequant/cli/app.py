@@ -16,6 +16,7 @@ from spikequant.cli.program import Command, Program
 from spikequant.cli.quantize import quantize
 from spikequant.cli.report import report
 from spikequant.cli.reproduce import reproduce
+from spikequant.cli.sensitivity import sensitivity
 from spikequant.cli.targets import targets
 from spikequant.cli.train import train
 from spikequant.cli.verify import verify
@@ -40,5 +41,7 @@ def root(
         typer.echo(ctx.get_help())
 
 
-for _command in (demo, train, quantize, explore, compare, verify, report, export, targets, reproduce, bench):
+for _command in (
+    demo, train, sensitivity, quantize, explore, compare, verify, report, export, targets, reproduce, bench,
+):  # fmt: skip
     app.command(cls=Command, name=_command.__name__)(_command)

@@ -13,6 +13,21 @@
 A message says what was expected, what was given, where, and what to do.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence that tells the known word nearest to a wrong one; nothing where none is near.
+
+    >>> nearest("hesian", ["hessian", "fisher"]), nearest("x", ["hessian"])
+    ('. Did you mean hessian?', '')
+    """
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f". Did you mean {near[0]}?" if near else ""
+
 
 class SpikequantError(ValueError):
     """Root of all errors that spikequant raises on purpose."""

@@ -2,5 +2,6 @@
 
 from spikequant.report.page import write_report
 from spikequant.report.provenance import Provenance, versions_here
+from spikequant.report.sensitivity_page import write_sensitivities
 
-__all__ = ["Provenance", "versions_here", "write_report"]
+__all__ = ["Provenance", "versions_here", "write_report", "write_sensitivities"]

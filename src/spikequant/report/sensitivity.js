@@ -1,0 +1,23 @@
+"use strict";
+// Draws the plots of a page that has nothing to choose, and draws again when the theme changes. No library but plotly.
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+
+function draw() {
+  for (const element of document.querySelectorAll("[data-plot]")) {
+    const figure = DATA.plots[element.dataset.plot];
+    if (figure) drawFigure(element, { data: figure.data, layout: { ...figure.layout } });
+  }
+}
+
+draw();
+makeSortable();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+addEventListener("beforeprint", () => {
+  document.documentElement.classList.add("printing");
+  draw();
+});
+addEventListener("afterprint", () => {
+  document.documentElement.classList.remove("printing");
+  draw();
+});
