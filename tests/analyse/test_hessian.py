@@ -251,11 +251,59 @@ def test_the_curvature_of_a_membrane_is_in_its_own_units(batch):
     assert trace(0.25) == pytest.approx(trace(1.0), rel=1e-4)
 
 
-def test_a_neuron_with_a_current_is_told_apart(batch):
+class Filtered(nn.Module):
+    """The synaptic current of a `CubaLIF` as a layer of its own, before a `LIF`."""
+
+    def __init__(self, leak_i):
+        super().__init__()
+        self.leak_i, self.lif = leak_i, sq.nn.LIF()
+
+    def forward(self, x):
+        current, steps = torch.zeros_like(x[0]), []
+        for step in x:
+            current = self.leak_i * current + step
+            steps.append(current)
+        return self.lif(torch.stack(steps))
+
+
+@pytest.mark.parametrize("mode", ["m", "s"])
+@pytest.mark.parametrize("curvature", ["gauss-newton", "hessian"])
+def test_the_membrane_of_a_neuron_with_a_current_is_not_its_current(batch, mode, curvature):
+    class Steps(Net):
+        def forward(self, x):
+            if mode == "m":
+                return super().forward(x)
+            spikes = [self.l1(step) for step in self.a(x)]
+            return self.c(self.l2(self.b(torch.stack(spikes)))).mean(0)
+
+    def traces(neuron, model):
+        model.l1 = neuron
+        return hessian_trace(model, F.cross_entropy, [batch], roles=("membrane",), curvature=curvature,
+                             most_probes=200, relative_error=1e-9)  # fmt: skip
+
+    cuba, split = traces(sq.nn.CubaLIF(leak_i=0.7, step_mode=mode), Steps()), traces(Filtered(0.7), Net())
+    a, b = cuba.row("l1", "membrane"), split.row("l1.lif", "membrane")
+    assert b.trace != 0
+    assert abs(a.trace - b.trace) <= 3.5 * (a.standard_error**2 + b.standard_error**2) ** 0.5 + 1e-5 * abs(b.trace)
+    assert not cuba.words or all("synaptic current" not in word for word in cuba.words)
+
+
+def test_a_current_that_cannot_be_told_from_the_membrane_is_named(batch):
     model = Net()
     model.l1 = sq.nn.CubaLIF()
+    model.l1.spec = model.l1.spec.replace(order=("leak", "integrate", "fire", "reset", "decay_current", "add_current"))
     traces = hessian_trace(model, F.cross_entropy, [batch], roles=("membrane",), most_probes=20)
     assert any(word.startswith("l1 membrane: the curvature is that of its synaptic current") for word in traces.words)
+
+
+def test_thresholds_of_every_neuron_that_spikes_have_traces(batch):
+    for make in (sq.nn.LIF, sq.nn.IF, sq.nn.CubaLIF, sq.nn.SingleState, sq.nn.AdaptiveLIF, sq.nn.MultiSpikeIF):
+        model = Net()
+        model.l1 = make()
+        traces = hessian_trace(model, F.cross_entropy, [batch], roles=("membrane", "threshold"), most_probes=14,
+                               curvature="gauss-newton")  # fmt: skip
+        assert traces.row("l1", "threshold").trace > 0, make
+        assert traces.row("l1", "membrane").trace > 0, make
 
 
 def test_negative_traces_bring_gauss_newton_ones(batch):

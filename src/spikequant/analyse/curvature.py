@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spikequant.analyse.by_sample import Tap, rademacher, taps_apart
-from spikequant.analyse.places import MOST_SCALE, Place, Role, perturbed
+from spikequant.analyse.places import MOST_SCALE, Place, Role, kept_current, perturbed
 from spikequant.frontends.registry import Readings, read_
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.nn import SYNAPSES, NeuronLayer, Surrogate, Synapse
@@ -136,7 +136,7 @@ class Curvature:
             self.places.append(place)
             handle = module.register_forward_pre_hook(lambda layer, given: perturbed(place, layer, given))
             self._undo.append(handle.remove)
-            if module.neuron_spec.has_current:
+            if module.neuron_spec.has_current and kept_current(module) is None:
                 self.caveats += (f"{path} membrane: the curvature is that of its synaptic current, which feeds it",)
         if "threshold" in self.roles and "threshold" in module.sources and module.neuron_spec.output == "spike":
             tensors = [self._leaf(module, name) for name in module.sources["threshold"].attributes]

@@ -64,8 +64,8 @@ def hessian_trace(
         model: real or quantized, not frozen.
         loss: of ``(outputs [N, classes], targets)``, a mean over samples.
         batches: ``(input, target)``; read once and kept.
-        roles: ``"weight"``, ``"membrane"`` (before it fires, of all steps and samples; of a neuron with a synaptic
-            current that current, and `Traces.words` says so), ``"threshold"``.
+        roles: ``"weight"``, ``"membrane"`` (before it fires, of all steps and samples; where a neuron's
+            synaptic current cannot be told from it, of the current, and `Traces.words` says so), ``"threshold"``.
         curvature: ``"hessian"``, ``"gauss-newton"``, or ``"fisher"`` (empirical: mean squared gradient of a sample).
         method: ``"hutchinson"``; for the Hessian also ``"hutch++"`` or ``"xtrace"``.
         relative_error: see above.

@@ -1,0 +1,242 @@
+"""Traces of all layers to a 5 % standard error: this library beside PyHessian, on one network and one batch.
+
+pip install PyHessian                     # 0.1
+python benchmarks/traces.py spread        # how much one probe varies: needs probes, not a quiet machine
+python benchmarks/traces.py time          # seconds of a probe, in turns: wants a quiet machine
+python benchmarks/traces.py memory        # peaks, each in a process of its own
+python benchmarks/traces.py page          # writes benchmarks/traces.md from what the others left in traces.json
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import spikequant as sq
+from spikequant.nn import LIF, Surrogate
+from spikequant.nn.over_time import OverTime
+
+TARGET, RECORD = Path(__file__).with_suffix(".md"), Path(__file__).with_suffix(".json")
+BATCH, STEPS, TRAINED, ERROR = 32, 16, 60, 0.05
+PIECE = 4
+"""Samples that ours holds at once."""
+SPREAD_PROBES, TIMED = 48, 8
+WEIGHTS = Path(tempfile.gettempdir()) / "spikequant-traces.pt"
+
+
+class Conv(nn.Module):
+    """conv16-LIF-pool-conv32-LIF-pool-FC10 on 2x34x34 events: the convolutional network of `spikequant bench`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        neuron = {"leak": 0.5, "surrogate": Surrogate("atan", 2.0)}
+        self.conv1, self.lif1 = OverTime(nn.Conv2d(2, 16, 3, padding=1, bias=False)), LIF(**neuron)
+        self.conv2, self.lif2 = OverTime(nn.Conv2d(16, 32, 3, padding=1, bias=False)), LIF(**neuron)
+        self.pool, self.fc = OverTime(nn.MaxPool2d(2)), nn.Linear(32 * 8 * 8, 10, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.lif1(self.conv1(x)))
+        return self.fc(self.pool(self.lif2(self.conv2(x))).flatten(2)).mean(0)
+
+
+def subject() -> tuple[Conv, tuple[Tensor, Tensor]]:
+    """The network after 60 batches of N-MNIST, and the next batch; kept in a file so that all parts see one network."""
+    net = Conv()
+    if not WEIGHTS.is_file():
+        batches = iter(sq.data.load("n-mnist", steps=STEPS).batches("train", batch_size=BATCH, shuffle=True, seed=0))
+        optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+        for _, (x, y) in zip(range(TRAINED), batches, strict=False):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+        torch.save((net.state_dict(), *next(batches)), WEIGHTS)
+    state, x, y = torch.load(WEIGHTS)
+    net.load_state_dict(state)
+    return net, (x, y)
+
+
+def ours(net: nn.Module, batch: tuple[Tensor, Tensor], probes: int) -> Any:
+    return sq.hessian_trace(net, F.cross_entropy, [batch], relative_error=1e-9, most_probes=probes, at_once=PIECE)
+
+
+class Theirs:
+    """PyHessian's products with the Hessian, split by layer: it sums them up itself."""
+
+    def __init__(self, net: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+        from pyhessian import hessian
+        from pyhessian.utils import hessian_vector_product
+
+        warnings.simplefilter("ignore")  # it calls backward(create_graph=True)
+        self.product = hessian_vector_product
+        self.state = hessian(net, F.cross_entropy, data=batch, cuda=False)
+
+    def probe(self) -> list[float]:
+        signs = [2.0 * torch.randint_like(p, high=2) - 1.0 for p in self.state.params]
+        found = self.product(self.state.gradsH, self.state.params, signs)
+        return [float((h * v).sum()) for h, v in zip(found, signs, strict=True)]
+
+
+def spread() -> dict[str, Any]:
+    """Mean of every layer's trace and how much one probe varies."""
+    net, batch = subject()
+    rows = ours(net, batch, SPREAD_PROBES).rows
+    mine = [(r.trace, r.standard_error * math.sqrt(r.probes)) for r in rows]
+    torch.manual_seed(0)
+    them = Theirs(net, batch)
+    samples = torch.tensor([them.probe() for _ in range(SPREAD_PROBES)], dtype=torch.float64)
+    theirs = list(zip(samples.mean(0).tolist(), samples.std(0).tolist(), strict=True))
+    return {"layers": [r.layer for r in rows], "ours": mine, "theirs": theirs, "probes": SPREAD_PROBES}
+
+
+def timed() -> dict[str, Any]:
+    """Seconds of the start and of a probe, in turns; the least of three."""
+    torch.set_num_threads(2)
+    net, batch = subject()
+    found: dict[str, list[float]] = {"ours start": [], "ours": [], "theirs start": [], "theirs": []}
+    for _ in range(3):
+        seconds = []
+        for probes in (2 * TIMED, 4 * TIMED):
+            begin = time.perf_counter()
+            ours(net, batch, probes)
+            seconds.append(time.perf_counter() - begin)
+        probe = (seconds[1] - seconds[0]) / (2 * TIMED)
+        found["ours"].append(probe)
+        found["ours start"].append(seconds[0] - 2 * TIMED * probe)
+        begin = time.perf_counter()
+        them = Theirs(net, batch)
+        found["theirs start"].append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+        for _ in range(TIMED):
+            them.probe()
+        found["theirs"].append((time.perf_counter() - begin) / TIMED)
+        del them
+    return {name: min(values) for name, values in found.items()} | {"threads": 2}
+
+
+def peak(what: str) -> int:
+    """Bytes that one thing adds at its peak, in this process."""
+    net, batch = subject()
+    few = (batch[0][:, :2].contiguous(), batch[1][:2])
+    step, pair = {
+        "training step": (_training(net), True), "ours": (lambda b: ours(net, b, 14), True),
+        "theirs": (lambda b: Theirs(net, b).probe(), False),
+    }[what]  # fmt: skip
+    if pair:
+        step(few)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    before = _kib("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    step(batch)
+    return (_kib("VmHWM") - before) * 1024
+
+
+def _training(net: nn.Module) -> Any:
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+
+    def step(batch: tuple[Tensor, Tensor]) -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(net(batch[0]), batch[1]).backward()
+        optimizer.step()
+
+    return step
+
+
+def _kib(name: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1])
+
+
+def memory() -> dict[str, int]:
+    found = {}
+    for what in ("training step", "ours", "theirs"):
+        words = [sys.executable, __file__, "peak", what]
+        found[what] = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
+    return found
+
+
+PAGE = """# Traces of a network: time to a 5 % standard error
+
+`python benchmarks/traces.py`: conv16-LIF-pool-conv32-LIF-pool-FC10 on 2 x 34 x 34 events, T = {steps}, after {trained}
+batches of N-MNIST; traces of the three layers' Hessian blocks on one batch of {batch} training samples.
+PyHessian 0.1 on the same network and batch; it gives the whole trace only, so its products `v'Hv` are split by layer
+here. Commit {commit}, torch {torch}, 2-core x86 CPU without bf16 units.
+
+How much one probe varies, over {probes} probes of each:
+
+| layer | trace, ours | PyHessian | relative deviation of a probe, ours | PyHessian | probes to 5 %, ours | PyHessian |
+|---|---|---|---|---|---|---|
+{rows}
+
+A probe of PyHessian is one vector of signs for the whole batch; ours differ from sample to sample, and are longer in
+flat layers. The deviations have a relative error of about {doubt:.0%} themselves, more where a few probes weigh much.
+Probes to 5 % are `(deviation / 0.05)^2` with the deviation over our trace, which is known better.
+
+| | start, s | a probe, s | all layers to 5 %, s |
+|---|---|---|---|
+| spikequant, {piece} samples at once | {a0:.2f} | {a1:.3f} | {a2:,.0f} |
+| PyHessian | {b0:.2f} | {b1:.3f} | {b2:,.0f} |
+
+Times were taken in turns with {threads} threads on a quiet machine, least of three; the last column is
+`start + probes x a probe` of the slowest layer, not one long run. Ratio {ratio:.1f}; the goal is 3.
+
+| peak memory | MiB | of a training step |
+|---|---|---|
+{memory}
+
+The goal is 1.5 training steps. PyHessian holds the graph of the whole batch.
+"""
+
+
+def page() -> str:
+    found = json.loads(RECORD.read_text())
+    spread, times, peaks = found["spread"], found["time"], found["memory"]
+    rows, most = [], [0, 0]
+    for layer, (t, s), (pt, ps) in zip(spread["layers"], spread["ours"], spread["theirs"], strict=True):
+        probes = [max(8, math.ceil((d / abs(t) / ERROR) ** 2)) for d in (s, ps)]
+        most = [max(a, b) for a, b in zip(most, probes, strict=True)]
+        root = math.sqrt(spread["probes"])
+        rows.append(
+            f"| {layer} | {t:.3g} ± {s / root:.1g} | {pt:.3g} ± {ps / root:.1g} | {s / abs(t):.2f} | {ps / abs(t):.2f} "
+            f"| {probes[0]:,} | {probes[1]:,} |"
+        )
+    a = times["ours start"] + most[0] * times["ours"]
+    b = times["theirs start"] + most[1] * times["theirs"]
+    lines = [f"| {n} | {v / 2**20:,.0f} | {v / peaks['training step']:.2f} |" for n, v in peaks.items()]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
+    return PAGE.format(
+        steps=STEPS, trained=TRAINED, batch=BATCH, commit=commit.strip(), torch=torch.__version__,
+        probes=spread["probes"], rows="\n".join(rows), doubt=math.sqrt(0.5 / (spread["probes"] - 1)), piece=PIECE,
+        a0=times["ours start"], a1=times["ours"], a2=a, b0=times["theirs start"], b1=times["theirs"], b2=b,
+        threads=times["threads"], ratio=b / a, memory="\n".join(lines),
+    )  # fmt: skip
+
+
+def main(part: str, what: str = "") -> None:
+    if part == "peak":
+        print(peak(what))
+        return
+    if part == "page":
+        TARGET.write_text(page())
+        return
+    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    record[part] = {"spread": spread, "time": timed, "memory": memory}[part]()
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
