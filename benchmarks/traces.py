@@ -233,8 +233,8 @@ def main(part: str, what: str = "") -> None:
     if part == "page":
         TARGET.write_text(page())
         return
-    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
-    record[part] = {"spread": spread, "time": timed, "memory": memory}[part]()
+    found = {"spread": spread, "time": timed, "memory": memory}[part]()
+    record = (json.loads(RECORD.read_text()) if RECORD.is_file() else {}) | {part: found}  # other parts may run beside
     RECORD.write_text(json.dumps(record, indent=1) + "\n")
 
 
