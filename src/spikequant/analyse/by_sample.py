@@ -102,7 +102,7 @@ class Tap:
 
     def directions(self, samples: int, generator: torch.Generator) -> list[Tensor]:
         """``J_n v_n`` for signs ``v_n`` of every sample, one tensor a call."""
-        found = [torch.empty(call.moved.shape, dtype=call.moved.dtype) for call in self.calls]
+        found = [torch.empty(call.moved.shape, dtype=call.moved.dtype, device=call.moved.device) for call in self.calls]
         weight = self.module.weight
         assert isinstance(weight, Tensor)
         with torch.no_grad():
