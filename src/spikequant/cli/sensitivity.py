@@ -27,6 +27,48 @@ ROLES = ("weight", "membrane")
 SENSITIVITY, PAGE = "sensitivity.json", "sensitivity.html"
 
 
+MethodOption = Annotated[
+    list[str],
+    typer.Option(
+        metavar="NAME",
+        help=f"How sensitivity is measured: {', '.join(METHODS)}; may be given several times, the first one "
+        "chooses bits.",
+        autocompletion=one_of(METHODS),
+    ),
+]
+RoleOption = Annotated[
+    list[str],
+    typer.Option(
+        metavar="NAME",
+        help=f"What is quantized: {', '.join(ROLES)}; may be given twice.",
+        autocompletion=one_of(ROLES),
+    ),
+]
+BatchesOption = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Training batches to measure on.", rich_help_panel=DATA)
+]
+BatchSizeOption = Annotated[int, typer.Option(metavar="N", min=1, help="Samples per batch.", rich_help_panel=DATA)]
+ProbesOption = Annotated[int, typer.Option(metavar="N", min=14, help="Most probes of a trace.")]
+SurrogateOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Surrogate of the spikes in the traces, where the network's own has no second derivative: atan, sigmoid.",
+        autocompletion=one_of(("atan", "sigmoid")),
+        show_default="the network's own",
+    ),
+]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Choose bits inside a budget and write plan.toml: 0.1x of the float network's memory, or bytes.",
+        show_default="no plan",
+        rich_help_panel=PLAN,
+    ),
+]
+
+
 def sensitivity(
     network: options.NetworkOrRun,
     weights: options.WeightsOption = None,
@@ -39,47 +81,13 @@ def sensitivity(
     window_ms: options.WindowMsOption = None,
     counts: options.CountsOption = None,
     download: options.DownloadOption = False,
-    method: Annotated[
-        list[str],
-        typer.Option(
-            metavar="NAME",
-            help=f"How sensitivity is measured: {', '.join(METHODS)}; may be given several times, the first one "
-            "chooses bits.",
-            autocompletion=one_of(METHODS),
-        ),
-    ] = ["gauss-newton"],  # noqa: B006 - typer copies it
-    role: Annotated[
-        list[str],
-        typer.Option(
-            metavar="NAME",
-            help=f"What is quantized: {', '.join(ROLES)}; may be given twice.",
-            autocompletion=one_of(ROLES),
-        ),
-    ] = list(ROLES),  # noqa: B006
-    batches: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Training batches to measure on.", rich_help_panel=DATA)
-    ] = 4,
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Samples per batch.", rich_help_panel=DATA)] = 32,
-    probes: Annotated[int, typer.Option(metavar="N", min=14, help="Most probes of a trace.")] = 200,
-    surrogate: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Surrogate of the spikes in the traces, where the network's own has no second derivative: atan, "
-            "sigmoid.",
-            autocompletion=one_of(("atan", "sigmoid")),
-            show_default="the network's own",
-        ),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Choose bits inside a budget and write plan.toml: 0.1x of the float network's memory, or bytes.",
-            show_default="no plan",
-            rich_help_panel=PLAN,
-        ),
-    ] = None,
+    method: MethodOption = ["gauss-newton"],  # noqa: B006 - read only
+    role: RoleOption = list(ROLES),  # noqa: B006
+    batches: BatchesOption = 4,
+    batch_size: BatchSizeOption = 32,
+    probes: ProbesOption = 200,
+    surrogate: SurrogateOption = None,
+    budget: BudgetOption = None,
     out: options.OutOption = Path("runs/sensitivity"),
     overwrite: options.OverwriteOption = False,
     seed: options.SeedOption = 0,
