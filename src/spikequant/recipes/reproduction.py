@@ -67,12 +67,12 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A line of the table: what the paper says, and the goal here."""
+    """A line of the table: what the paper says, and the goal here; without points there is none."""
 
     name: str
     paper: str
-    goal_smaller: float
-    goal_points: float
+    goal_smaller: float = 0.0
+    goal_points: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,8 +208,10 @@ def _line(line: Line, rows: Sequence[Mapping[str, Any]]) -> str:
     changes = [100 * (record["after"] - record["before"]) for record in rows]
     mean, margin = mean_and_interval(changes)
     smaller = min(record["smaller"] for record in rows)
-    met = smaller >= line.goal_smaller and mean >= -line.goal_points
-    goal = f"{line.goal_smaller:g} x within {line.goal_points:g}: {'met' if met else 'missed'}"
+    goal = ""
+    if line.goal_points is not None:
+        met = smaller >= line.goal_smaller and mean >= -line.goal_points
+        goal = f"{line.goal_smaller:g} x within {line.goal_points:g}: {'met' if met else 'missed'}"
     before, after = (sum(record[key] for record in rows) / len(rows) for key in ("before", "after"))
     change = f"{mean:+.2f}" + ("" if margin != margin else f" ± {margin:.2f}")
     return (

@@ -1,0 +1,57 @@
+"""Claims, floors and figures of a table, from rows that are written by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from spikequant.recipes import behaviour
+from spikequant.recipes.papers import beyond_accuracy
+
+
+def _row(line: str, seed: int, after: float, emd: float = 0.01, **more: Any) -> dict[str, Any]:
+    layer = {"layer": "lif", "emd": emd, "quantiles": [0.1] * 21, "reference_quantiles": [0.2] * 21}
+    return {"line": line, "seed": seed, "before": 0.5, "after": after, "interval_points": 1.0, "emd": emd,
+            "emd_floor": 0.002, "seed_floor": None, "dead": 0.25, "reference_dead": 0.5, "layers": [layer],
+            "curve": [{"epoch": 1, "loss": 1.0, "accuracy": 0.5}], **more}  # fmt: skip
+
+
+def test_a_goal_is_met_when_the_end_of_the_interval_meets_it() -> None:
+    one = [_row("a", 0, 0.496)]  # -0.4 points, half an interval of 1.0 over its samples
+    assert behaviour.within(one, 1.5, "").met is True
+    assert behaviour.within(one, 1.3, "").met is False
+    assert behaviour.within([], 1.0, "").met is None
+    three = [_row("a", seed, after) for seed, after in enumerate((0.49, 0.50, 0.51))]
+    mean, margin = behaviour.change(three)
+    assert math.isclose(mean, 0.0, abs_tol=1e-9)
+    assert math.isclose(margin, 4.303 * 1.0 / math.sqrt(3))  # Student's t of three, deviation of one point
+
+
+def test_the_table_holds_what_the_rows_hold() -> None:
+    rows = {
+        "control-0": _row("control", 0, 0.52, emd=0.004, float_curve=[{"epoch": 1, "loss": 2.0, "accuracy": 0.3}]),
+        "control-1": _row("control", 1, 0.54, emd=0.006, seed_floor=0.03),
+        "w2-lq-net-0": _row("W2 LQ-Net", 0, 0.5, emd=0.008, untrained=0.25),
+        "w2-lq-net-1": _row("W2 LQ-Net", 1, 0.5, emd=0.010, untrained=0.35),
+        "w2-uniform-wide-0": _row("W2 uniform wide", 0, 0.4, emd=0.1),
+    }
+    text = "\n".join(beyond_accuracy.sections(rows))
+    assert "| W2 LQ-Net | 2 | 30.00 | 50.00 | +0.00 ± 0.00 | -3.00 | 0.0090 | 50.0 → 25.0 |" in text
+    assert "| W2 uniform wide | 1 |  | 40.00 | -10.00 ± 1.00 | -12.00 | 0.1000 |" in text
+    assert "0.0020 between two halves of the test set, 0.0050 between the float network and its control" in text
+    assert "0.0300 between two seeds" in text
+    assert "| EMD of LQ-Net W2 under a tenth of uniform wide W2 | 0.0090 against 0.1000: 0.09 | met |" in text
+    assert "(upper end of the interval) | +0.00 ± 0.00 points, 2 rows | met |" in text
+    pictures = beyond_accuracy.drawings(rows)
+    assert sorted(pictures) == [
+        "curves-0.svg", "curves-1.svg", "emd-of-each-layer-at-2-bits.svg", "rates-in-the-last-layer-at-2-bits.svg",
+    ]  # fmt: skip
+    assert pictures["curves-0.svg"].count("<polyline") == 4  # float, control, two settings
+
+
+@pytest.mark.parametrize("claim", beyond_accuracy.claims({}))
+def test_without_rows_a_claim_says_so(claim: behaviour.Claim) -> None:
+    assert claim.met is None
+    assert claim.found == "not run"
