@@ -48,6 +48,27 @@ def test_what_a_run_leaves(quantized, trained):
     assert (quantized / "w2u6" / "metrics.jsonl").read_text().count("\n") == 1
 
 
+def test_one_shot_weights_and_matched_firing(run, trained, own, tmp_path):
+    out = tmp_path / "shot"
+    bits = ["--weight-bits", 3, "--weight-clipping", "max"]
+    done = run(
+        "quantize", trained, *bits, "--weight-solver", "second_order", "--match-firing", "--limit", 100, "--out", out
+    )
+    assert done.code == 0
+    assert "fc1: response error" in done.out
+    assert "channels moved" in done.out
+    options = json.loads((out / "config.json").read_text())["options"]
+    assert (options["weight_solver"], options["match_firing"]) == ("second_order", True)
+    model = build_network(network_source(f"{own}:build"), seed=9)
+    example, _ = next(iter(sq.data.load("digits").batches("test", batch_size=32)))
+    sq.quantize_(model, sq.Plan.load(out / "plan.toml"), example, quiet=True)
+    model.load_state_dict(load_file(out / "weights.safetensors"))
+    sq.freeze(model.eval())
+    again, net = sq.lower(model, example), sq.IntNet.load(out / "network.spq")
+    assert [type(node) for node in again.nodes] == [type(node) for node in net.nodes]
+    assert sq.verify(model, net, example).differences == 0
+
+
 def test_the_weights_give_the_same_integers_again(quantized, own):
     folder = quantized / "w4u8"
     model = build_network(network_source(f"{own}:build"), seed=9)

@@ -75,9 +75,25 @@ def test_shifts_survive_a_file_and_a_copy(tmp_path, frozen):
         sq.freeze(model)
     sq.save_prepared(model, tmp_path / "net.safetensors")
     again = sq.load_prepared(chain, tmp_path / "net.safetensors")
-    for other in (again, copy.deepcopy(model)):
+    others = [again, copy.deepcopy(model)]
+    if not frozen:
+        _, other = pair()
+        other.load_state_dict(model.state_dict())
+        others.append(other)
+    for other in others:
         assert torch.equal(other.lif1.threshold_shift, model.lif1.threshold_shift)
         assert torch.equal(other(X[0]), model(X[0]))
+
+
+def test_a_state_without_shifts_takes_them_away():
+    real, model = pair()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    want = model(X[0])
+    sq.match_firing(model, real, X)
+    assert "lif1.bias_shift" in model.state_dict()
+    model.load_state_dict(before)
+    assert model.lif1.bias_shift is None
+    assert torch.equal(model(X[0]), want)
 
 
 def test_a_network_that_fires_alike_is_left_alone():

@@ -115,6 +115,16 @@ def test_a_silent_input_keeps_the_nearest_codes():
     assert surgeon(weight, scale, damped(torch.zeros(3, 3)), nearest).tolist() == [[0.0, -1.0, 1.0]]
 
 
+def test_a_hessian_that_rounding_left_indefinite_is_damped_and_one_that_never_was_is_refused():
+    x = torch.tensor([[1.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
+    nearly = x.T @ x - 1e-9 * torch.eye(2, dtype=torch.float64)
+    nearest = partial(nearest_codes, Ternary())
+    codes = surgeon(torch.tensor([[0.6, 0.6]]), torch.ones(1), nearly, nearest)
+    assert codes.sum() == 1.0
+    with pytest.raises(DataError, match="not positive definite"):
+        surgeon(torch.ones(1, 2), torch.ones(1), -torch.eye(2, dtype=torch.float64), nearest)
+
+
 def test_what_is_no_hessian_is_refused():
     with pytest.raises(DataError, match=r"a Hessian is square, got \(2, 3\)"):
         damped(torch.zeros(2, 3))

@@ -52,7 +52,10 @@ def test_the_codes_survive_a_copy_a_file_and_a_refit(tmp_path):
     net, _ = solved(weight_bits=3, weight_clipping="max")
     sq.save_prepared(net, tmp_path / "net.safetensors")
     again = sq.load_prepared(chain, tmp_path / "net.safetensors")
-    for other in (copy.deepcopy(net), again, net.train().eval()):
+    loaded = chain()
+    sq.quantize_(loaded, sq.Plan.uniform(membrane_bits=8, weight_bits=3, weight_clipping="max"), X[0], quiet=True)
+    loaded.load_state_dict(net.state_dict())
+    for other in (copy.deepcopy(net), again, loaded, net.train().eval()):
         assert torch.equal(other.fc1.codes(), net.fc1.codes())
         assert torch.equal(other(X[0]), net(X[0]))
 

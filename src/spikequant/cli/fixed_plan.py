@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from spikequant.cli.after_training import AfterTraining
 from spikequant.cli.figures import count, near_chance, what_was_quantized
 from spikequant.cli.outcome import Outcome
 from spikequant.cli.progress import bar
@@ -63,21 +64,23 @@ def quantize_by_plan(
     epochs: int,
     lr: float,
     recipe: Recipe,
+    after_training: AfterTraining,
 ) -> Outcome:
-    """Calibrate, train on if `epochs` says so, freeze, compare on the test data, lower, verify.
+    """Calibrate, match firing or train on where asked, freeze, compare on the test data, lower, verify.
 
     Raises:
         Interrupted: Ctrl-C while training on.
     """
     from spikequant.analyse import compare
     from spikequant.cli.training_loop import train_in_folder
-    from spikequant.quantize import calibrate, freeze, lower, verify
+    from spikequant.quantize import freeze, lower, verify
 
     data = start.data
     example = data.first(VERIFY_SAMPLES)
     model, plan, report = work.model, work.plan, work.report
-    with bar(screen.progress, "calibrate", None):
-        calibrate(model, data.train, max_batches=CALIBRATION_BATCHES)
+    told = after_training.calibrated(
+        model, start.model, data.train, CALIBRATION_BATCHES, lambda title: bar(screen.progress, title, None)
+    )
     if epochs:
         facts = {"kind": "quantized", "plan": plan.to_dict()}
         train_in_folder(
@@ -106,6 +109,6 @@ def quantize_by_plan(
         comparison=comparison,
         verified=verified,
         weights=weights,
-        words=(f"Quantized {how}: {what_was_quantized(report)}.", *report.notes),
+        words=(f"Quantized {how}: {what_was_quantized(report)}.", *told, *report.notes),
         warnings=tuple(warnings),
     )

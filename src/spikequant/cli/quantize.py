@@ -10,6 +10,7 @@ import typer
 
 from spikequant.cli import options
 from spikequant.cli import plan_options as fields
+from spikequant.cli.after_training import AfterTraining, MatchFiringOption, WeightSolverOption
 from spikequant.cli.datasets import DataChoice
 from spikequant.cli.options import PLAN, TRAINING
 from spikequant.cli.outcome import Outcome, tell_outcome, write_outcome
@@ -42,6 +43,7 @@ class Quantization:
     batch_size: int
     recipe: Recipe
     seed: int
+    after_training: AfterTraining
 
 
 MaxDropOption = Annotated[
@@ -97,6 +99,8 @@ def quantize(
     threshold_bits: fields.ThresholdBits = None,
     bias_bits: fields.BiasBits = None,
     current_bits: fields.CurrentBits = None,
+    weight_solver: WeightSolverOption = None,
+    match_firing: MatchFiringOption = False,
     epochs: EpochsOption = None,
     lr: options.LearningRateOption = 1e-3,
     batch_size: options.BatchSizeOption = 64,
@@ -112,6 +116,7 @@ def quantize(
     Examples:
       spikequant quantize runs/mnist --max-drop 0.5 --out runs/small
       spikequant quantize runs/mnist --weight-bits 4 --membrane-bits 8
+      spikequant quantize runs/mnist --weight-bits 3 --weight-solver second_order --match-firing
       spikequant quantize net.py:build --weights w.pt --data mnist --plan p.toml
 
     With --max-drop it tries fewer and fewer bits, first after training, then in training. With
@@ -121,6 +126,8 @@ def quantize(
     """
     found = chosen_plan(plan, PlanFields.of(ctx.params), seed=seed, target=target)
     _check(found, max_drop, strict, lr)
+    after_training = AfterTraining(weight_solver=weight_solver, match_firing=match_firing)
+    after_training.check(has_plan=found is not None, epochs=epochs or 0)
     choice = DataChoice(
         name=data, folder=data_dir, limit=limit, fold=fold, steps=steps, step_ms=step_ms,
         window_ms=window_ms, counts=counts, download=download,
@@ -131,6 +138,7 @@ def quantize(
         strict=strict,
         epochs=epochs if epochs is not None else SEARCH_EPOCHS if found is None else 0,
         lr=lr, batch_size=batch_size, recipe=_recipe(recipe, found, epochs), seed=seed,
+        after_training=after_training,
     )  # fmt: skip
     screen = Screen(as_json=as_json)
     with joined(out) as mine, RunFolder.open(mine, "quantize", resume=resume, overwrite=overwrite) as folder:
@@ -164,8 +172,9 @@ def _quantize(asked: Quantization, folder: RunFolder, screen: Screen) -> tuple[O
         else:
             name = short_name(asked.plan)
             outcome = quantize_by_plan(
-                start, work, folder, screen, name=name, epochs=asked.epochs, lr=asked.lr, recipe=asked.recipe
-            )
+                start, work, folder, screen, name=name, epochs=asked.epochs, lr=asked.lr, recipe=asked.recipe,
+                after_training=asked.after_training,
+            )  # fmt: skip
     except Interrupted:
         raise
     except KeyboardInterrupt as stopped:
@@ -186,6 +195,7 @@ def _config(asked: Quantization, start: StartingPoint) -> RunConfig:
         options={
             "plan": None if asked.plan is None else asked.plan.to_dict(),
             **search,
+            **({} if asked.plan is None else asked.after_training.record()),
             "epochs": asked.epochs,
             "lr": asked.lr,
             "batch_size": asked.batch_size,

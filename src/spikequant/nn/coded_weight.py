@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spikequant.law.errors import NotFrozen
 from spikequant.nn.kept import Seen, shared
+from spikequant.nn.optional_buffers import take_optional
 from spikequant.nn.products.encode import encoded
 from spikequant.quantizers import Quantizer
 from spikequant.quantizers.stateful import HasCodebook, State, is_stateful
@@ -23,12 +24,14 @@ class CodedWeight(nn.Module):
     Attributes:
         weight: the float master copy.
         weight_scale: ``s``, one per output channel or one for all.
+        scale_held: a mark that a dynamic scale no longer follows the weights; None where it does.
         state_names: what a stateful quantizer keeps besides, as parameters or buffers ``weight_<name>``.
     """
 
     weight: Tensor
     weight_scale: Tensor
     frozen_codes: Tensor | None
+    scale_held: Tensor | None
     input_std: Tensor | None
     quantizer: Quantizer
     per_channel: bool
@@ -94,7 +97,7 @@ class CodedWeight(nn.Module):
 
     def scale(self) -> Tensor:
         """The weight scale as the graph uses it; a dynamic one follows the weights."""
-        if self.quantizer.scale_mode != "dynamic":
+        if self.quantizer.scale_mode != "dynamic" or self.scale_held is not None:
             return self.quantizer.graph_scale(self.weight_scale, self.folded_weight())
         shared = self.link is not None and self.link.branch.shared
         with torch.no_grad():
@@ -104,6 +107,7 @@ class CodedWeight(nn.Module):
     @torch.no_grad()
     def refit(self) -> None:
         """Fit the scale anew to the weights of now, and start the state of a stateful quantizer from them."""
+        self.scale_held = None
         self.weight_scale.copy_(self.fitted_scale())
         if self.state_names:
             for name, value in self._started().items():
@@ -111,11 +115,22 @@ class CodedWeight(nn.Module):
         self._cache = {}
 
     @torch.no_grad()
+    def hold_scale(self) -> None:
+        """From now on the scale stays what it is, also where the quantizer would refit it to moved weights."""
+        self.scale()
+        if self.quantizer.scale_mode == "dynamic":
+            self.scale_held = torch.ones((), dtype=torch.bool)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        take_optional(self, ["scale_held"], state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    @torch.no_grad()
     def change_quantizer(self, quantizer: Quantizer) -> None:
         """Other codes for the same weights: scale and state are fitted anew, nothing of them learns."""
         for name in ("scale", *self.state_names):
             delattr(self, f"weight_{name}")
-        self.quantizer = quantizer
+        self.quantizer, self.scale_held = quantizer, None
         self._fit_scale()
         for name in ("scale", *self.state_names):
             value = getattr(self, f"weight_{name}")

@@ -28,6 +28,7 @@ from spikequant.nn.layer import NeuronLayer
 from spikequant.nn.loop import Noise, States
 from spikequant.nn.membrane_levels import starting_table
 from spikequant.nn.neuron import Neuron, over_features, run_neuron
+from spikequant.nn.optional_buffers import take_optional
 from spikequant.nn.program import ProgramCache
 from spikequant.nn.synapse import Link
 from spikequant.nn.untraced import untraced
@@ -330,6 +331,10 @@ class QuantizedNeuron(NeuronLayer):
         m = self.choice.membrane
         kind = "" if m.signed else "unsigned "
         return f"{' > '.join(self.real_spec.order)}, membrane {m.bits} {kind}bits{', frozen' if self.is_frozen else ''}"
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        take_optional(self, ("threshold_shift", "bias_shift"), state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def get_extra_state(self) -> Tensor:
         """What `quantize_` and `calibrate` chose besides the tensors: fraction bits and rounding of the membrane."""

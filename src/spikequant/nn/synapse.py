@@ -78,6 +78,7 @@ class Synapse(CodedWeight):
         self.unit = 1.0
         self.link: Link | None = None
         self.register_buffer("frozen_codes", None)
+        self.register_buffer("scale_held", None)
         self.register_buffer("input_scale", None)
         self.register_buffer("input_mean", None)
         self.register_buffer("input_std", None)

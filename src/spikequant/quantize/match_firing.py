@@ -137,12 +137,10 @@ def _match(model: nn.Module, path: str, neuron: QuantizedNeuron, inputs: list[Te
     found = search(neuron, currents, wanted, start)
     found.put(neuron)
     after = layer_rates(model, inputs, [path])[path]
-    if matched_l1(after.held.reshape(-1), wanted.held.reshape(-1)) >= matched_l1(
-        before.held.reshape(-1), wanted.held.reshape(-1)
-    ):
-        start.put(neuron)
-        found, after = start, before
     r, was, now = (half.held.reshape(-1).numpy(force=True) for half in (wanted, before, after))
+    if matched_l1(r, now) >= matched_l1(r, was):
+        start.put(neuron)
+        found, now = start, was
     return MatchedLayer(
         path=path,
         emd=emd(r, now),

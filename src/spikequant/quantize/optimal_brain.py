@@ -26,6 +26,7 @@ from spikequant.law.errors import DataError
 DAMPING = 0.01
 BLOCK = 128
 SWEEPS = 8
+MOST_TRIALS = 4
 
 Nearest = Callable[[Tensor], Tensor]
 """The level nearest to each value in units of the scale."""
@@ -46,7 +47,7 @@ def damped(hessian: Tensor, damping: float = DAMPING) -> Tensor:
         raise DataError("the Hessian of a layer holds NaN or infinity; look at the data that the layer is given")
     found = hessian.to(torch.float64)
     mean = float(found.diagonal().mean())
-    return found + torch.eye(len(found), dtype=torch.float64) * (damping * mean if mean > 0 else 1.0)
+    return found + torch.eye(len(found)).to(found) * (damping * mean if mean > 0 else 1.0)
 
 
 def quadratic_error(change: Tensor, hessian: Tensor) -> Tensor:
@@ -69,9 +70,9 @@ def surgeon(weight: Tensor, scale: Tensor, hessian: Tensor, nearest: Nearest, *,
         largest_first: columns in falling order of the diagonal; False: as they stand.
     """
     order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
-    order = order if largest_first else torch.arange(len(hessian))
+    order = order if largest_first else torch.arange(len(hessian), device=hessian.device)
     free = weight.to(torch.float64)[:, order].clone()
-    upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian[order][:, order])), upper=True)
+    upper = _upper_of_inverse(hessian[order][:, order])
     codes, scale = torch.empty_like(free), scale.to(torch.float64)
     for start in range(0, free.shape[1], BLOCK):
         stop = min(start + BLOCK, free.shape[1])
@@ -84,6 +85,20 @@ def surgeon(weight: Tensor, scale: Tensor, hessian: Tensor, nearest: Nearest, *,
             part[:, k:] -= wrong[:, k, None] * rows[k, k:]
         free[:, stop:] -= wrong @ upper[start:stop, stop:]
     return codes[:, torch.argsort(order)]
+
+
+def _upper_of_inverse(hessian: Tensor) -> Tensor:
+    """``U`` with ``U^T U = H^-1``; a Hessian that rounding left indefinite is damped until it has one.
+
+    Raises:
+        DataError: it has none even then.
+    """
+    for trial in range(MOST_TRIALS):
+        lower, failed = torch.linalg.cholesky_ex(hessian if trial == 0 else damped(hessian, DAMPING * 10**trial))
+        if not bool(failed):
+            upper: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
+            return upper
+    raise DataError("the Hessian of a layer is not positive definite; give the solver more or other data")
 
 
 def descend(codes: Tensor, weight: Tensor, scale: Tensor, hessian: Tensor, nearest: Nearest) -> Tensor:

@@ -8,8 +8,9 @@ behind a synaptic current).  The squared error over samples and steps is quadrat
 
     H = 2 sum_samples (M X)^T (M X)
 
-Resets are left out.  A layer that feeds no neuron is read as a sum over time, so its ``M`` is
-one row of ones.  Source: *OSBC / Spiking Brain Compression*, arXiv 2506.03996.
+Resets are left out, and so is pooling between the layer and its neurons.  A layer that feeds
+no neuron is read as a sum over time, so its ``M`` is one row of ones.  Source: *OSBC /
+Spiking Brain Compression*, arXiv 2506.03996.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from spikequant.law.errors import Unsupported
 from spikequant.nn import QuantizedNeuron, Synapse
 from spikequant.quantize.scales import Seen, flows_into
+from spikequant.quantizers.channels import widened
 
 Clock = list[tuple[int, int]]
 """Time steps and samples of every batch."""
@@ -104,16 +106,16 @@ def hessians(synapse: Synapse, response: Response, seen: Seen, clock: Clock) -> 
         Unsupported: calls that are neither one per step, nor all steps at once, nor one for all of them.
     """
     groups, fan_in = synapse.geometry.groups, synapse.geometry.fan_in
-    total = torch.zeros(groups, fan_in, fan_in, dtype=torch.float64)
-    cross, weight = torch.zeros(groups, fan_in, dtype=torch.float64), 0.0
+    total = synapse.weight.new_zeros(groups, fan_in, fan_in, dtype=torch.float64)
+    cross, weight = total.new_zeros(groups, fan_in), 0.0
     for calls, (steps, many) in zip(seen, clock, strict=True):
         x = over_steps(synapse, calls, steps, many)
         samples = max(1, MOST_ELEMENTS // max(1, x[:, :1].numel() * fan_in * groups // synapse.geometry.channels))
         for part in torch.split(x, samples, dim=1):
-            rows = _rows(synapse, response.over_time(_real_input(synapse, part)))
+            rows = widened(_rows(synapse, response.over_time(_real_input(synapse, part))))
             total += (rows.transpose(1, 2) @ rows).to(torch.float64)
             if response.free_bias:
-                ones = response.over_time(torch.ones(len(part), 1, dtype=rows.dtype))
+                ones = response.over_time(rows.new_ones(len(part), 1))
                 constant = ones.expand(len(ones), rows.shape[1] // len(ones)).reshape(-1)
                 cross += (constant @ rows).to(torch.float64)
                 weight += float(constant.square().sum(dtype=torch.float64))

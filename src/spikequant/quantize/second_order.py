@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +14,7 @@ from spikequant.nn import QuantizedNeuron, Synapse
 from spikequant.quantize.optimal_brain import Nearest, damped, descend, quadratic_error, surgeon
 from spikequant.quantize.response import Response, clock_of, hessians, response_of
 from spikequant.quantize.scales import FACTORS, flows_into
-from spikequant.quantizers import Quantizer, nearest_codes
+from spikequant.quantizers import nearest_codes
 
 WEIGHT_SOLVERS = ("nearest", "second_order")
 
@@ -106,9 +104,9 @@ def _can_move(synapse: Synapse) -> bool:
 
 
 def _write(path: str, synapse: Synapse, codes: Tensor, scale: Tensor) -> None:
-    """Weights on the grid; a scale that would follow the largest of them is fixed, a state starts from the grid."""
+    """Weights on the grid; a scale that would follow them is held, a state starts from the grid."""
     kept = {name: value.detach().clone() for name, value in synapse.state_dict().items()}
-    quantizer, synapse.quantizer = synapse.quantizer, _with_fixed_scale(synapse.quantizer)
+    synapse.hold_scale()
     synapse.weight_scale.copy_(scale)
     on_grid = (codes * scale.reshape(-1, 1)).reshape(synapse.weight.shape)
     if synapse.input_std is not None:
@@ -116,26 +114,18 @@ def _write(path: str, synapse: Synapse, codes: Tensor, scale: Tensor) -> None:
     synapse.weight.copy_(on_grid)
     if synapse.state_names and not _gives(synapse, codes):
         synapse.refit()
+        synapse.hold_scale()
         synapse.weight_scale.copy_(scale)
     if not _gives(synapse, codes):
-        synapse.quantizer = quantizer
         synapse.load_state_dict(kept)
         raise Unsupported(
-            f"{path}: the quantizer {quantizer.name!r} does not give back the codes of weights on its own grid; "
-            "use weight_solver='nearest', or another quantizer for this layer"
+            f"{path}: the quantizer {synapse.quantizer.name!r} does not give back the codes of weights on its own "
+            "grid; use weight_solver='nearest', or another quantizer for this layer"
         )
 
 
 def _gives(synapse: Synapse, codes: Tensor) -> bool:
     return torch.equal(synapse.codes().flatten(1).to(codes), codes)
-
-
-def _with_fixed_scale(quantizer: Quantizer) -> Quantizer:
-    """The same quantizer with the scale of now, where it would be fitted anew to the largest weight."""
-    fields: Any = {f.name for f in dataclasses.fields(quantizer)} if dataclasses.is_dataclass(quantizer) else set()
-    if quantizer.scale_mode != "dynamic" or "scale_mode" not in fields:
-        return quantizer
-    return dataclasses.replace(quantizer, scale_mode="fixed")  # type: ignore[type-var]
 
 
 class WeightSolver:
@@ -155,7 +145,7 @@ class WeightSolver:
         """The synapses that meet in one neuron layer, one after the other; `refit_norms`: a norm centres the sums."""
         for branch in neuron.branches:
             if branch.shared:
-                branch.synapse.quantizer = _with_fixed_scale(branch.synapse.quantizer)
+                branch.synapse.hold_scale()
         for branch in neuron.branches:
             response = response_of(neuron, free_bias=refit_norms and branch.norm is not None)
             self.solve(branch.synapse, response)
