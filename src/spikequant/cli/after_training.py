@@ -47,21 +47,23 @@ class AfterTraining:
     weight_solver: str | None = None
     match_firing: bool = False
 
-    def check(self, *, has_plan: bool, epochs: int) -> None:
-        """Refuse what would do nothing.
+    @staticmethod
+    def asked(weight_solver: str | None, match_firing: bool, *, has_plan: bool, epochs: int | None) -> AfterTraining:
+        """The choices, if they would do something.
 
         Raises:
             PlanError: an unknown solver, no plan, or firing matched and then trained away.
         """
-        if self.weight_solver is not None and self.weight_solver not in SOLVERS:
-            raise PlanError(f"--weight-solver {self.weight_solver!r}: expected one of {', '.join(SOLVERS)}")
-        if not has_plan and (self.weight_solver is not None or self.match_firing):
-            word = "--match-firing" if self.match_firing else "--weight-solver"
+        if weight_solver is not None and weight_solver not in SOLVERS:
+            raise PlanError(f"--weight-solver {weight_solver!r}: expected one of {', '.join(SOLVERS)}")
+        if not has_plan and (weight_solver is not None or match_firing):
+            word = "--match-firing" if match_firing else "--weight-solver"
             raise PlanError(f"{word} needs a plan: give --plan, --target or bits such as --weight-bits 4")
-        if self.match_firing and epochs:
+        if match_firing and epochs:
             raise PlanError(
                 "--match-firing is for networks quantized after training; --epochs would move their firing again"
             )
+        return AfterTraining(weight_solver=weight_solver, match_firing=match_firing)
 
     def calibrated(
         self,

@@ -126,19 +126,16 @@ def quantize(
     """
     found = chosen_plan(plan, PlanFields.of(ctx.params), seed=seed, target=target)
     _check(found, max_drop, strict, lr)
-    after_training = AfterTraining(weight_solver=weight_solver, match_firing=match_firing)
-    after_training.check(has_plan=found is not None, epochs=epochs or 0)
     choice = DataChoice(
         name=data, folder=data_dir, limit=limit, fold=fold, steps=steps, step_ms=step_ms,
         window_ms=window_ms, counts=counts, download=download,
     )  # fmt: skip
     asked = Quantization(
         origin=Origin(network, weights, choice), plan=found,
-        max_drop=MAX_DROP if max_drop is None else max_drop,
-        strict=strict,
+        max_drop=MAX_DROP if max_drop is None else max_drop, strict=strict,
         epochs=epochs if epochs is not None else SEARCH_EPOCHS if found is None else 0,
         lr=lr, batch_size=batch_size, recipe=_recipe(recipe, found, epochs), seed=seed,
-        after_training=after_training,
+        after_training=AfterTraining.asked(weight_solver, match_firing, has_plan=found is not None, epochs=epochs),
     )  # fmt: skip
     screen = Screen(as_json=as_json)
     with joined(out) as mine, RunFolder.open(mine, "quantize", resume=resume, overwrite=overwrite) as folder:
