@@ -126,10 +126,8 @@ def quantize(
     """
     found = chosen_plan(plan, PlanFields.of(ctx.params), seed=seed, target=target)
     _check(found, max_drop, strict, lr)
-    choice = DataChoice(
-        name=data, folder=data_dir, limit=limit, fold=fold, steps=steps, step_ms=step_ms,
-        window_ms=window_ms, counts=counts, download=download,
-    )  # fmt: skip
+    choice = DataChoice(name=data, folder=data_dir, limit=limit, fold=fold, steps=steps, step_ms=step_ms,
+                        window_ms=window_ms, counts=counts, download=download)  # fmt: skip
     asked = Quantization(
         origin=Origin(network, weights, choice), plan=found,
         max_drop=MAX_DROP if max_drop is None else max_drop, strict=strict,
