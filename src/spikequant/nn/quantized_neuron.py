@@ -102,10 +102,8 @@ class QuantizedNeuron(NeuronLayer):
 
     def compared_threshold(self) -> Tensor:
         """The threshold that decides firing, float64; a soft reset still takes away the neuron's own."""
-        threshold = self.real_value("threshold")
-        return self._on_its_grid(
-            "threshold", threshold if self.threshold_shift is None else threshold + self.threshold_shift
-        )
+        shift = 0.0 if self.threshold_shift is None else self.threshold_shift
+        return self._on_its_grid("threshold", self.real_value("threshold") + shift)
 
     def _on_its_grid(self, name: str, value: Tensor) -> Tensor:
         quantizer = {"threshold": self.choice.threshold, "leak": self.choice.leak, "leak_i": self.choice.leak}.get(name)
