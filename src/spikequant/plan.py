@@ -77,7 +77,8 @@ class StateRole(_Strict):
     the state is stored; ``before_fire`` narrows before the comparison as well.  ``unit``: what
     one code is worth: ``limit``: as little as the limit allows; ``weight``: one weight code
     (`SharedScale`), so that the weights set the limit, too.  ``levels``: ``learned`` (membrane,
-    up to 4 bits) lets `calibrate` place every level; sign and rounding are then its own.
+    up to 4 bits) lets `calibrate` place every level; sign and rounding are then its own;
+    ``threshold_centred`` crowds them below the threshold (`ThresholdCentred`, whose fields are ``options``).
     """
 
     bits: int = Field(ge=1, le=32)
@@ -89,7 +90,8 @@ class StateRole(_Strict):
     clipping: Literal["max", "percentile", "threshold"] = "threshold"
     attach: Literal["stored", "before_fire"] = "stored"
     unit: Literal["limit", "weight"] = "limit"
-    levels: Literal["uniform", "learned"] = "uniform"
+    levels: Literal["uniform", "learned", "threshold_centred"] = "uniform"
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class InputRole(_Strict):

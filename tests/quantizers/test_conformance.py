@@ -27,6 +27,7 @@ from spikequant.quantizers import (
     SigmoidSum,
     SignPowerOfTwo,
     Ternary,
+    ThresholdCentred,
     Uniform,
     check_quantizer,
     quantizer_from_dict,
@@ -64,6 +65,9 @@ ALL = [
     SignPowerOfTwo(),
     *(LQNet(bits) for bits in (1, 2, 4, 8)),
     LQNet(3, level_bits=16, momentum=0.5, ridge=1e-2, passes=5),
+    *(ThresholdCentred(bits) for bits in (2, 3, 6)),
+    ThresholdCentred(1, signed=False),
+    ThresholdCentred(4, signed=False, density=16),
 ]
 
 

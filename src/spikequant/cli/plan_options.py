@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 QUANTIZERS = (
     *("uniform", "lsq", "lqnet", "fixed_point", "power_of_two", "ternary", "binary"),
-    *("sigmoid_sum", "shared_scale", "rescaw", "sign_power_of_two"),
+    *("sigmoid_sum", "shared_scale", "rescaw", "sign_power_of_two", "threshold_centred"),
 )
 CLIPPINGS = ("max", "percentile", "mse", "kl")
 NEEDS = {

@@ -99,7 +99,8 @@ def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
 class Register:
     """What a plan says of a state: width, sign, rounding, overflow; ``limit`` in real units or None.
 
-    ``learned``: the state is one of ``2^bits`` levels that `calibrate` places (`nn/membrane_levels.py`).
+    ``learned``: the state is one of ``2^bits`` levels that `calibrate` places (`nn/membrane_levels.py`); where a
+    ``table`` is given, its levels are these, as shares of the threshold, and stay there.
     ``unit`` of ``weight``: one code is worth one unit of the weighted sums, whatever the limit.
     """
 
@@ -114,6 +115,10 @@ class Register:
     clipping: str = "threshold"
     unit: str = "limit"
     learned: bool = False
+    table: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "table", tuple(self.table))  # a file brings a list
 
     def state_format(self) -> StateFormat:
         """The law's record of it."""

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from spikequant.nn.quantized_neuron import QuantizedNeuron
 
 
-def starting_table(bits: int) -> dict[str, Tensor]:
-    """Levels and cuts before `calibrate`: two's complement up to the reach, nearest.
+def starting_table(bits: int, table: tuple[float, ...] = ()) -> dict[str, Tensor]:
+    """Levels and cuts before `calibrate`: those of `table`, else two's complement up to the reach; nearest.
 
     >>> {name: values.tolist() for name, values in starting_table(2).items()}
     {'v_levels': [-1.0, -0.5, 0.0, 0.5], 'v_cuts': [-0.75, -0.25, 0.25]}
     """
     half = 2 ** (bits - 1)
-    levels = torch.arange(-half, half, dtype=torch.float64) / half
+    levels = torch.tensor(table or [k / half for k in range(-half, half)], dtype=torch.float64)
     return {"v_levels": levels, "v_cuts": (levels[1:] + levels[:-1]) / 2}
 
 

@@ -73,7 +73,7 @@ class QuantizedNeuron(NeuronLayer):
         for state in ("v_limit", "i_limit", "x_limit"):
             self.register_buffer(state, torch.ones(()))
         for table in ("v_levels", "v_cuts"):
-            start = starting_table(choice.membrane.bits) if choice.membrane.learned else {}
+            start = starting_table(choice.membrane.bits, choice.membrane.table) if choice.membrane.learned else {}
             self.register_buffer(table, start.get(table))
         for shift in ("threshold_shift", "bias_shift"):
             self.register_buffer(shift, None)

@@ -197,6 +197,8 @@ def _settle(path: str, neuron: QuantizedNeuron, few: Flows, *, advise: bool) -> 
     wide = _alone(neuron, currents, WIDE, 0.0)
     if neuron.real_spec.output == "state":
         return _settle_readout(path, neuron, wide)
+    if asked.table:
+        return _settle_table(path, neuron, currents, wide)
     if asked.learned:
         return _settle_learned(path, neuron, currents, wide)
     limits = _limits(neuron, asked, neuron.default_limit(), wide)
@@ -217,6 +219,15 @@ def _settle(path: str, neuron: QuantizedNeuron, few: Flows, *, advise: bool) -> 
         error=error,
         enough_bits=enough,
     )
+
+
+def _settle_table(path: str, neuron: QuantizedNeuron, currents: list[Tensor], wide: Tensor) -> CalibratedLayer:
+    """A table that a quantizer names has nothing to choose: shares of the threshold stay what they are."""
+    asked, reach = dataclasses.replace(neuron.choice.membrane, rounding="half_up"), neuron.default_limit()
+    found = _alone(neuron, currents, asked, reach)
+    _apply(neuron, asked, reach)
+    return CalibratedLayer(path=path, rounding="half_up", limit=reach, rate=float(found.mean()),
+                           wide_rate=float(wide.mean()), error=_rate_error(found, wide))  # fmt: skip
 
 
 def _settle_learned(path: str, neuron: QuantizedNeuron, currents: list[Tensor], wide: Tensor) -> CalibratedLayer:

@@ -11,7 +11,7 @@ from spikequant.nn import STATEFUL, Neuron, NeuronChoice, Register, WeightGrid
 from spikequant.nn.chip import ChipRule
 from spikequant.plan import LayerPlan, Plan, StateRole, TensorRole
 from spikequant.quantize.groups import WEIGHTED, module_of
-from spikequant.quantizers import Quantizer
+from spikequant.quantizers import Quantizer, ThresholdCentred, quantizer_from_dict
 
 WIDE_STATE_BITS = 20
 
@@ -70,13 +70,26 @@ def _register(role: StateRole | None) -> Register | None:
         choose_rounding=role.rounding == "auto",
         clipping=role.clipping,
         unit=role.unit,
-        learned=role.levels == "learned",
+        learned=role.levels != "uniform",
+        table=_table(role),
     )
 
 
+def _table(role: StateRole) -> tuple[float, ...]:
+    """Levels of a membrane that a quantizer names, as shares of the threshold; none for the others."""
+    if role.levels != "threshold_centred":
+        if role.options:
+            raise PlanError(f"a state with {role.levels} levels has no options {role.options}")
+        return ()
+    given = {"name": role.levels, "bits": role.bits, "signed": role.signed, **role.options}
+    quantizer = quantizer_from_dict(given)
+    assert isinstance(quantizer, ThresholdCentred)
+    return tuple(level / quantizer.per_threshold for level in quantizer.levels)
+
+
 def _check_learned(role: StateRole | None, state: str, source: Neuron, where: str, chip: ChipRule | None) -> None:
-    """Refuse learned levels where they have no meaning."""
-    if role is None or role.levels != "learned":
+    """Refuse levels of a table where they have no meaning."""
+    if role is None or role.levels == "uniform":
         return
     spec, reason = source.spec, ""
     if state == "current":
@@ -95,7 +108,7 @@ def _check_learned(role: StateRole | None, state: str, source: Neuron, where: st
     elif spec.spikes_max > 1 or chip is not None:
         reason = "a neuron that fires several times in a step, or of a hardware target, cannot have them"
     if reason:
-        raise PlanError(f"{where}.{state}: levels = 'learned': {reason}")
+        raise PlanError(f"{where}.{state}: levels = {role.levels!r}: {reason}")
 
 
 def neuron_choice(

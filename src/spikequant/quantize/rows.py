@@ -47,7 +47,7 @@ def neuron_rows(path: str, quantized: QuantizedNeuron) -> list[QuantizedRow]:
         if register is not None:
             limit = float(getattr(quantized, f"{state}_limit"))
             note = "" if register.asked else "not asked: kept wide"
-            name = "learned levels" if register.learned else "uniform"
+            name = "given levels" if register.table else "learned levels" if register.learned else "uniform"
             rows.append(QuantizedRow(module=path, kind="neuron", role=role, quantizer=name, bits=register.bits,
                                      low=-limit if register.signed else 0.0, high=limit, note=note))  # fmt: skip
     for role, quantizer in (("threshold", choice.threshold), ("leak", choice.leak), ("bias", choice.bias)):

@@ -34,6 +34,7 @@ from spikequant.quantizers.straight_through import (
     straight_through,
 )
 from spikequant.quantizers.ternary import Ternary
+from spikequant.quantizers.threshold_centred import ThresholdCentred
 from spikequant.quantizers.uniform import Uniform
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "State",
     "StatefulQuantizer",
     "Ternary",
+    "ThresholdCentred",
     "Uniform",
     "ceil_ste",
     "check_quantizer",

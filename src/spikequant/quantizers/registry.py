@@ -26,6 +26,7 @@ from spikequant.quantizers.shared_scale import SharedScale
 from spikequant.quantizers.sigmoid_sum import SigmoidSum
 from spikequant.quantizers.sign_power_of_two import SignPowerOfTwo
 from spikequant.quantizers.ternary import Ternary
+from spikequant.quantizers.threshold_centred import ThresholdCentred
 from spikequant.quantizers.uniform import Uniform
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
@@ -40,6 +41,7 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "rescaw": ReScaW,
     "sign_power_of_two": SignPowerOfTwo,
     "lqnet": LQNet,
+    "threshold_centred": ThresholdCentred,
 }
 
 

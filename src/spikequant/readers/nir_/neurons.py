@@ -227,6 +227,7 @@ def _deviations(node: NeuronNode) -> list[str]:
         ("the integers' membrane has a lower bound", lambda s: s.lower != "none"),
         ("the integers' input register is narrow", lambda s: s.x is not None),
         ("the integers round stochastically", lambda s: "stochastic" in [r.rounding for r in registers(s)]),
+        ("the integers' membrane takes few levels", lambda s: any(r.levels for r in registers(s))),
         ("the integers wrap at the ends of a register", lambda s: "wrap" in [r.overflow for r in registers(s)]),
         ("the integers' leak is at least 1", lambda s: "shift_forced" in [k.form for k in (s.leak, s.leak_i) if k]),
     )  # fmt: skip
