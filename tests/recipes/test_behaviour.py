@@ -51,6 +51,13 @@ def test_the_table_holds_what_the_rows_hold() -> None:
     assert pictures["curves-0.svg"].count("<polyline") == 4  # float, control, two settings
 
 
+def test_firing_is_kept_only_at_the_same_accuracy() -> None:
+    learned = {f"l{seed}": _row("W2 LQ-Net", seed, 0.5, emd=0.02) for seed in (0, 1)}
+    for after, emd, met in ((0.495, 0.01, True), (0.48, 0.01, False), (0.5, 0.02, False)):
+        kept = {"k0": _row("W2 LQ-Net, firing kept", 0, after, emd=emd)}  # one seed: beside LQ-Net's row of that seed
+        assert beyond_accuracy.claims({**learned, **kept})[2].met is met
+
+
 @pytest.mark.parametrize("claim", beyond_accuracy.claims({}))
 def test_without_rows_a_claim_says_so(claim: behaviour.Claim) -> None:
     assert claim.met is None

@@ -22,12 +22,14 @@ from spikequant.analyse import Comparison, compare
 from spikequant.data.dataset import Batches, DataSet, Split
 from spikequant.law.errors import WidthError
 from spikequant.plan import Plan
-from spikequant.quantize import calibrate, freeze, lower, quantize_, verify
+from spikequant.quantize import calibrate, freeze, lower, match_firing, quantize_, verify
 from spikequant.recipes.reproduction import Bench, plain_name
 from spikequant.training import Epoch, FitResult, evaluate, fit
 
 CHECKPOINT, NETWORK = "float.safetensors", "network.spq"
 EXAMPLES = 16
+MATCHED = 16
+"""Batches whose firing is matched."""
 LEVELS = tuple(range(0, 101, 5))
 """Per cent of the neurons at which a row keeps their rates."""
 
@@ -159,8 +161,14 @@ def control_row(bench: Bench, *, course: Course, seed: int, other: int | None = 
     }
 
 
-def quantized_row(bench: Bench, *, course: Course, seed: int, name: str, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Quantize the float network of a seed by `plan`, calibrate, train on, freeze, and measure both."""
+def quantized_row(
+    bench: Bench, *, course: Course, seed: int, name: str, plan: Mapping[str, Any], match: str | None = None
+) -> dict[str, Any]:
+    """Quantize the float network of a seed by `plan`, calibrate, train on, freeze, and measure both.
+
+    With `match` the training is that of the row of that name (and is not done twice), and behind it thresholds and
+    biases are moved until the layers fire as in the float network (`match_firing`).
+    """
     seed += bench.seed
     real = float_network(bench, course, seed)
     train, (_, test) = course.tuning(bench, seed), course.batches(bench, seed)
@@ -170,8 +178,11 @@ def quantized_row(bench: Bench, *, course: Course, seed: int, name: str, plan: M
     train.set_epoch(0)
     calibrate(model, train, max_batches=course.calibration)
     at_once = evaluate(model, test).accuracy
-    called = plain_name(f"{course.tag} {name} {seed}")
-    done = _fit(bench, model, train, course.epochs, course.lr, called)
+    called, trained = (plain_name(f"{course.tag} {which} {seed}") for which in (name, match or name))
+    done = _fit(bench, model, train, course.epochs, course.lr, trained)
+    if match is not None:
+        train.set_epoch(0)
+        match_firing(model, real.model, train, max_batches=MATCHED)
     frozen = _frozen(model, example, bench.work(called) / NETWORK)
     found = compare(real.model, model, test)
     return {
