@@ -4,6 +4,7 @@ from spikequant.analyse.allocate import Allocated, allocate, allocation, budget_
 from spikequant.analyse.ann import ann_baseline
 from spikequant.analyse.compare import compare, paired_difference, side_of
 from spikequant.analyse.hessian import hessian_trace
+from spikequant.analyse.local_hessian import local_hessian_trace
 from spikequant.analyse.memory import memory_rows
 from spikequant.analyse.neurobench import neurobench_footprint, neurobench_model
 from spikequant.analyse.probe import Observation, Probe, observe
@@ -43,6 +44,7 @@ __all__ = [
     "compare",
     "diagnose",
     "hessian_trace",
+    "local_hessian_trace",
     "measured_rises",
     "memory_rows",
     "neurobench_footprint",

@@ -66,7 +66,7 @@ class Amount:
     probes: int = 32
     batches: int = 2
     alone: tuple[int, ...] = (1, 2, 3)
-    tested_alone: int = 2000
+    tested_alone: int = 1000
     burn_in: int = 10
     step_ms: float = 5.0
     quantized: Widths = field(default_factory=lambda: Widths(template=trained_on()))

@@ -9,6 +9,7 @@ from spikequant.training.gradual_bits import GradualBits
 from spikequant.training.held_out import Batch, Divided, KeptBatches, at_first_epoch, divided, length_of
 from spikequant.training.history import Epoch, FitResult
 from spikequant.training.level_pull import LevelPull
+from spikequant.training.local import fit_local
 from spikequant.training.rate_distribution import RateDistribution
 from spikequant.training.routines import Routine
 from spikequant.training.schedules import Constant, Cosine, Schedule, WarmRestarts
@@ -48,6 +49,7 @@ __all__ = [
     "evaluate",
     "first_output",
     "fit",
+    "fit_local",
     "layerwise",
     "length_of",
 ]

@@ -24,9 +24,10 @@ from spikequant.law.errors import DataError, Unsupported
 from spikequant.models.decolle import random_readout
 from spikequant.nn.eligibility import TrainingForm
 from spikequant.nn.over_time import OverTime
-from spikequant.training.checkpoint import load_checkpoint, save_checkpoint
+from spikequant.training.checkpoint import Training, load_checkpoint, save_checkpoint
 from spikequant.training.evaluate import Batches, check_batch, pairs
 from spikequant.training.history import Epoch, FitResult
+from spikequant.training.precision import Precision
 
 BETAS = (0.0, 0.95)
 """Of Adam, as in the paper's code: an update a step, without momentum."""
@@ -134,16 +135,17 @@ def fit_local(
     """
     run = LocalRun(model, seed)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr, betas=BETAS)
+    training = Training(model=model, optimizer=optimizer, precision=Precision(None, "cpu"))
     history: list[Epoch] = []
     if checkpoint is not None and Path(checkpoint).exists():
-        history = load_checkpoint(Path(checkpoint), model, optimizer)
+        history = load_checkpoint(Path(checkpoint), training)
     model.train()
     for number in range(len(history), epochs):
         if hasattr(batches, "set_epoch"):
             batches.set_epoch(number)
         history = [*history, _epoch(run, batches, optimizer, number, burn_in)]
         if checkpoint is not None:
-            save_checkpoint(Path(checkpoint), model, optimizer, history)
+            save_checkpoint(Path(checkpoint), training, history)
     return FitResult(tuple(history))
 
 

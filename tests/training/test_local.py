@@ -1,0 +1,107 @@
+"""Learning by local losses: it learns, goes on after a stop, and what it made is a network like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import spikequant as sq
+from spikequant.law.errors import DataError, Unsupported
+from spikequant.models.decolle import Decolle
+from spikequant.training.local import LocalRun, fit_local
+
+
+def moving_bars(samples: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """Events of bars that stand upright (class 0) or lie (class 1), ``[10, N, 2, 8, 8]``."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(samples) % 2
+    x = (torch.rand(10, samples, 2, 8, 8, generator=generator) < 0.02).float()
+    for n in range(samples):
+        for t in range(10):
+            place = (t + n) % 8
+            if y[n]:
+                x[t, n, 0, place] = 1
+            else:
+                x[t, n, 0, :, place] = 1
+    return [(x, y)]
+
+
+def small(seed: int = 0) -> Decolle:
+    torch.manual_seed(seed)
+    return Decolle(size=8, channels=(6, 8), kernel=3, classes=2)
+
+
+def test_it_learns_and_becomes_integers() -> None:
+    batches = moving_bars(32)
+    model = small()
+    done = fit_local(model, batches, epochs=12, lr=5e-3, burn_in=2)
+    assert done.epochs[-1].loss < done.epochs[0].loss
+    assert sq.evaluate(model, batches).accuracy >= 0.8
+    x = batches[0][0][:, :6]
+    sq.quantize_(model, sq.Plan.uniform(weight_bits=6, membrane_bits=8, membrane_rounding="half_up"), x, quiet=True)
+    sq.calibrate(model, batches)
+    sq.freeze(model)
+    assert sq.evaluate(model, batches).accuracy >= 0.75
+    proof = sq.verify(model, sq.lower(model, x), x)
+    assert proof.differences == 0
+    assert proof.spikes > 50
+
+
+def test_all_layers_agree_in_both_forms() -> None:
+    model, (x, _) = small().double(), moving_bars(4)[0]
+    run, fired = LocalRun(model), []
+    for frame in x.double():
+        fired.append([one.spikes for one in run.step(frame)])
+    flow = x.double()
+    with torch.no_grad():
+        for k, (synapse, neuron) in enumerate(model.stages()):
+            flow = neuron(synapse(flow))
+            assert torch.equal(torch.stack([step[k] for step in fired]), flow)
+            assert 0 < float(flow.mean()) < 1
+
+
+def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    batches = moving_bars(8)
+    whole, parts = small(), small()
+    fit_local(whole, batches, epochs=3)
+    fit_local(parts, batches, epochs=1, checkpoint=tmp_path / "c.safetensors")
+    again = small(seed=5)
+    done = fit_local(again, batches, epochs=3, checkpoint=tmp_path / "c.safetensors")
+    assert len(done.epochs) == 3
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_readout_stays() -> None:
+    model = small()
+    before = model.readout.weight.clone()
+    weights = model.stages()[0][0].layer.weight.clone()  # type: ignore[union-attr,operator]
+    fit_local(model, moving_bars(8), epochs=1)
+    assert torch.equal(before, model.readout.weight)
+    assert not torch.equal(weights, model.stages()[0][0].layer.weight)  # type: ignore[union-attr,arg-type]
+
+
+def test_states_are_counted() -> None:
+    model = small()
+    inputs, neurons = 2 * 8 * 8 + 6 * 4 * 4, 6 * 4 * 4 + 8 * 2 * 2
+    assert model.states("original") == 2 * inputs + 2 * neurons
+    assert model.states("training") == inputs + 2 * neurons
+    assert model.states("inference") == neurons
+
+
+def test_wrong_arguments_are_told() -> None:
+    with pytest.raises(Unsupported, match="stages"):
+        fit_local(nn.Linear(2, 2), moving_bars(4))
+    model = small()
+    with pytest.raises(DataError, match="burn_in = 10; expected 0 to 9"):
+        fit_local(model, moving_bars(4), burn_in=10)
+    with pytest.raises(DataError, match="no batch"):
+        fit_local(model, [])
+    with pytest.raises(DataError, match="NaN"):
+        fit_local(model, [(torch.full((2, 1, 2, 8, 8), torch.nan), torch.zeros(1, dtype=torch.int64))])
+    sq.quantize_(model, sq.Plan.uniform(weight_bits=4, membrane_bits=8), moving_bars(2)[0][0], quiet=True)
+    with pytest.raises(Unsupported, match="before quantize_"):
+        fit_local(model, moving_bars(4))
