@@ -84,7 +84,7 @@ class Decolle(nn.Module):
 
         >>> net = Decolle()
         >>> net.states("original"), net.states("inference")  # P and Q have the shape of the input of a layer
-        (27648, 6656)
+        (29696, 6656)
         """
         inputs, neurons = STATES[form]
         sizes = [c * side**2 for c, side in zip(self.channels, self.sides, strict=True)]
