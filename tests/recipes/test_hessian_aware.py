@@ -87,7 +87,9 @@ def test_bits_by_hand_are_averaged_over_folds() -> None:
 
 def started(folder: Path, *more: str) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "spikequant", "reproduce", "hessian-aware", "--scale", "smoke", "--out", str(folder)]
-    return subprocess.Popen([*words, *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(os.environ))
+    said = (folder.parent / f"{time.monotonic_ns()}.log").open("wb")
+    with said:  # the child keeps its own handle
+        return subprocess.Popen([*words, *more], stdout=said, stderr=said, env=dict(os.environ))
 
 
 def test_smoke_goes_on_after_a_kill(tmp_path: Path) -> None:
@@ -102,8 +104,7 @@ def test_smoke_goes_on_after_a_kill(tmp_path: Path) -> None:
     assert checkpoint.exists()
     assert not list((folder / "rows").glob("*.json"))
     second = started(folder, "--resume")
-    said = second.communicate(timeout=600)[0].decode()
-    assert second.returncode == 0, said
+    assert second.wait(timeout=600) == 0, [log.read_text() for log in tmp_path.glob("*.log")]
     record = json.loads((folder / "rows" / "digits-0.json").read_text())
     _check_row(record)
     text = (folder / "table.md").read_text()
@@ -111,7 +112,7 @@ def test_smoke_goes_on_after_a_kill(tmp_path: Path) -> None:
     assert re.search(rf"\| digits, conv \| [^|]+ \| 1 \| .* \| {re.escape(f'{change:+.2f}')} \|", text)
     assert (folder / "trace.svg").read_text().count("<circle") == 3
     third = started(folder, "--resume")
-    third.communicate(timeout=120)
+    assert third.wait(timeout=240) == 0
     assert json.loads((folder / "rows" / "digits-0.json").read_text()) == record
 
 
