@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spikequant.recipes.bits_and_losses import correlation, drawing, section, spearman
-from spikequant.recipes.papers.hessian_aware import RECIPE, equal_size, hand_section
+from spikequant.recipes.papers.hessian_aware import RECIPE, equal_size, hand_section, row_by_row
 from spikequant.recipes.reproduction import table
 
 numbers = st.lists(st.integers(-3, 3).map(float), min_size=3, max_size=12)
@@ -57,6 +57,11 @@ def row(line: str, gain: float, before: float = 0.9, after: float = 0.89) -> dic
     }  # fmt: skip
 
 
+def outcomes_of(rows: dict[str, Any]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = rows["a"]["outcomes"]
+    return found
+
+
 def test_sections_say_what_the_rows_hold() -> None:
     rows = {"a": row("mnist, conv", 0.5), "b": row("mnist, conv", -0.1), "c": row("SHD, recurrent", 2.0)}
     text = "\n".join(equal_size(rows))
@@ -68,6 +73,16 @@ def test_sections_say_what_the_rows_hold() -> None:
     picture = drawing(rows)
     assert picture.count("<circle") == 9
     assert picture.startswith("<svg")
+    paired = {
+        "test_samples": 400,
+        "differences": 0,
+        "change_points": -1.0,
+        "interval_points": 0.5,
+        "gain_interval": 0.25,
+    }
+    held = {**rows["a"], **paired, "outcomes": {k: {**v, "before_training": 0.8} for k, v in outcomes_of(rows).items()}}
+    assert "| a | 400 | -1.00 ± 0.50 | +0.50 ± 0.25 | 80.00, 80.00 |" in "\n".join(row_by_row({"a": held}))
+    assert row_by_row(rows) == []
     assert equal_size({}) == section({}) == hand_section({}) == []
     assert drawing({}) == ""
     whole = table(RECIPE, "local", rows, {})
