@@ -31,8 +31,8 @@ def page(folder: Path, scale: str, commit: str, notes: str) -> tuple[str, str]:
         "", "![Trace of a layer against the points of accuracy that it loses alone](" + PICTURE + ")", "",
         f"Rows not run: {', '.join(missing) or 'none'}.", "", notes, "",
         f"Command: `spikequant reproduce hessian-aware --scale {scale}`, then `python benchmarks/hessian_aware.py`. "
-        f"Machine: {platform.machine()}, 2 cores shared with other work, no GPU, torch {torch.__version__}; seconds are "
-        f"wall time on it. Commit {commit}.",
+        f"Machine: {platform.machine()}, 2 cores shared with other work, no GPU, torch {torch.__version__}; seconds "
+        f"are wall time on it. Commit {commit}.",
     ]  # fmt: skip
     return text + "\n".join(ends) + "\n", found.drawings(rows)["trace.svg"]
 

@@ -133,6 +133,22 @@ def equal_plan(model: nn.Module, traces: Traces, most: float, widths: Widths, ba
     raise PlanError(f"no equal bits of {widths.weight} and {widths.membrane} fit into {most:,.0f} bytes")
 
 
+def equal_plans(model: nn.Module, traces: Traces, most: float, widths: Widths, batch: Batch) -> list[Sized]:
+    """For each width of all weights the widest membranes with which the network has at most `most` bytes."""
+    found = []
+    for weight in widths.weight:
+        for membrane in sorted(widths.membrane, reverse=True):
+            bits = bits_by_layer(traces, weight, membrane)
+            if _least_bytes(traces, bits) > most:
+                continue
+            plan = plan_of(bits, widths.template)
+            size = planned_bytes(model, plan, batch)
+            if size <= most:
+                found.append(Sized(plan, size, told(bits)))
+                break
+    return found
+
+
 def _least_bytes(traces: Traces, bits: dict[tuple[str, str], int]) -> float:
     assert traces.facts is not None
     return sum(row.count * bits[row.layer, row.role] for row in traces.facts.rows) / 8
@@ -242,7 +258,13 @@ def compared(trial: Trial, say: Callable[[str], None]) -> dict[str, Any]:
     """The figures of a row: the real network, then equal bits and the allocator's plan in the same memory."""
     real = evaluate(trial.model, trial.test)
     whole = stored_bytes(trial.model, trial.learn[0])
-    equal = equal_plan(trial.model, trial.traces, trial.share * whole, trial.widths, trial.learn[0])
+    pairs = equal_plans(trial.model, trial.traces, trial.share * whole, trial.widths, trial.learn[0])
+    if not pairs:
+        raise PlanError(f"no equal bits fit into {trial.share * whole:,.0f} bytes")
+    of_equal = {one.words: measured_loss(trial.model, one, trial.learn, trial.loss) for one in pairs}
+    equal = min(pairs, key=lambda one: of_equal[one.words])
+    for words, value in of_equal.items():
+        say(f"  equal bits: {words}, training loss {value:.4f} before training on")
     tried = {**proposals(trial.model, trial.traces, equal.bytes, trial.widths, trial.learn[0]), "equal bits": equal}
     losses = {name: measured_loss(trial.model, sized, trial.learn, trial.loss) for name, sized in tried.items()}
     picked = min(losses, key=lambda name: losses[name])
@@ -271,6 +293,7 @@ def compared(trial: Trial, say: Callable[[str], None]) -> dict[str, Any]:
         "outcomes": {name: one.to_dict() for name, one in found.items()},
         "proposals": {name: {"bits": s.words, "bytes": s.bytes, "loss": losses[name]} for name, s in tried.items()},
         "picked": picked,
+        "equal_pairs": of_equal,
         "traces": trial.traces.to_dict(),
         "differences": sum(one.differences for one in found.values()),
         "how": f"{chosen.words}, {picked} (equal: {equal.words})",

@@ -116,9 +116,10 @@ def equal_size(rows: Rows) -> list[str]:
     """The allocator's plan against equal bits in the same memory, by line."""
     lines = [
         "", "## At equal size", "",
-        "Equal bits: of one width for all weights and one for all membranes, the pair with the least expected rise of "
-        "the loss that fits into the budget. The allocator gets the bytes that it takes. Both are trained on alike; "
-        "difference in points, mean and 95 % interval over rows.", "",
+        "Equal bits: one width for all weights, one for all membranes; of the pairs that fit into a tenth of the float "
+        "memory the one with the least training loss once it is quantized and calibrated. The allocator gets the bytes "
+        "that this pair takes, and its proposals (all widths; without the narrowest) are chosen from alike; equal bits "
+        "are among them. Both are trained on alike; difference in points, mean and 95 % interval over rows.", "",
         "| experiment | rows | equal bits % | allocated % | difference | worst row |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]  # fmt: skip
