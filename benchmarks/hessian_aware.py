@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 
 from spikequant.law.atomic import write_text
-from spikequant.recipes.reproduction import recipe, table
+from spikequant.recipes.reproduction import SCALES, Scale, recipe, table
 
 PICTURE = "hessian_aware.svg"
 
 
-def page(folder: Path, scale: str, commit: str, notes: str) -> tuple[str, str]:
+def page(folder: Path, scale: Scale, commit: str, notes: str) -> tuple[str, str]:
     """The page and its picture."""
     found = recipe("hessian-aware")
     known = [row.name for row in found.rows(scale)]
@@ -40,7 +40,7 @@ def page(folder: Path, scale: str, commit: str, notes: str) -> tuple[str, str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--scale", default="local")
+    parser.add_argument("--scale", default="local", choices=SCALES)
     parser.add_argument("--commit", required=True)
     parser.add_argument("--notes", type=Path, help="Markdown: goals that were missed, and what to try next")
     given = parser.parse_args()

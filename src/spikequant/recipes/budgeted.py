@@ -20,6 +20,7 @@ from spikequant.measure import flash_bits, ram_bits
 from spikequant.plan import Plan, literally
 from spikequant.quantize import calibrate, freeze, lower, quantize_, verify
 from spikequant.recipes.bits_and_losses import accuracy_and_loss
+from spikequant.recipes.reproduction import plain_name
 from spikequant.training import Batch, Batches, Evaluation, Loss, evaluate
 
 TRIES = 12
@@ -221,7 +222,7 @@ def outcome(
     quantize_(dressed, sized.plan, learn[0][0], quiet=True)
     calibrate(dressed, learn)
     untrained = evaluate(dressed, test).accuracy
-    train(dressed, name)
+    train(dressed, plain_name(f"{name} {sized.words}"))  # a checkpoint belongs to its bits
     freeze(dressed)
     found = evaluate(dressed, test)
     few = few_of(learn[0])
