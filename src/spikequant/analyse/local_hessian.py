@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikequant.analyse.curvature import FLAT_SURROGATES, rademacher
-from spikequant.analyse.hessian import LEAST_PROBES, LayerTrace, Traces
+from spikequant.analyse.by_sample import rademacher
+from spikequant.analyse.curvature import FLAT_SURROGATES
+from spikequant.analyse.hutchinson import LEAST_PROBES
 from spikequant.analyse.layer_facts import facts_of
+from spikequant.analyse.traces import LayerTrace, Traces
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.nn import NeuronLayer, Surrogate
 from spikequant.training.evaluate import pairs
