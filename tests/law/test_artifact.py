@@ -451,3 +451,15 @@ def test_tokens_with_values_per_feature_are_no_spread(tmp_path):
     net = IntNet(nodes=nodes, decoder=network.Decoder(name="spike_count", source="n"), steps=2)
     save(net, tmp_path / "tokens.spq")
     assert network_hash(load(tmp_path / "tokens.spq")) == network_hash(net)
+
+
+def test_arrays_that_do_not_lie_in_order_come_back(tmp_path):
+    """A view of transposed or repeated data has the same values; a file holds values."""
+    net = small()
+    codes = net.vectors.inputs
+    scattered = np.moveaxis(np.moveaxis(codes, 0, -1).copy(), -1, 0)
+    assert not scattered.flags.c_contiguous
+    moved = dataclasses.replace(net, vectors=dataclasses.replace(net.vectors, inputs=scattered))
+    save(moved, tmp_path / "net.spq")
+    assert np.array_equal(load(tmp_path / "net.spq").vectors.inputs, codes)
+    assert network_hash(moved) == network_hash(net)

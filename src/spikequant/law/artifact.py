@@ -66,6 +66,7 @@ def to_bytes(net: IntNet) -> bytes:
 def _content(net: IntNet) -> tuple[Tensors, dict[str, str]]:
     tensors: Tensors = {}
     text = _text(pack(net, tensors))
+    tensors = {name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in tensors.items()}
     return tensors, {"spikequant": f'{{"network":{text},"sha256":"{content_hash(text, tensors)}"}}'}
 
 
