@@ -45,8 +45,14 @@ def test_the_integers_score_as_the_model(frozen):
     assert len(by_net.predictions.unique()) > 1
 
 
+@pytest.fixture
+def without_layers(monkeypatch):
+    """No network has stages."""
+    monkeypatch.setattr(integers, "_layers", lambda net: (None, "asked for"))
+
+
 @pytest.mark.parametrize("why", ["no compiler", "too large"])
-def test_the_golden_model_stands_in(frozen, why, monkeypatch):
+def test_the_golden_model_stands_in(frozen, why, monkeypatch, without_layers):
     _, net, batches = frozen
     wanted = sq.evaluate(net, batches)
     if why == "no compiler":
@@ -59,7 +65,7 @@ def test_the_golden_model_stands_in(frozen, why, monkeypatch):
 
 @pytest.mark.skipif(native.find_compiler() is None, reason="no C compiler")
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_threads_share_a_batch(frozen, threads):
+def test_threads_share_a_batch(frozen, threads, without_layers):
     _, net, batches = frozen
     runner = integers.IntegerRunner(net, threads=threads)
     assert runner.reader == "c99"

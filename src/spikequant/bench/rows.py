@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,7 @@ from spikequant.bench.peak import peak_bytes
 from spikequant.bench.subjects import FLOAT, Subject, mean_rates, subjects
 from spikequant.bench.workloads import Workload, weights_of
 from spikequant.law.errors import DataError
-from spikequant.readers.native import Compiled, compile
-from spikequant.readers.numba_ import NumbaNet
+from spikequant.training.integers import IntegerRunner
 
 ALIVE = 0.001
 INFERENCE, TRAINING = "inference", "training step"
@@ -163,16 +163,12 @@ def _inference(subject: Subject, net: Timed, x: Tensor) -> Callable[[], None]:
 
 
 def _integer_runs(nets: dict[str, tuple[Subject, Timed]], x: Tensor) -> dict[str, Callable[[], object]]:
-    """The compiled integers of our quantized rows."""
+    """The integers of our quantized rows, as `evaluate` runs them."""
     runs: dict[str, Callable[[], object]] = {}
     for name, (subject, net) in nets.items():
         if not subject.is_ours or subject.kind == FLOAT:
             continue
-        integers = ours.integers(copy.deepcopy(net), x)
-        native = compile(integers, threads=torch.get_num_threads())
-        runs[f"{name}, integers compiled"] = _compiled_run(native, x.numpy())
+        runner = IntegerRunner(ours.integers(copy.deepcopy(net), x), threads=torch.get_num_threads())
+        kind = {"layers": "integers layer by layer", "c99": "integers compiled"}.get(runner.reader, "integers")
+        runs[f"{name}, {kind}"] = partial(runner, x)
     return runs
-
-
-def _compiled_run(native: Compiled | NumbaNet, x: object) -> Callable[[], object]:
-    return lambda: native.run(x)

@@ -147,10 +147,15 @@ class Call:
     def keys(self, roles: tuple[str, ...]) -> Any:
         """What the noise of a step starts from, uint32 ``[steps, roles]``."""
         assert self.noise is not None
-        at = np.arange(self.first_step, self.first_step + self.steps, dtype=np.int64)
-        start = mix(mix(0, self.noise.seed), self.noise.layer)
-        keys = [mix(np.int64(mix(start, NOISE_ROLES[role])), at) for role in roles]
-        return np.ascontiguousarray(np.stack(keys, axis=1).astype(np.uint32))
+        return noise_keys(self.noise, roles, self.first_step, self.steps)
+
+
+def noise_keys(noise: Noise, roles: tuple[str, ...], first_step: int, steps: int) -> Any:
+    """What the noise of each step and role starts from, uint32 ``[steps, roles]``."""
+    at = np.arange(first_step, first_step + steps, dtype=np.int64)
+    start = mix(mix(0, noise.seed), noise.layer)
+    keys = [mix(np.int64(mix(start, NOISE_ROLES[role])), at) for role in roles]
+    return np.ascontiguousarray(np.stack(keys, axis=1).astype(np.uint32))
 
 
 def run_forward(call: Call, x: Tensor, params: tuple[Tensor, ...], states: tuple[Tensor | None, ...]) -> list[Tensor]:

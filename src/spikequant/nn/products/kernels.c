@@ -62,26 +62,33 @@ int sq_pack(const float *x, const ptrdiff_t *st, const ptrdiff_t *dim, ptrdiff_t
     return bad;
 }
 
-/* Codes [Co][Ci][K] (floats) as [Co/16][K][Cq][16][4] bytes, and the sum of each channel's; 1 if one is no int8. */
-int sq_pack_weights(const float *w, ptrdiff_t Co, ptrdiff_t Ci, ptrdiff_t K, int8_t *out, int32_t *sums)
+/* Codes [Co][Ci][K] (floats) as [Co/16][K][Cq][16][4] bytes, channels o0 .. o1, and the sum of each channel's; 1 if one
+ * is no int8.  `row` is room for Cq * 4 * K bytes. */
+int sq_pack_weights(const float *w, ptrdiff_t Ci, ptrdiff_t K, int8_t *out, int32_t *sums, int8_t *row, ptrdiff_t o0,
+                    ptrdiff_t o1)
 {
-    const ptrdiff_t Cq = (Ci + 3) / 4;
+    const ptrdiff_t Cq = (Ci + 3) / 4, many = Ci * K;
     int bad = 0;
-    for (ptrdiff_t o = 0; o < Co; ++o) {
-        const float *from = w + o * Ci * K;
+    memset(row, 0, (size_t)(Cq * 4 * K));
+    for (ptrdiff_t o = o0; o < o1; ++o) {
+        const float *from = w + o * many;
         int8_t *to = out + o / 16 * K * Cq * 64 + o % 16 * 4;
-        int32_t sum = 0;
-        for (ptrdiff_t i = 0; i < Ci; ++i, from += K) {
-            int8_t *place = to + (i >> 2) * 64 + (i & 3);
-            for (ptrdiff_t k = 0; k < K; ++k) {
-                const float v = from[k];
-                const int32_t c = (int32_t)(v < -128.0f ? -128.0f : (v > 127.0f ? 127.0f : v));
-                bad |= (float)c != v;
-                sum += c;
-                place[k * Cq * 64] = (int8_t)c;
-            }
+        int32_t sum = 0, wrong = 0;
+        for (ptrdiff_t i = 0; i < many; ++i) {
+            const float v = from[i];
+            const int32_t c = (int32_t)(v < -128.0f ? -128.0f : (v > 127.0f ? 127.0f : v));
+            wrong |= (float)c != v;
+            sum += c;
+            row[i] = (int8_t)c;
         }
+        bad |= wrong;
         sums[o] = sum;
+        if (K == 1)
+            for (ptrdiff_t q = 0; q < Cq; ++q) memcpy(to + q * 64, row + 4 * q, 4);
+        else
+            for (ptrdiff_t q = 0; q < Cq; ++q)
+                for (ptrdiff_t k = 0; k < K; ++k)
+                    for (ptrdiff_t j = 0; j < 4; ++j) to[(k * Cq + q) * 64 + j] = row[(4 * q + j) * K + k];
     }
     return bad;
 }
@@ -114,6 +121,7 @@ void sq_encode_backward(const float *w, ptrdiff_t many, const float *scale, ptrd
 
 #if VNNI
 #define PIX 6
+#define SLAB (32 * PIX)
 /* PIX output positions, up to 64 channels: 24 sums stay in registers. */
 #define DEFINE_TILE(BLOCKS)                                                                                           \
     static void tile##BLOCKS(const uint8_t *const *at, int pixels, const ptrdiff_t *taps, ptrdiff_t K, ptrdiff_t Cq,  \
@@ -154,6 +162,20 @@ DEFINE_TILE(3)
 DEFINE_TILE(4)
 #endif
 
+#if VNNI
+typedef struct { ptrdiff_t n, oh, ow; } place_t;
+
+/* The next output position: a division for each would cost more than its sums. */
+static inline void advance(place_t *p, ptrdiff_t OH, ptrdiff_t OW)
+{
+    if (++p->ow < OW) return;
+    p->ow = 0;
+    if (++p->oh < OH) return;
+    p->oh = 0;
+    ++p->n;
+}
+#endif
+
 /* out[n,oh,ow,o] = gain[o] * (sum of bytes times codes - minus[o]), positions p0 .. p1 of [N*OH*OW]; the bytes may be
  * read 32 past their end. */
 void sq_conv(const uint8_t *x, const ptrdiff_t *size, const ptrdiff_t *taps, ptrdiff_t K, const int8_t *w,
@@ -162,23 +184,27 @@ void sq_conv(const uint8_t *x, const ptrdiff_t *size, const ptrdiff_t *taps, ptr
     const ptrdiff_t Hp = size[0], Wp = size[1], Cp = size[2], OH = size[3], OW = size[4], Co = size[5];
     const ptrdiff_t sh = size[6], sw = size[7], Cq = Cp / 4, blocks = (Co + 15) / 16, block = K * Cq * 64;
 #if VNNI
-    for (ptrdiff_t p = p0; p < p1; p += PIX) {
-        const int pixels = p1 - p < PIX ? (int)(p1 - p) : PIX;
-        const uint8_t *at[PIX];
-        float *to[PIX];
-        for (int j = 0; j < PIX; ++j) {
-            const ptrdiff_t i = p + (j < pixels ? j : 0), ow = i % OW, oh = i / OW % OH, n = i / OW / OH;
-            at[j] = x + ((n * Hp + oh * sh) * Wp + ow * sw) * Cp;
-            to[j] = out + i * Co;
-        }
+    for (ptrdiff_t slab = p0; slab < p1; slab += SLAB) { /* codes of 64 channels stay near for a slab of positions */
+        const ptrdiff_t end = p1 - slab < SLAB ? p1 : slab + SLAB;
+        const place_t first = {slab / OW / OH, slab / OW % OH, slab % OW};
         for (ptrdiff_t b = 0; b < blocks; b += 4) {
             const int8_t *wb = w + b * block;
-            const ptrdiff_t left = Co - 16 * b;
-            if (blocks - b >= 4) tile4(at, pixels, taps, K, Cq, wb, block, minus + 16 * b, gain + 16 * b, to, left);
-            else if (blocks - b == 3) tile3(at, pixels, taps, K, Cq, wb, block, minus + 16 * b, gain + 16 * b, to, left);
-            else if (blocks - b == 2) tile2(at, pixels, taps, K, Cq, wb, block, minus + 16 * b, gain + 16 * b, to, left);
-            else tile1(at, pixels, taps, K, Cq, wb, block, minus + 16 * b, gain + 16 * b, to, left);
-            for (int j = 0; j < PIX; ++j) to[j] += 64;
+            const ptrdiff_t left = Co - 16 * b, now = blocks - b < 4 ? blocks - b : 4;
+            place_t here = first;
+            for (ptrdiff_t p = slab; p < end; p += PIX) {
+                const int pixels = end - p < PIX ? (int)(end - p) : PIX;
+                const uint8_t *at[PIX];
+                float *to[PIX];
+                for (int j = 0; j < PIX; ++j) {
+                    at[j] = x + ((here.n * Hp + here.oh * sh) * Wp + here.ow * sw) * Cp;
+                    to[j] = out + (p + (j < pixels ? j : 0)) * Co + 16 * b;
+                    if (j + 1 < pixels || pixels == PIX) advance(&here, OH, OW);
+                }
+                if (now == 4) tile4(at, pixels, taps, K, Cq, wb, block, minus + 16 * b, gain + 16 * b, to, left);
+                else if (now == 3) tile3(at, pixels, taps, K, Cq, wb, block, minus + 16 * b, gain + 16 * b, to, left);
+                else if (now == 2) tile2(at, pixels, taps, K, Cq, wb, block, minus + 16 * b, gain + 16 * b, to, left);
+                else tile1(at, pixels, taps, K, Cq, wb, block, minus + 16 * b, gain + 16 * b, to, left);
+            }
         }
     }
 #else

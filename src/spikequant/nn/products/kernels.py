@@ -18,6 +18,7 @@ from spikequant.law.errors import SpikequantError
 from spikequant.readers.native import shared_object
 
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-ffp-contract=off")
+PARTS = (Path(__file__).with_name("kernels.c"), Path(__file__).parents[1] / "layerwise" / "layers.c")
 SMALL = 1 << 17
 """Bytes of work below which a second thread costs more than it brings."""
 
@@ -28,7 +29,7 @@ def library() -> ctypes.CDLL | None:
     if os.environ.get("SPIKEQUANT_COMPILED_PRODUCTS") == "0":
         return None
     try:
-        loaded = shared_object(Path(__file__).with_name("kernels.c").read_text(encoding="utf-8"), FLAGS)
+        loaded = shared_object("\n".join(part.read_text(encoding="utf-8") for part in PARTS), FLAGS)
     except (SpikequantError, OSError):
         return None
     loaded.sq_weight_gradient.restype = loaded.sq_conv.restype = loaded.sq_events.restype = None

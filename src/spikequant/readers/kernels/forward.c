@@ -22,10 +22,10 @@ int forward(const int64_t *const n, void *const *const q)
             for (int64_t t = 0; t < z.steps; ++t) {
                 if (t + 1 < z.steps) {
                     fetch((const real *)q[0] + (t + 1) * z.x_step + first, size);
-                    fetch_to_write((real *)q[1] + (t + 1) * z.places + first, size);
+                    fetch_to_write((out_t *)q[1] + (t + 1) * z.places + first, size);
                 }
                 step_forward(&tile, s, (const real *)q[0] + t * z.x_step + first,
-                             (real *)q[1] + t * z.places + first, size, tick_at(&z, t), keys + t * NOISES);
+                             (out_t *)q[1] + t * z.places + first, size, tick_at(&z, t), keys + t * NOISES);
             }
             store_states(new, s, first, size);
         }

@@ -66,10 +66,8 @@ static inline void fetch(const real *const row, const int64_t size)
     for (int64_t j = 0; j < size; j += 64 / (int64_t)sizeof(real)) __builtin_prefetch(row + j, 0);
 }
 
-static inline void fetch_to_write(const real *const row, const int64_t size)
-{
-    for (int64_t j = 0; j < size; j += 64 / (int64_t)sizeof(real)) __builtin_prefetch(row + j, 1);
-}
+#define fetch_to_write(row, size) \
+    for (int64_t j_ = 0; j_ < (size); j_ += 64 / (int64_t)sizeof *(row)) __builtin_prefetch((row) + j_, 1)
 
 static inline real tick_at(const sizes_t *const z, const int64_t t)
 {

@@ -22,13 +22,18 @@ THREADS = "-fopenmp"
 
 @dataclass(frozen=True)
 class ForwardKey:
-    """What decides the text of a forward kernel: spec, names of the prepared parameters, number type."""
+    """What decides the text of a forward kernel: spec, names of the prepared parameters, number types.
+
+    Attributes:
+        bytes: the output is written as uint8: spikes of 0 to 255.
+    """
 
     spec: NeuronSpec
     params: tuple[str, ...]
     compares: int
     rounds: bool
     double: bool
+    bytes: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def forward_kernel(key: ForwardKey) -> Kernel:
         Unsupported: the spec has no kernel, or there is no C compiler.
     """
     tape = record_step(key.spec, key.params, compares=key.compares)
-    text, face = forward_text(tape, step_body(tape, rounds=key.rounds), double=key.double)
+    text, face = forward_text(tape, step_body(tape, rounds=key.rounds), double=key.double, as_bytes=key.bytes)
     return Kernel(face, _compiled(text).forward)
 
 

@@ -1,0 +1,81 @@
+"""What travels between the layers of a batch: bytes ``[N, T, H, W, C]``."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikequant.nn.memory import POOL
+from spikequant.nn.products import kernels
+
+
+@dataclass(frozen=True, eq=False)
+class Bytes:
+    """Integers as ``value + shift`` in uint8.
+
+    Attributes:
+        data: ``[N, T, H, W, C]`` with any stride over samples and steps, dense behind; features have ``H = W = 1``.
+            One step where the value is the same at every step.
+    """
+
+    data: Tensor
+    shift: int = 0
+
+    def sizes(self, padding: tuple[int, int] = (0, 0)) -> list[int]:
+        """What the kernels want to know: strides, shape, corner."""
+        _, steps, *inner = self.data.shape
+        return [self.data.stride(0), self.data.stride(1), steps, *inner, *padding]
+
+    def over(self, steps: int) -> Tensor:
+        """The data with an axis of all steps."""
+        n, _, *inner = self.data.shape
+        return self.data.expand(n, steps, *inner)
+
+    def flattened(self) -> Bytes:
+        """Features in the order ``C, H, W``."""
+        n, steps, height, width, channels = self.data.shape
+        if height * width == 1:
+            return self
+        flat = self.data.permute(0, 1, 4, 2, 3).reshape(n, steps, 1, 1, channels * height * width)
+        return Bytes(flat, self.shift)
+
+
+def empty(shape: tuple[int, ...]) -> Tensor:
+    """Room for bytes."""
+    return POOL.empty(shape, torch.uint8)
+
+
+def plane(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """``(C, H, W)`` of a node's shape ``[features]``, ``[C, L]`` or ``[C, H, W]``."""
+    return (shape[0], *(1,) * (3 - len(shape)), *shape[1:])  # type: ignore[return-value]
+
+
+def packed(x: Tensor, shape: tuple[int, ...], low: int, high: int) -> Bytes | None:
+    """Whole numbers ``x: [N, T, *shape]`` in float32 as bytes; None if one is no whole number from `low` to `high`."""
+    loaded = kernels.library()
+    assert loaded is not None
+    channels, height, width = plane(shape)
+    apart = x.reshape(*x.shape[:2], channels, height, width)
+    steps_first = apart.stride(1) > apart.stride(0)
+    merged = (apart.transpose(0, 1) if steps_first else apart).flatten(0, 1)
+    outer = (apart.shape[1], apart.shape[0]) if steps_first else (apart.shape[0], apart.shape[1])
+    data = empty((*outer, height, width, channels))
+    strides, dims = kernels.sizes(*merged.stride()), kernels.sizes(*merged.shape)
+    shift = 128 if low < 0 else 0
+
+    def part(start: int, stop: int) -> bool:
+        live = ctypes.c_int64()
+        return bool(
+            loaded.sq_pack(
+                kernels.at(merged), strides, dims, ctypes.c_ssize_t(start), ctypes.c_ssize_t(stop), kernels.at(data),
+                *(ctypes.c_ssize_t(v) for v in (height, width, channels, 0, 0)), ctypes.c_float(low),
+                ctypes.c_float(high), ctypes.c_float(shift), ctypes.byref(live),
+            )
+        )  # fmt: skip
+
+    if any(kernels.shared_among_threads(part, len(merged), 4 * merged.numel())):
+        return None
+    return Bytes(data.transpose(0, 1) if steps_first else data, shift)
