@@ -24,7 +24,7 @@ from spikequant.nn import (
     Neuron,
     PoissonEncoder,
     SingleState,
-    synapse,
+    coded_weight,
 )  # fmt: skip
 
 STEPS, BATCH = 9, 3
@@ -211,13 +211,13 @@ def test_training_a_copy_leaves_the_first_alone():
 def counted(monkeypatch):
     """How often weights were encoded."""
     calls = []
-    real = synapse.encoded
+    real = coded_weight.encoded
 
     def encoded(*args):
         calls.append(args)
         return real(*args)
 
-    monkeypatch.setattr(synapse, "encoded", encoded)
+    monkeypatch.setattr(coded_weight, "encoded", encoded)
     return calls
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +156,7 @@ class Synapse(CodedWeight):
         gain, wide = link.branch.gain()
         codes = self.codes()
         reads_data = self.input_scale is not None or self.checks_input
-        if not reads_data or x.requires_grad or x.is_inference():
+        if not reads_data or x.requires_grad or x.is_inference() or self._is_new_view(x):
             return self._integer_sums(x, gain, wide)
         made_from, shown = (codes, gain, x), self._cache.get("shown")
         if shown is not None and all(then.holds(now) for now, then in zip(made_from, shown[0], strict=True)):
@@ -167,6 +168,11 @@ class Synapse(CodedWeight):
         [sums] = shared([sums], [codes, gain] if wide else [self._cache.get("gained", (codes,))[-1]])
         self._cache["shown"] = ([Seen(codes), Seen(gain), Seen(x, values=True)], (sums, sums._version))
         return sums
+
+    def _is_new_view(self, x: Tensor) -> bool:
+        """Whether `x` is a view that was not given in the call before: made on the way, never given again."""
+        last, self._cache["view"] = self._cache.get("view"), weakref.ref(x) if x._is_view() else None
+        return x._is_view() and (last is None or last() is not x)
 
     def _integer_sums(self, x: Tensor, gain: Tensor, wide: bool) -> Tensor:
         x, codes = self.integer_input(x), self.codes()

@@ -62,6 +62,17 @@ int sq_pack(const float *x, const ptrdiff_t *st, const ptrdiff_t *dim, ptrdiff_t
     return bad;
 }
 
+/* Whether all of x are whole numbers from 0 to high, one that float32 holds. */
+int sq_counts(const float *x, ptrdiff_t many, float high)
+{
+    int wrong = 0;
+    for (ptrdiff_t i = 0; i < many; ++i) {
+        const float v = x[i], inside = v < 0.0f ? 0.0f : (v > high ? high : v);
+        wrong |= (float)(int32_t)inside != v;
+    }
+    return !wrong;
+}
+
 /* Codes [Co][Ci][K] (floats) as [Co/16][K][Cq][16][4] bytes, channels o0 .. o1, and the sum of each channel's; 1 if one
  * is no int8.  `row` is room for Cq * 4 * K bytes. */
 int sq_pack_weights(const float *w, ptrdiff_t Ci, ptrdiff_t K, int8_t *out, int32_t *sums, int8_t *row, ptrdiff_t o0,
