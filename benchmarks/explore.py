@@ -124,7 +124,10 @@ def main() -> None:
             spent, (one,) = timed(direct, [candidates[k]])
             plain.append(spent)
             equal += one.same_as(full[k])
-        print(f"{len(full)} of {size} shared in {seconds:.1f} s, {len(plain)} plain, {equal} equal", flush=True)
+        print(
+            f"{len(full)} of {size} shared in {seconds:.1f} s, {len(plain)} plain in {sum(plain):.1f} s, {equal} equal",
+            flush=True,
+        )
     target = shared.data.accuracy - DROP
     hasty = SharedEvaluator(materials, decide, target_accuracy=target)
     early, quick = 0.0, []

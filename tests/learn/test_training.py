@@ -150,3 +150,13 @@ def test_labels_that_are_no_classes_are_refused(wrong: int) -> None:
 def test_counts_are_whole_numbers(field: str) -> None:
     with pytest.raises(PlanError, match=f"{field} is 2.5; expected a whole number"):
         learn.DiehlCook(**{field: 2.5})
+
+
+def test_a_checkpoint_knows_its_images(tmp_path: Path) -> None:
+    file = tmp_path / "net.safetensors"
+    learn.train(network(), images(12), Y, chunk=5, quiet=True, checkpoint=file)
+    others = images(12).copy()
+    others[11, 0] ^= 1
+    with pytest.raises(ArtifactError, match="has learned from other images; delete it, pass resume=False"):
+        learn.train(network(), others, Y, epochs=2, chunk=5, quiet=True, checkpoint=file)
+    learn.train(network(), others, Y, chunk=5, quiet=True, checkpoint=file, resume=False)

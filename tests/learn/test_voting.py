@@ -119,9 +119,11 @@ def test_memory_counts_every_role() -> None:
     whole = learn.memory(config, FOUR).parts
     assert whole == {
         "weights": 12 * 5 * 4, "membranes": 5 * 7, "refractory counters": 5 * 2, "adaptive thresholds": 5 * 6,
-        "constants": 8 * 32, "traces": 17 * 3,
+        "constants": 8 * 32, "traces": 17 * 3, "spikes on their way": 3, "fired in this image": 5,
     }  # fmt: skip
-    assert "traces" not in learn.memory(config, FOUR, learns=False).parts
+    inferring = learn.memory(config, FOUR, learns=False).parts
+    assert set(whole) - set(inferring) == {"traces", "fired in this image"}
+    assert inferring["spikes on their way"] == 5
     layered = learn.memory(dataclasses.replace(config, inhibition="layer"), FOUR).parts
     assert layered["inhibitory membranes"] == 5 * 7
     assert learn.memory(config, learn.Precision()).parts["refractory counters"] == 5 * 32

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from spikequant.explore import Candidate, Measured, Trial
 from spikequant.law.errors import ArtifactError, DataError
+from spikequant.models import PLIFNet
+from spikequant.recipes.papers import q_spinn
 from spikequant.recipes.papers.q_spinn import most_accurate
 from spikequant.recipes.reproduction import Bench, recipe, recipe_names, reproduce
 
@@ -69,3 +77,38 @@ def test_rows_without_data_are_left_out_with_the_reason(tmp_path: Path) -> None:
     assert found["rows"] == {}
     assert "shd-fold-0" in found["left_out"]
     assert "Left out:" in found["table"]
+
+
+def test_the_papers_network_has_rows_for_who_has_its_data(tmp_path: Path) -> None:
+    rows = [row for row in recipe("q-spinn").rows("paper") if row.line == "DVS128 Gesture, PLIF"]
+    assert [row.name for row in rows] == [f"dvs-gesture-{seed}" for seed in range(5)]
+    with pytest.raises(DataError, match="gesture"):
+        rows[0].run(Bench(folder=tmp_path, data_dir=tmp_path))
+
+
+def test_a_row_of_gestures_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+
+    class Gestures:
+        """Twelve samples of three classes as frames; a class lights a corner."""
+
+        def batches(self, split: str, *, batch_size: int, **options: Any) -> list[tuple[Tensor, Tensor]]:
+            y = torch.arange(12) % 3
+            x = torch.from_numpy((rng.random((4, 12, 2, 16, 16)) < 0.1).astype("float32"))
+            for k in range(12):
+                x[:, k, :, 5 * int(y[k]) : 5 * int(y[k]) + 5] = 1.0
+            found = [(x[:, k : k + batch_size], y[k : k + batch_size]) for k in range(0, 12, batch_size)]
+            return Batches(found)
+
+    class Batches(list[Any]):
+        def set_epoch(self, epoch: int) -> None:
+            pass
+
+    monkeypatch.setattr(q_spinn.sets, "load", lambda name, *, folder, steps: Gestures())
+    small = partial(PLIFNet, 2, size=16, hidden=8, classes=3, width=4)
+    monkeypatch.setattr(q_spinn, "gesture_net", small)
+    how = replace(q_spinn.SMOKE, epochs=1, trials=2, validation=12, max_drop=100.0)
+    found = q_spinn.images_row(Bench(folder=tmp_path), name="dvs-gesture", seed=0, how=how)
+    assert found["differences"] == 0
+    assert found["smaller"] > 1.5
+    assert found["test_samples"] == 12

@@ -1,8 +1,13 @@
 """What a network needs to hold: every parameter and every state, in bits.
 
 ``bits = sum over roles of count * bits``.  A float network holds 32 bits of each, its refractory counters included.
-While it learns, it holds weights, membranes, counters, adaptive thresholds and both kinds of traces; to
-infer it needs no traces, and one threshold per neuron in place of the adaptive part.
+While it learns, it holds weights, membranes, counters, adaptive thresholds, both kinds of traces, and of every neuron
+whether it has fired in this image (its weights are normalised behind it); to infer it needs neither traces nor these,
+and one threshold per neuron in place of the adaptive part.  Spikes that inhibit one step later are states, too: one bit
+each, or the number of the one neuron that may send.  Flags and spikes are bits in a float network as well.
+
+Not counted: the image, which is the input; the noise, which is a function of its position; and the rise of a threshold,
+which this program draws behind a neuron's last spike and one that draws at the next spike does not hold.
 """
 
 from __future__ import annotations
@@ -40,7 +45,7 @@ def memory(config: DiehlCook, precision: Precision, *, learns: bool = True) -> M
     >>> config = DiehlCook(inputs=784, neurons=400)
     >>> real = memory(config, Precision())
     >>> real.parts["weights"], real.bits
-    (10035200, 10111744)
+    (10035200, 10112153)
     >>> four = Register(4, "SR")
     >>> small = memory(config, Precision(weight=four, membrane=four, threshold=four, trace=four))
     >>> round(real.bits / small.bits, 2)
@@ -61,12 +66,14 @@ def memory(config: DiehlCook, precision: Precision, *, learns: bool = True) -> M
         "refractory counters": n * counter(config.refractory),
         "adaptive thresholds": n * bits("threshold"),
         "constants": CONSTANTS * FLOAT_BITS,
+        "spikes on their way": n.bit_length() if learns and config.one_spike else n,
     }
     if config.inhibition == "layer":
         parts["inhibitory membranes"] = n * bits("membrane")
         parts["inhibitory counters"] = n * counter(2)
     if learns:
         parts["traces"] = (inputs + n) * bits("trace")
+        parts["fired in this image"] = n
     return Memory(parts)
 
 

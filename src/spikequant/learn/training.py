@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -97,7 +98,7 @@ def train(
 
     Raises:
         DataError: images or labels that do not fit.
-        ArtifactError: the checkpoint cannot be read or written, or belongs to another network.
+        ArtifactError: the checkpoint cannot be read or written, or belongs to another network or other images.
     """
     flat = check_images(images, levels=network.config.levels, inputs=network.config.inputs)
     y = None if labels is None else np.asarray(labels)
@@ -107,10 +108,10 @@ def train(
         raise DataError(f"train: labels from {y.min()} to {y.max()}; expected classes 0 to {MOST_CLASSES - 1} at most")
     if epochs < 0 or chunk < 1:
         raise DataError(f"train: epochs={epochs}, chunk={chunk}; expected 0 or more, and 1 or more")
-    screen = _Screen(network.config.neurons, y)
+    screen, shown = _Screen(network.config.neurons, y), hashlib.sha256(flat.tobytes()).hexdigest()
     chunks: list[Chunk] = []
     if checkpoint is not None and resume and Path(checkpoint).exists():
-        chunks = _resumed(network, Path(checkpoint), screen)
+        chunks = _resumed(network, Path(checkpoint), screen, shown)
     interrupted = False
     try:
         with _bar(quiet) as progress:
@@ -118,7 +119,7 @@ def train(
             while network.seen < epochs * len(flat):
                 chunks.append(_chunk(network, flat, screen, min(chunk, epochs * len(flat) - network.seen)))
                 if checkpoint is not None:
-                    facts = {"chunks": [c.__dict__ for c in chunks]}
+                    facts = {"chunks": [c.__dict__ for c in chunks], "images": shown}
                     save_network(network, checkpoint, facts=facts, answers=screen.answers)
                 progress.update(task, completed=network.seen, note=_note(chunks[-1]))
                 if on_chunk is not None:
@@ -172,13 +173,18 @@ class _Screen:
         return accuracy
 
 
-def _resumed(network: Network, path: Path, screen: _Screen) -> list[Chunk]:
+def _resumed(network: Network, path: Path, screen: _Screen, shown: str) -> list[Chunk]:
     saved, facts, arrays = load_checkpoint(path)
     ours = (network.config, network.precision)
     theirs = (saved.config, saved.precision)
     if ours != theirs:
         what = next(f"{a}, not {b}" for a, b in zip(theirs, ours, strict=True) if a != b)
         raise ArtifactError(f"train: {path} holds another network: {what}; delete it or pass resume=False")
+    if facts.get("images", shown) != shown:  # older files do not say
+        raise ArtifactError(
+            f"train: {path} has learned from other images; delete it, pass resume=False, or go on with "
+            "load_network and another checkpoint"
+        )
     if arrays["answers"].shape != screen.answers.shape:
         raise ArtifactError(f"train: {path} was written with other labels; delete it or pass resume=False")
     network.weights, network.adaptive, network.seen = saved.weights, saved.adaptive, saved.seen

@@ -24,7 +24,7 @@ from spikequant.law.errors import DataError
 from spikequant.learn.config import DiehlCook
 from spikequant.learn.experiment import Scheme as Learning
 from spikequant.learn.experiment import experiment, precision_of
-from spikequant.models import digits_net, mnist_net
+from spikequant.models import digits_net, gesture_net, mnist_net
 from spikequant.models.adaptive_recurrent import AdaptiveRecurrent
 from spikequant.quantize import lower, verify
 from spikequant.recipes.reproduction import Bench, Line, Recipe, Row, Scale, plain_name
@@ -64,27 +64,35 @@ class Study:
     epochs: int
     trials: int
     validation: int
+    training: int | None = None
+    """Samples to train on, the first of the shuffled ones; None: all."""
     calibration: int = 8
     max_drop: float = 0.5
 
 
 def images_row(bench: Bench, *, name: str, seed: int, how: Study) -> dict[str, Any]:
-    """Train a conv network on images, explore on the validation split, measure the choice on the test split."""
+    """Train a conv network on images, explore on the validation split, measure the choice on the test split.
+
+    ``dvs-gesture`` is shown in frames of equal duration, as long as `GESTURE_STEPS` of them.
+    """
     seed += bench.seed
-    loaded = sets.load(name, folder=bench.data_dir)
-    train = loaded.batches("train", batch_size=128, shuffle=True, seed=seed)
-    decide = _first(loaded.batches("validation", batch_size=500), how.validation)
-    test = list(loaded.batches("test", batch_size=500))
+    gestures = name == "dvs-gesture"
+    size, large = (16, 16) if gestures else (128, 500)
+    loaded = sets.load(name, folder=bench.data_dir, **({"steps": GESTURE_STEPS} if gestures else {}))
+    train: Any = loaded.batches("train", batch_size=size, shuffle=True, seed=seed)
+    decide = _first(loaded.batches("validation", batch_size=large), how.validation)
+    test = list(loaded.batches("test", batch_size=large))
     torch.manual_seed(seed)
-    model = digits_net() if name == "digits" else mnist_net()
+    model = {"digits": digits_net, "dvs-gesture": gesture_net}.get(name, mnist_net)()
     work = bench.work(plain_name(f"{name} {seed}"))
     bench.say(f"  {name}, seed {seed}: {how.epochs} epochs in float")
     checkpoint = work / "float.safetensors"
-    done = fit(model, train, epochs=how.epochs, lr=3e-3, checkpoint=checkpoint, quiet=True)
+    few = train if how.training is None else _first(train, how.training)
+    done = fit(model, few, epochs=how.epochs, lr=3e-3, checkpoint=checkpoint, quiet=True)
     if done.interrupted:
         raise KeyboardInterrupt
     train.set_epoch(0)
-    learn = _first(train, 128 * how.calibration)
+    learn = _first(train, size * how.calibration)
     return _explored(bench, model, learn, decide, test, seed=seed, how=how, folder_name=plain_name(f"{name} {seed}"))
 
 
@@ -223,6 +231,7 @@ EIGHT_TIMES = {"weight": 4, "membrane": 8, "threshold": 8, "trace": 1}
 AFTERWARDS = {"weight": 6, "membrane": 8, "threshold": 8, "trace": 4}
 TOP = 0.5
 """Largest weight where weights have 4 bits: few grow beyond it, and the grid is twice as fine."""
+GESTURE_STEPS = 20
 TINY = {"rules": [{"match": "*", "weight": {"bits": [3, 4, 8]}, "membrane": {"bits": [4, 8], "rounding": "half_up"}}]}
 SMOKE = Study(space=TINY, epochs=3, trials=4, validation=180, max_drop=1.0)
 
@@ -235,17 +244,22 @@ def _rows(scale: Scale) -> list[Row]:
             Row(name="unsupervised-digits-0", line="digits, unsupervised", seed=0, run=few),
         ]
     local = scale == "local"
-    images = Study(space=IMAGES, epochs=3 if local else 10, trials=60 if local else 1000, validation=2000)
+    images = Study(space=IMAGES, epochs=10, trials=1000, validation=2000)
+    if local:
+        images = Study(space=IMAGES, epochs=2, trials=40, validation=1000, training=12_000)
+    gestures = Study(space=IMAGES, epochs=64, trials=200, validation=200)
     spoken = Study(space=SPOKEN, epochs=0, trials=8 if local else 32, validation=450, max_drop=1.0)
     plastic = partial(
         unsupervised_row, name="mnist", samples=None, neurons=400, bits=EIGHT_TIMES, epochs=1 if local else 3
     )
-    range(3 if local else 5)
     rows = []
     for seed in range(3 if local else 5):
         for name in ("mnist", "fashion-mnist"):
             run = _images(name, seed, images)
             rows.append(Row(name=f"{name}-{seed}", line=f"{name}, conv", seed=seed, run=run))
+        if not local:
+            run = _images("dvs-gesture", seed, gestures)
+            rows.append(Row(name=f"dvs-gesture-{seed}", line="DVS128 Gesture, PLIF", seed=seed, run=run))
         for fold in range(5) if seed == 0 else ():
             run_fold = partial(spoken_row, fold=fold, how=spoken)
             rows.append(Row(name=f"shd-fold-{fold}", line="SHD, recurrent", seed=fold, run=run_fold))
@@ -266,13 +280,16 @@ RECIPE = Recipe(
         Line(name="digits, unsupervised", paper=UNSUPERVISED, goal_smaller=4, goal_points=5),
         Line(name="mnist, conv", paper=SUPERVISED, goal_smaller=6, goal_points=1),
         Line(name="fashion-mnist, conv", paper=SUPERVISED, goal_smaller=6, goal_points=1),
+        Line(name="DVS128 Gesture, PLIF", paper=SUPERVISED, goal_smaller=2, goal_points=2),
         Line(name="SHD, recurrent", paper=SUPERVISED, goal_smaller=4, goal_points=2),
         Line(name="MNIST, unsupervised", paper=UNSUPERVISED, goal_smaller=8, goal_points=1),
     ),
     rows=_rows,
     differences=(
-        "The paper's supervised network is for DVS-Gesture, which cannot be had here; MNIST, Fashion-MNIST and SHD "
-        "stand in its place.",
+        "The paper's supervised network is for DVS-Gesture, whose terms allow no download by a program: the scale "
+        "`paper` has rows for it (Fang's PLIF network, 20 frames), which are left out where it is not in the data "
+        "folder, and were never run. MNIST, Fashion-MNIST and SHD stand beside it.",
+        "Scale `local` trains the networks on 12,000 images, twice, and explores 40 combinations on 1,000 images.",
         "Its networks, tables of tolerances and equation of the reward are not published; the order of its steps is: "
         "each role alone, then combinations of what was tolerated, then a reward of accuracy and memory.",
         "Memory counts weights, thresholds, leaks, biases, membranes and buffers in true bits, real ones at 32.",
