@@ -1,4 +1,4 @@
-"""BindsNET beside ours: the same images, input spikes, start weights and hyper-parameters, one thread, interleaved.
+"""BindsNET beside ours: the same images, input spikes, normalised start weights and hyper-parameters, interleaved.
 
     python benchmarks/unsupervised_race.py --train 2000 --test 5000       # resumes; rows: unsupervised_race.jsonl
     python benchmarks/unsupervised_race.py table
@@ -90,9 +90,16 @@ def bindsnet_network(config: learn.DiehlCook) -> Any:
         theta_plus=config.adapt_mv,
         tc_theta_decay=config.tau_adapt_ms,
     )
-    plastic(network).data.copy_(torch.from_numpy(start_weights(config)))
+    plastic(network).data.copy_(torch.from_numpy(normalised_start(config)))
     network.add_monitor(Monitor(network.layers["Ae"], ["s"], time=config.steps), name="spikes")
     return network
+
+
+def normalised_start(config: learn.DiehlCook) -> Any:
+    """Start weights with the sum that normalisation gives: BindsNET normalises all of them behind the first image, ours
+    those of a neuron behind the first image for which it fires."""
+    weights = start_weights(config)
+    return weights * (config.norm * config.inputs / weights.sum(axis=0))
 
 
 def plastic(network: Any) -> Any:
@@ -116,6 +123,7 @@ class Race:
         self.ours, self.theirs = learn.Network(config), bindsnet_network(config)
         self.counts: dict[str, Any] = {who: np.zeros((0, config.neurons), np.int32) for who in ("ours", "theirs")}
         self.times: dict[str, Any] = {who: np.zeros(0) for who in ("ours", "theirs")}
+        self.ours.weights = self.ours.coded_weights(normalised_start(config))
         if file.exists():
             self._load()
 
@@ -203,7 +211,7 @@ def race(config: learn.DiehlCook, n_train: int, n_test: int, chunk: int, draws: 
     again = []
     for seed in range(1, draws + 1):
         other = learn.Network(config.replace(seed=config.seed + seed))
-        other.weights = run.ours.coded_weights(start_weights(config))
+        other.weights = run.ours.coded_weights(normalised_start(config))
         counts = other.learn(x).counts
         again.append(float(hits(counts, y, other.infer(test, first=n_train).counts, target).mean()))
     d = right["ours"].astype(float) - right["theirs"]

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.explore.made import Formula, space
+from tests.explore.made import Formula, figures, space
 
+from spikequant.explore.proposals import distributions
 from spikequant.explore.study import run_study
 
 optuna = pytest.importorskip("optuna", reason="Optuna is an extra: explore")
@@ -54,6 +55,25 @@ def test_workers_share_a_database_and_one_is_killed(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     run_study(space(), Formula(), sampler="random", trials=1, storage=storage, grace=3.0, settle=0.3, batch=4)
     share(storage, tmp_path, trials=40)
+
+
+def test_trials_of_a_worker_that_died_before_it_wrote_what_they_are(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    options: dict[str, Any] = {"sampler": "tpe", "batch": 3, "storage": url, "grace": 0.4, "settle": 0.1}
+    run_study(space(), Formula(), trials=6, **options)
+    storage = optuna.storages.RDBStorage(url)
+    study = storage.get_all_studies()[0]._study_id
+    begun = [storage.create_new_trial(study) for _ in range(2)]
+    for axis in space().axes[:2]:  # and one of them in the middle of it
+        distribution = distributions(space().axes)[axis.name]
+        storage.set_trial_param(begun[1], axis.name, distribution.to_internal_repr(axis.choices[-1]), distribution)
+    found = run_study(space(), Formula(), trials=12, **options)
+    assert found[7].candidate.settings["*:weight.bits"] == 8
+    for trial in found:
+        wanted = figures(trial.candidate)
+        assert trial.was_refused if wanted.refused else trial.measured == wanted
+    assert [trial.number for trial in found] == list(range(12))
+    assert len({trial.candidate.key for trial in found}) == 12
 
 
 def share(storage: str, tmp_path: Path, *, trials: int) -> float:

@@ -106,7 +106,7 @@ def test_a_row_of_gestures_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(q_spinn.sets, "load", lambda name, *, folder, steps: Gestures())
     small = partial(PLIFNet, 2, size=16, hidden=8, classes=3, width=4)
-    monkeypatch.setattr(q_spinn, "gesture_net", small)
+    monkeypatch.setitem(q_spinn.NETWORKS, "dvs-gesture", small)
     how = replace(q_spinn.SMOKE, epochs=1, trials=2, validation=12, max_drop=100.0)
     found = q_spinn.images_row(Bench(folder=tmp_path), name="dvs-gesture", seed=0, how=how)
     assert found["differences"] == 0

@@ -91,10 +91,12 @@ class Engine:
         """A trial with all of its point: a process may have died while it wrote it down."""
         names = [axis.name for axis in self.space.axes]
         if any(name not in entry.point for name in names):
-            taken = {self._key(other) for other in entries if other.number < entry.number}
+            known = [other for other in entries if all(name in other.point for name in names)]
+            taken = {self._key(other) for other in known}
             proposal = self.proposer.propose(entry.number, taken)
-            self.ledger.write_point(entry, proposal.point, proposal.notes, self.space.candidate(proposal.point))
-            entry = replace(entry, point=dict(proposal.point))
+            point = {**proposal.point, **entry.point}  # what is written stays, and others may have written it
+            self.ledger.write_point(entry, point, proposal.notes, self.space.candidate(point))
+            entry = replace(entry, point=point)
         return entry
 
     def _key(self, entry: Entry) -> str:
@@ -165,14 +167,10 @@ class SharedEngine(Engine):
             if entry.number >= goal:  # others claimed the last ones meanwhile
                 self.ledger.drop(entry)
                 break
-            others = self.ledger.entries() if self.proposer.looks_back else []
-            entry = self._complete(entry, [other for other in others if self._has_point(other)])
+            entry = self._complete(entry, self.ledger.entries() if self.proposer.looks_back else [])
             entries.append(entry)
             found.append(entry)
         return found
-
-    def _has_point(self, entry: Entry) -> bool:
-        return all(axis.name in entry.point for axis in self.space.axes)
 
     def _inherited(self, entries: Sequence[Entry]) -> list[Entry]:
         """Trials of workers that died."""

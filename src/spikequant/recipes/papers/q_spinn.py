@@ -7,7 +7,7 @@ network, quantized while it learns, beside its own float run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -78,12 +78,12 @@ def images_row(bench: Bench, *, name: str, seed: int, how: Study) -> dict[str, A
     seed += bench.seed
     gestures = name == "dvs-gesture"
     size, large = (16, 16) if gestures else (128, 500)
-    loaded = sets.load(name, folder=bench.data_dir, **({"steps": GESTURE_STEPS} if gestures else {}))
+    loaded = sets.load(name, folder=bench.data_dir, steps=GESTURE_STEPS if gestures else None)
     train: Any = loaded.batches("train", batch_size=size, shuffle=True, seed=seed)
     decide = _first(loaded.batches("validation", batch_size=large), how.validation)
     test = list(loaded.batches("test", batch_size=large))
     torch.manual_seed(seed)
-    model = {"digits": digits_net, "dvs-gesture": gesture_net}.get(name, mnist_net)()
+    model: nn.Module = NETWORKS.get(name, mnist_net)()
     work = bench.work(plain_name(f"{name} {seed}"))
     bench.say(f"  {name}, seed {seed}: {how.epochs} epochs in float")
     checkpoint = work / "float.safetensors"
@@ -232,6 +232,7 @@ AFTERWARDS = {"weight": 6, "membrane": 8, "threshold": 8, "trace": 4}
 TOP = 0.5
 """Largest weight where weights have 4 bits: few grow beyond it, and the grid is twice as fine."""
 GESTURE_STEPS = 20
+NETWORKS: dict[str, Callable[[], nn.Module]] = {"digits": digits_net, "dvs-gesture": gesture_net}
 TINY = {"rules": [{"match": "*", "weight": {"bits": [3, 4, 8]}, "membrane": {"bits": [4, 8], "rounding": "half_up"}}]}
 SMOKE = Study(space=TINY, epochs=3, trials=4, validation=180, max_drop=1.0)
 
