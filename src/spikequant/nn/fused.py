@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikequant.law.noise import NOISE_ROLES, mix
 from spikequant.law.spec import NeuronSpec
 from spikequant.nn.loop import Noise, Prepared, States, run_over_time
 from spikequant.nn.memory import POOL
@@ -147,15 +146,7 @@ class Call:
     def keys(self, roles: tuple[str, ...]) -> Any:
         """What the noise of a step starts from, uint32 ``[steps, roles]``."""
         assert self.noise is not None
-        return noise_keys(self.noise, roles, self.first_step, self.steps)
-
-
-def noise_keys(noise: Noise, roles: tuple[str, ...], first_step: int, steps: int) -> Any:
-    """What the noise of each step and role starts from, uint32 ``[steps, roles]``."""
-    at = np.arange(first_step, first_step + steps, dtype=np.int64)
-    start = mix(mix(0, noise.seed), noise.layer)
-    keys = [mix(np.int64(mix(start, NOISE_ROLES[role])), at) for role in roles]
-    return np.ascontiguousarray(np.stack(keys, axis=1).astype(np.uint32))
+        return self.noise.keys(roles, self.first_step, self.steps)
 
 
 def run_forward(call: Call, x: Tensor, params: tuple[Tensor, ...], states: tuple[Tensor | None, ...]) -> list[Tensor]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from spikequant.law.neurons import prepare, step
-from spikequant.law.noise import MASK, mix, step_key
+from spikequant.law.noise import MASK, NOISE_ROLES, mix, step_key
 from spikequant.law.spec import NeuronSpec
 from spikequant.nn.torch_ops import TorchOps
 
@@ -27,6 +29,13 @@ class Noise:
     def words(self, shape: torch.Size, device: torch.device) -> Callable[[int], Callable[[str], Tensor]]:
         """The words of samples and neurons ``[N, *shape[1:]]``, by step and state."""
         return torch_noise(self.seed, self.layer, self.first_sample, shape, device)
+
+    def keys(self, roles: tuple[str, ...], first_step: int, steps: int) -> Any:
+        """What the words of each step and role start from, uint32 ``[steps, roles]``."""
+        at = np.arange(first_step, first_step + steps, dtype=np.int64)
+        start = mix(mix(0, self.seed), self.layer)
+        keys = [mix(np.int64(mix(start, NOISE_ROLES[role])), at) for role in roles]
+        return np.ascontiguousarray(np.stack(keys, axis=1).astype(np.uint32))
 
 
 class Prepared(dict[str, Tensor]):

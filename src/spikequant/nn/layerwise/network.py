@@ -35,6 +35,7 @@ from spikequant.nn.layerwise.stages import (
 )
 from spikequant.nn.layerwise.values import Bytes, packed
 from spikequant.nn.products import kernels
+from spikequant.nn.torch_ops import encode_ste
 from spikequant.readers import golden
 
 SINGLE, DOUBLE = 24, 53
@@ -84,8 +85,8 @@ class LayerwiseNet:
             apart = given[:, None] if node.static else given.transpose(0, 1)
             apart = apart[:, :1] if steps > 1 and not node.static and given.stride(0) == 0 else apart
             if node.scale is not None:
-                real = torch.round(apart / torch.tensor(node.scale, dtype=torch.float32))
-                apart = real.clamp(node.format.min, node.format.max)  # NaN stays, and is no whole number
+                scale = torch.tensor(node.scale, dtype=torch.float32)
+                apart = encode_ste(apart.detach(), scale, node.format.min, node.format.max)  # NaN stays NaN
             found = packed(apart, node.shape, node.format.min, node.format.max)
             if found is not None and (node.scale is None or bool(torch.isfinite(given).all())):
                 return found, steps

@@ -12,7 +12,7 @@ from torch import Tensor
 from spikequant.law.network import NeuronNode
 from spikequant.law.neurons import prepare
 from spikequant.law.ops import IntOps
-from spikequant.nn.fused import LONG, noise_keys
+from spikequant.nn.fused import LONG
 from spikequant.nn.layerwise.values import plane
 from spikequant.nn.loop import Noise
 from spikequant.readers.kernels import ForwardKey, Kernel, forward_kernel
@@ -52,7 +52,7 @@ class Neurons:
     def keys(self, steps: int) -> Any:
         """Where the noise of every step begins; None without noise."""
         noises = self.kernel.face.noises
-        return noise_keys(Noise(self.node.seed, self.layer, 0), noises, 0, steps) if noises else None
+        return Noise(self.node.seed, self.layer, 0).keys(noises, 0, steps) if noises else None
 
     def pointers(self, x: int | None, out: int | None, keys: Any) -> list[int | None]:
         """Addresses in the order of `readers/kernels/forward.c`, from rest, the last states not kept."""
