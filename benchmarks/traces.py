@@ -2,7 +2,7 @@
 
 pip install PyHessian                     # 0.1
 python benchmarks/traces.py spread        # how much one probe varies: needs probes, not a quiet machine
-python benchmarks/traces.py time          # seconds of a probe, in turns: wants a quiet machine
+python benchmarks/traces.py time          # processor seconds of a probe, in turns
 python benchmarks/traces.py memory        # peaks, each in a process of its own
 python benchmarks/traces.py page          # writes benchmarks/traces.md from what the others left in traces.json
 """
@@ -33,7 +33,7 @@ TARGET, RECORD = Path(__file__).with_suffix(".md"), Path(__file__).with_suffix("
 BATCH, STEPS, TRAINED, ERROR = 32, 16, 60, 0.05
 PIECE = 4
 """Samples that ours holds at once."""
-SPREAD_PROBES, TIMED = 48, 8
+SPREAD_PROBES, TIMED = 48, 4
 WEIGHTS = Path(tempfile.gettempdir()) / "spikequant-traces.pt"
 
 
@@ -103,28 +103,28 @@ def spread() -> dict[str, Any]:
 
 
 def timed() -> dict[str, Any]:
-    """Seconds of the start and of a probe, in turns; the least of three."""
-    torch.set_num_threads(2)
+    """Processor seconds of the start and of a probe, one thread, in turns; the least of two."""
+    torch.set_num_threads(1)
     net, batch = subject()
     found: dict[str, list[float]] = {"ours start": [], "ours": [], "theirs start": [], "theirs": []}
-    for _ in range(3):
+    for _ in range(2):
         seconds = []
-        for probes in (2 * TIMED, 4 * TIMED):
-            begin = time.perf_counter()
+        for probes in (4 * TIMED, 8 * TIMED):
+            begin = time.process_time()
             ours(net, batch, probes)
-            seconds.append(time.perf_counter() - begin)
-        probe = (seconds[1] - seconds[0]) / (2 * TIMED)
+            seconds.append(time.process_time() - begin)
+        probe = (seconds[1] - seconds[0]) / (4 * TIMED)
         found["ours"].append(probe)
-        found["ours start"].append(seconds[0] - 2 * TIMED * probe)
-        begin = time.perf_counter()
+        found["ours start"].append(seconds[0] - 4 * TIMED * probe)
+        begin = time.process_time()
         them = Theirs(net, batch)
-        found["theirs start"].append(time.perf_counter() - begin)
-        begin = time.perf_counter()
+        found["theirs start"].append(time.process_time() - begin)
+        begin = time.process_time()
         for _ in range(TIMED):
             them.probe()
-        found["theirs"].append((time.perf_counter() - begin) / TIMED)
+        found["theirs"].append((time.process_time() - begin) / TIMED)
         del them
-    return {name: min(values) for name, values in found.items()} | {"threads": 2}
+    return {name: min(values) for name, values in found.items()}
 
 
 def peak(what: str) -> int:
@@ -191,7 +191,7 @@ Probes to 5 % are `(deviation / 0.05)^2` with the deviation over our trace, whic
 | spikequant, {piece} samples at once | {a0:.2f} | {a1:.3f} | {a2:,.0f} |
 | PyHessian | {b0:.2f} | {b1:.3f} | {b2:,.0f} |
 
-Times were taken in turns with {threads} threads on a quiet machine, least of three; the last column is
+Processor seconds of one thread on a shared machine, taken in turns, least of two; the last column is
 `start + probes x a probe` of the slowest layer, not one long run. Ratio {ratio:.1f}; the goal is 3.
 
 | peak memory | MiB | of a training step |
@@ -222,7 +222,7 @@ def page() -> str:
         steps=STEPS, trained=TRAINED, batch=BATCH, commit=commit.strip(), torch=torch.__version__,
         probes=spread["probes"], rows="\n".join(rows), doubt=math.sqrt(0.5 / (spread["probes"] - 1)), piece=PIECE,
         a0=times["ours start"], a1=times["ours"], a2=a, b0=times["theirs start"], b1=times["theirs"], b2=b,
-        threads=times["threads"], ratio=b / a, memory="\n".join(lines),
+        ratio=b / a, memory="\n".join(lines),
     )  # fmt: skip
 
 
