@@ -99,9 +99,9 @@ class LayerwiseNet:
         return found, steps
 
     def _train(self, value: Bytes | Tensor, steps: int) -> IntArray:
-        data = value.over(steps) if isinstance(value, Bytes) else value
+        data, shift = (value.over(steps), value.shift) if isinstance(value, Bytes) else (value, 0)
         shape = self.net.node(self.net.decoder.source).shape
-        train = data.permute(1, 0, 4, 2, 3).to(torch.int64).numpy()
+        train = data.permute(1, 0, 4, 2, 3).to(torch.int64).numpy() - shift
         return np.ascontiguousarray(train).reshape(*train.shape[:2], *shape)
 
 
@@ -136,6 +136,8 @@ def _stages(net: IntNet) -> dict[str, Stage]:
     ranges, bits = network_ranges(net), {name: b.accumulator_bits for name, b in prove_network(net).items()}
     found: dict[str, Stage] = {}
     for node in net.nodes:
+        if len(node.shape) > 3:
+            raise Unsupported(f"{node.name}: a shape of more than three axes")
         stage = _stage(net, node, ranges, bits)
         if isinstance(stage, str):
             raise Unsupported(f"{node.name}: {stage}")
@@ -161,7 +163,7 @@ def _stage(net: IntNet, node: Node, ranges: dict[str, Interval], bits: dict[str,
     ):
         return "values beyond a byte"
     if isinstance(node, PoolNode):
-        return PoolStage(node)
+        return PoolStage(node) if len(node.kernel) < len(node.shape) else "a pool over channels"
     if isinstance(node, ReshapeNode):
         return FlattenStage(node.inputs[0].source) if len(node.shape) == 1 else "a reshape that is no flatten"
     if isinstance(node, JoinNode):
@@ -190,11 +192,10 @@ def _neuron_stage(net: IntNet, node: NeuronNode, ranges: dict[str, Interval], bi
         return "neurons of more than 24 bits"
     layer = list(net.neurons).index(node)
     kernel = neurons(node, layer, double=double)
-    if kernel is None:
-        return "parameters that are neither one value nor one per channel"
-    if double:
-        return WideStage(made, kernel, gain_of(node, torch.float64))
-    return SpikeStage(made, kernel, gain_of(node, torch.float32))
+    gain = gain_of(node, torch.float64 if double else torch.float32)
+    if kernel is None or gain is None:
+        return "parameters or a gain that are neither one value nor one per channel"
+    return WideStage(made, kernel, gain) if double else SpikeStage(made, kernel, gain)
 
 
 def _least(value: Interval) -> int:

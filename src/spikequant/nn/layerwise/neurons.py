@@ -13,7 +13,7 @@ from spikequant.law.network import NeuronNode
 from spikequant.law.neurons import prepare
 from spikequant.law.ops import IntOps
 from spikequant.nn.fused import LONG
-from spikequant.nn.layerwise.values import plane
+from spikequant.nn.layerwise.values import by_channel, plane
 from spikequant.nn.loop import Noise
 from spikequant.readers.kernels import ForwardKey, Kernel, forward_kernel
 
@@ -72,9 +72,9 @@ def neurons(node: NeuronNode, layer: int, *, double: bool) -> Neurons | None:
     ready = prepare(IntOps(), node.spec, {name: np.asarray(value) for name, value in node.params.items()})
     names, values = tuple(sorted(ready)), {}
     for name in names:
-        value = np.asarray(ready[name])
-        if value.size not in (1, shape[0]) or (value.size > 1 and value.shape[-len(node.shape) :][0] != shape[0]):
+        value = by_channel(np.asarray(ready[name]), node.shape)
+        if value is None:
             return None
-        values[name] = torch.from_numpy(np.array(value.reshape(-1), dtype=np.float64)).to(dtype)
+        values[name] = value.to(dtype)
     kernel = forward_kernel(ForwardKey(node.spec, names, 1, True, double, not double))
     return Neurons(node, shape, kernel, tuple(values[name] for name in kernel.face.params), layer)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spikequant.law.network import JoinNode, NeuronNode, PoolNode, SynapseNode
 from spikequant.nn.layerwise.neurons import Neurons
-from spikequant.nn.layerwise.values import Bytes, empty, plane
+from spikequant.nn.layerwise.values import Bytes, by_channel, empty, plane
 from spikequant.nn.products import kernels
 from spikequant.nn.products.geometry import Geometry
 from spikequant.nn.products.weights import Weights
@@ -234,7 +234,7 @@ class JoinStage:
         return Bytes(reduce(word, scaled).contiguous())
 
 
-def gain_of(node: NeuronNode, dtype: torch.dtype) -> Tensor:
-    """The gain of a node's only input, one per channel."""
-    gain = torch.from_numpy(np.asarray(node.gains[0]).reshape(-1).astype(np.float64)).to(dtype)
-    return gain.expand(plane(node.shape)[0]).contiguous()
+def gain_of(node: NeuronNode, dtype: torch.dtype) -> Tensor | None:
+    """The gain of a node's only input, one per channel; None if it differs within a channel."""
+    gain = by_channel(np.asarray(node.gains[0]), node.shape)
+    return None if gain is None else gain.to(dtype).expand(node.shape[0]).contiguous()

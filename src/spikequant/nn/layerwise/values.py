@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from spikequant.law.formats import IntArray
 from spikequant.nn.memory import POOL
 from spikequant.nn.products import kernels
 
@@ -51,6 +53,22 @@ def empty(shape: tuple[int, ...]) -> Tensor:
 def plane(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """``(C, H, W)`` of a node's shape ``[features]``, ``[C, L]`` or ``[C, H, W]``."""
     return (shape[0], *(1,) * (3 - len(shape)), *shape[1:])  # type: ignore[return-value]
+
+
+def by_channel(value: IntArray, shape: tuple[int, ...]) -> Tensor | None:
+    """A number of a layer of `shape` in doubles, ``[1]`` or ``[C]``; None if it differs within a channel.
+
+    It spreads over `shape` as arrays do, from the last axis on: ``[C]`` beside ``[C, H, W]`` is one per column.
+
+    >>> by_channel(np.array([[1], [2]]), (2, 3))
+    tensor([1., 2.], dtype=torch.float64)
+    >>> by_channel(np.array([1, 2, 3]), (3, 3)) is None
+    True
+    """
+    value = np.asarray(value)
+    if value.size > 1 and (value.ndim < len(shape) or value.size != shape[0] or value.shape[0] != shape[0]):
+        return None
+    return torch.from_numpy(value.reshape(-1).astype(np.float64))
 
 
 def packed(x: Tensor, shape: tuple[int, ...], low: int, high: int) -> Bytes | None:
