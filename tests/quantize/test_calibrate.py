@@ -27,6 +27,8 @@ def test_without_batches_or_with_bad_ones():
     net = quantized()
     with pytest.raises(sq.DataError, match="calibrate: the loader gave no batch; expected at least one"):
         sq.calibrate(net, [])
+    with pytest.raises(sq.DataError, match=r"calibrate: batch 1 is empty, its shape is \(12, 0, 8\)"):
+        sq.calibrate(net, [X, X[:, :0]])
     bad = X.clone()
     bad[2, 1, 0] = float("nan")
     with pytest.raises(sq.DataError, match="calibrate: the data hold NaN or infinite values; remove them first"):

@@ -9,6 +9,7 @@ import pytest
 
 from spikequant.recipes import behaviour
 from spikequant.recipes.papers import beyond_accuracy
+from spikequant.recipes.reproduction import Line, Recipe, change, table
 
 
 def _row(line: str, seed: int, after: float, emd: float = 0.01, **more: Any) -> dict[str, Any]:
@@ -24,9 +25,22 @@ def test_a_goal_is_met_when_the_end_of_the_interval_meets_it() -> None:
     assert behaviour.within(one, 1.3, "").met is False
     assert behaviour.within([], 1.0, "").met is None
     three = [_row("a", seed, after) for seed, after in enumerate((0.49, 0.50, 0.51))]
-    mean, margin = behaviour.change(three)
+    mean, margin = change(three)
     assert math.isclose(mean, 0.0, abs_tol=1e-9)
     assert math.isclose(margin, 4.303 * 1.0 / math.sqrt(3))  # Student's t of three, deviation of one point
+
+
+@pytest.mark.parametrize(("interval", "verdict"), [(0.25, "met"), (1.5, "missed"), (None, "missed")])
+def test_the_goal_of_a_line_is_judged_by_the_end_of_its_interval(interval: float | None, verdict: str) -> None:
+    row = _row("a", 0, 0.495) | {"smaller": 11.0, "seconds": 1.0}
+    row = {k: v for k, v in row.items() if k != "interval_points"} | (
+        {} if interval is None else {"interval_points": interval}
+    )
+    found = Recipe(
+        title="", lines=(Line(name="a", paper="", goal_smaller=10, goal_points=1),), rows=lambda _: (), differences=()
+    )
+    told = "-0.50" if interval is None else f"-0.50 ± {interval:.2f}"
+    assert f"| {told} | at least 11.0 | 10 x within 1: {verdict} |" in table(found, "smoke", {"a-0": row}, {})
 
 
 def test_the_table_holds_what_the_rows_hold() -> None:

@@ -21,6 +21,7 @@ from spikequant.training import (
     LevelPull,
     LossTerm,
     RateDistillation,
+    Routine,
     Step,
     Teacher,
     TemporalLoss,
@@ -230,11 +231,77 @@ def test_frozen_scales_stand_still(quantizer):
     assert net.fc1.weight_scale.requires_grad == (quantizer == "lsq")
 
 
+class CtrlC(Routine):
+    """Ctrl-C in the first step of the third epoch, once."""
+
+    stopped = False
+
+    def after_step(self, model, done, epochs):
+        if done >= 2 and not self.stopped:
+            self.stopped = True
+            raise KeyboardInterrupt
+
+    def state(self):
+        return {}
+
+
+@pytest.mark.parametrize("quantizer", ["lsq", "uniform"])
+def test_frozen_scales_go_on_with_the_same_model(quantizer, tmp_path):
+    def net():
+        found = quantized(quantizer=quantizer)
+        for synapse in (found.fc1, found.fc2):
+            if quantizer == "uniform":
+                synapse.quantizer = sq.quantizers.Uniform(3, scale_mode="dynamic")
+        return found
+
+    whole, parted, stop = net(), net(), CtrlC()
+    torch.manual_seed(3)
+    fit(whole, epochs=4, routines=[FrozenScales(0.5)])
+    torch.manual_seed(3)
+    options = {"epochs": 4, "checkpoint": tmp_path / "c"}
+    assert fit(parted, routines=[FrozenScales(0.5), stop], **options).interrupted
+    assert [s.quantizer.scale_mode for s in (parted.fc1, parted.fc2)] == [net().fc1.quantizer.scale_mode] * 2
+    for _ in range(2):  # on from the interruption; then nothing is left to do
+        assert len(fit(parted, routines=[FrozenScales(0.5), stop], **options).epochs) == 4
+        assert all(torch.equal(a, b) for a, b in zip(parted.parameters(), whole.parameters(), strict=True))
+        assert torch.equal(parted.fc1.weight_scale, whole.fc1.weight_scale)
+
+
+def test_membranes_of_a_batch_are_not_averaged():
+    snntorch = pytest.importorskip("snntorch")
+
+    class Other(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.lif, self.out = nn.Linear(INPUTS, 6), snntorch.Leaky(0.9), nn.Linear(6, 2)
+
+        def forward(self, x):
+            mem, total = self.lif.reset_mem(), 0.0
+            for _ in range(STEPS):
+                spikes, mem = self.lif(self.fc(x), mem)
+                total = total + self.out(spikes)
+            return total
+
+    fit(Other(), epochs=1, routines=[WeightAverage(0.9)])
+
+
+def test_rates_of_other_shapes_are_not_compared():
+    class Wide(Net):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(INPUTS, 1), nn.Linear(1, 2)
+
+    with pytest.raises(
+        sq.DataError, match=r"RateDistillation: lif1 fires with the shape \(12,\), in the teacher \(1,\)"
+    ):
+        fit(quantized(), terms=[RateDistillation(Wide())])
+
+
 def test_the_average_is_the_recursion():
     net = quantized()
     seen = []
 
-    class Note(WeightAverage.__mro__[1]):
+    class Note(Routine):
         def after_step(self, model, done, epochs):
             seen.append(model.fc1.weight.detach().double().clone())
 
@@ -317,7 +384,8 @@ def test_settings_that_fit_nothing_are_refused(options, message):
         (lambda: WeightAverage(1.0), "decay = 1 would never leave the first weights"),
         (lambda: GradualBits(32), "GradualBits: start = 32; expected whole bits, 2 to 16"),
         (lambda: FrozenScales(-0.1), "FrozenScales: after = -0.1"),
-        (lambda: WarmRestarts(first=0), "WarmRestarts: first = 0; expected epochs, more than 0"),
+        (lambda: WarmRestarts(first=0), "WarmRestarts: first = 0; expected a number, 0.01 or more"),
+        (lambda: WarmRestarts(first=1e-300), "WarmRestarts: first = 1e-300; expected a number, 0.01 or more"),
         (lambda: Cosine(least=float("nan")), "Cosine: least = nan"),
     ],
 )

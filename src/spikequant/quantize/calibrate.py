@@ -109,11 +109,14 @@ def materialized(verb: str, batches: Iterable[Any], most: int | None) -> list[Te
     """The inputs of the first batches.
 
     Raises:
-        DataError: none, or values that are not finite.
+        DataError: none, one that holds nothing, or values that are not finite.
     """
     found = [b[0] if isinstance(b, (tuple, list)) else b for b in islice(batches, most)]
     if not found:
         raise DataError(f"{verb}: the loader gave no batch; expected at least one")
+    for k, x in enumerate(found):
+        if x.numel() == 0:
+            raise DataError(f"{verb}: batch {k} is empty, its shape is {tuple(x.shape)}; expected at least one sample")
     if not all(bool(torch.isfinite(x).all()) for x in found):
         raise DataError(f"{verb}: the data hold NaN or infinite values; remove them first")
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from spikequant.recipes.drawing import Lines, svg
 from spikequant.recipes.finetuning import LEVELS
-from spikequant.recipes.reproduction import Rows, mean_and_interval, plain_name
+from spikequant.recipes.reproduction import Rows, change, plain_name
 
 CONTROL = "control"
 """The line of the rows that are trained on without quantization."""
@@ -28,16 +28,6 @@ class Claim:
 def of_line(rows: Rows, line: str) -> list[Record]:
     """The rows of a line, in their order."""
     return [record for record in rows.values() if record["line"] == line]
-
-
-def change(records: Sequence[Record]) -> tuple[float, float]:
-    """Change of accuracy in points and half of its 95 % interval: over rows, of a single row over its test samples.
-
-    >>> change([{"before": 0.5, "after": 0.75, "interval_points": 3.0}])
-    (25.0, 3.0)
-    """
-    mean, margin = mean_and_interval([100 * (r["after"] - r["before"]) for r in records])
-    return mean, float(records[0]["interval_points"]) if len(records) == 1 else margin
 
 
 def mean_of(records: Sequence[Record], key: str) -> float:

@@ -107,7 +107,8 @@ class RateDistillation(LossTerm):
         weight: factor of the term.
 
     Raises:
-        DataError: a number out of its range, or no layer of the model is in the teacher under the same path.
+        DataError: a number out of its range, no layer of the model is in the teacher under the same path, or one of
+            another shape.
     """
 
     watches: frozenset[Watched] = frozenset({"spikes"})
@@ -130,11 +131,19 @@ class RateDistillation(LossTerm):
         """Mean squared distance of the rates."""
         _, wanted = self.teacher.answer(step.x)
         parts = [
-            (train.mean(0) - wanted[path]).square().mean()
+            self._distance(path, train.mean(0), wanted[path])
             for path, train in step.spikes.items()
             if path in wanted and fnmatchcase(path, self.layers)
         ]
         return torch.stack(parts).mean()
+
+    def _distance(self, path: str, rates: Tensor, wanted: Tensor) -> Tensor:
+        if rates.shape != wanted.shape:
+            raise DataError(
+                f"RateDistillation: {path} fires with the shape {tuple(rates.shape[1:])}, in the teacher "
+                f"{tuple(wanted.shape[1:])}; expected the network from before quantize_"
+            )
+        return (rates - wanted).square().mean()
 
 
 __all__ = ["Distillation", "RateDistillation", "Teacher"]

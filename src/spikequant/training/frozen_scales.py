@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from spikequant.law.errors import DataError
 from spikequant.nn import Synapse
+from spikequant.quantizers import Quantizer
 from spikequant.training.routines import Routine
 from spikequant.training.step import check_number
 
@@ -32,18 +33,21 @@ class FrozenScales(Routine):
     def __init__(self, after: float = 0.5) -> None:
         self.after = check_number("FrozenScales", "after", after, low=0.0, high=1.0)
         self.frozen = False
+        self._moves = True
         self._learned: list[nn.Parameter] = []
+        self._dynamic: list[tuple[Synapse, Quantizer]] = []
 
     def begin(self, model: nn.Module, epochs: int) -> None:
         """Look for scales that move."""
-        self.frozen, self._learned = False, []
-        if not any(m.quantizer.scale_mode in ("learned", "dynamic") for m in _synapses(model)):
+        self.frozen, self._learned, self._dynamic = False, [], []
+        self._moves = any(m.quantizer.scale_mode in ("learned", "dynamic") for m in _synapses(model))
+
+    def before_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
+        """Freeze when it is time; a model that goes on frozen has nothing left that moves."""
+        if not (self.frozen or self._moves):
             raise DataError(
                 "FrozenScales: no weight scale of the model moves; use a quantizer with learned (lsq) or dynamic scales"
             )
-
-    def before_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
-        """Freeze when it is time."""
         if not self.frozen and epoch >= self.after * epochs:
             self._freeze(model)
 
@@ -52,6 +56,7 @@ class FrozenScales(Routine):
         for synapse in _synapses(model):
             if synapse.quantizer.scale_mode == "dynamic":
                 synapse.scale()  # the last one that follows the weights
+                self._dynamic.append((synapse, synapse.quantizer))
                 synapse.quantizer = replace(synapse.quantizer, scale_mode="fixed")  # type: ignore[type-var]
                 synapse.train(synapse.training)
             elif isinstance(synapse.weight_scale, nn.Parameter) and synapse.weight_scale.requires_grad:
@@ -70,8 +75,15 @@ class FrozenScales(Routine):
         return {"frozen": torch.tensor(int(self.frozen))}
 
     def restore(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
-        """Frozen again, if it was; the scales came with the weights."""
-        if int(state.get("frozen", torch.tensor(0))) and not self.frozen:
+        """Frozen again, or not yet, as it was; the scales came with the weights."""
+        frozen = bool(state.get("frozen", torch.tensor(0)))
+        if self.frozen and not frozen:
+            for synapse, quantizer in self._dynamic:
+                synapse.quantizer = quantizer
+                synapse.train(synapse.training)
+            self.end(model)
+            self.frozen, self._dynamic = False, []
+        elif frozen and not self.frozen:
             kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
             self._freeze(model)
             model.load_state_dict(kept)

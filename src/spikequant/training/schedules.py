@@ -11,6 +11,7 @@ from spikequant.law.errors import DataError
 from spikequant.training.step import check_number
 
 LEAST = 0.01
+SHORTEST = 0.01
 """Where a cosine ends, as a share of the rate."""
 
 
@@ -77,7 +78,7 @@ class WarmRestarts(Schedule):
     [1.0, 0.5, 1.0, 0.5, 1.0]
 
     Raises:
-        DataError: a length or share that is none.
+        DataError: a length or share that is none, or a first cosine shorter than a hundredth of an epoch.
     """
 
     first: float = 1.0
@@ -87,8 +88,7 @@ class WarmRestarts(Schedule):
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        if not check_number("WarmRestarts", "first", self.first, low=0.0) > 0:
-            raise DataError(f"WarmRestarts: first = {self.first!r}; expected epochs, more than 0")
+        check_number("WarmRestarts", "first", self.first, low=SHORTEST)
         check_number("WarmRestarts", "factor", self.factor, low=1.0)
         check_number("WarmRestarts", "decay", self.decay, low=0.0, high=1.0)
         check_number("WarmRestarts", "least", self.least, low=0.0, high=1.0)

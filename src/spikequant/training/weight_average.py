@@ -18,8 +18,8 @@ from spikequant.training.step import check_number
 class WeightAverage(Routine):
     """``a <- a + (1 - d_k) (w - a)`` after every step, ``d_k = min(decay, (1 + k) / (10 + k))`` in step ``k``.
 
-    All parameters and the floating buffers (statistics, scales) are averaged.  The optimizer goes on with the weights
-    themselves; validation, ``on_epoch`` and the end of `fit` show the average.
+    All parameters and the floating buffers that `state_dict` holds (statistics, scales) are averaged.  The optimizer
+    goes on with the weights themselves; validation, ``on_epoch`` and the end of `fit` show the average.
     Source: Polyak and Juditsky 1992; the slow start is that of TensorFlow's ExponentialMovingAverage.
 
     Raises:
@@ -81,9 +81,10 @@ class WeightAverage(Routine):
 
 
 def _floating(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers that can be averaged."""
+    """Parameters and buffers that can be averaged; what is not stored (membranes of a batch) is no weight."""
+    stored = model.state_dict(keep_vars=True)
     for name, value in (*model.named_parameters(), *model.named_buffers()):
-        if value.is_floating_point():
+        if name in stored and value.is_floating_point():
             yield name, value
 
 

@@ -17,7 +17,7 @@ from spikequant.models import SEWResNet, sew_resnet18
 from spikequant.recipes import behaviour
 from spikequant.recipes.behaviour import CONTROL, Claim, Record
 from spikequant.recipes.finetuning import Course, control_row, quantized_row
-from spikequant.recipes.reproduction import Bench, Line, Recipe, Row, Rows, Scale, plain_name
+from spikequant.recipes.reproduction import Bench, Line, Recipe, Row, Rows, Scale, change, plain_name
 
 OUTER = {"quantizer": "uniform", "bits": 8, "clipping": "mse"}
 """Of the first and the last layer; the paper does not say whether it quantizes them."""
@@ -136,7 +136,7 @@ def _kept(learned: Sequence[Record], kept: Sequence[Record]) -> Claim:
     beside = [record for record in learned if record["seed"] in seeds]
     if not beside:
         return Claim(goal=goal, found="not run", met=None)
-    (low, _), (was, margin) = behaviour.change(kept), behaviour.change(beside)
+    (low, _), (was, margin) = change(kept), change(beside)
     emds = [behaviour.mean_of(records, "emd") for records in (kept, beside)]
     told = f"EMD {emds[0]:.4f} against {emds[1]:.4f}; {low:+.2f} against {was:+.2f} points (± {margin:.2f})"
     return Claim(goal=goal, found=told, met=emds[0] < emds[1] and low >= was - margin)
