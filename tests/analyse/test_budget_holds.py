@@ -74,3 +74,11 @@ def test_the_smallest_size_that_is_told_can_be_had():
     assert measured(model, allocation(traces, few).plan, x, y)["memory"] <= 8 * few
     with pytest.raises(PlanError, match="cannot be kept"):
         allocation(traces, few - 1)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_fewest_bits_are_offered_before_flash_is_refused(seed):
+    _, _, _, traces = traced(seed)
+    fewest = allocation(traces, {"memory": least(traces, "memory")}).stored.flash
+    assert 8 * least(traces, "flash") < fewest + 8
+    assert allocation(traces, {"flash": fewest / 8}).stored.flash <= fewest

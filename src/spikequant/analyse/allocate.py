@@ -107,7 +107,7 @@ def allocation(
 
     Raises:
         DataError: traces without facts (of a quantized model), an unknown layer or limit.
-        PlanError: a budget that cannot be kept (with the least size that can), or is not written as one.
+        PlanError: a budget that cannot be kept (with the size that the fewest bits take), or is not written as one.
     """
     facts = _facts(sensitivities)
     items = _items(sensitivities.allocatable(), facts, _Widths(weight_widths, membrane_widths), tied, dict(keep or {}))

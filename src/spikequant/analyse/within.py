@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spikequant.analyse.allocator import SLACK, Allocation, solve
-from spikequant.analyse.limits import unreachable
+from spikequant.analyse.limits import LOADS, unreachable
 from spikequant.analyse.recount import Recount, Stored
 from spikequant.analyse.widths import Item, grouped, tables
 from spikequant.law.errors import PlanError
@@ -76,9 +76,10 @@ class Within:
 
     def _drawn_in(self) -> Held:
         """Nothing held: allow less and less, down to the fewest bits."""
-        least = self._tried({name: self._least(name) for name in self.requested})
+        # Flash also follows from the bits of membranes, so fewest means of every load, not of those asked for alone.
+        ends = [self._tried({name: self._least(name) for name in names}) for names in (self.requested, LOADS)]
         if self._best is None:
-            raise self._unreachable(least)
+            raise self._unreachable(min(ends, key=self._excess))
         step = FIRST_STEP
         while True:
             rest = [self._rest(held) for held in self._counted.values()]
@@ -115,6 +116,12 @@ class Within:
     def _holds(self, held: Held) -> bool:
         rest, loads = self._rest(held), held.allocation.loads
         return all(rest[name] + loads.get(name, 0.0) <= most * (1 + SLACK) for name, most in self.requested.items())
+
+    def _excess(self, held: Held) -> float:
+        """By which share of a limit more than was asked for is taken, all limits together."""
+        rest, loads = self._rest(held), held.allocation.loads
+        used = {name: rest[name] + loads.get(name, 0.0) for name in self.requested}
+        return sum(max(0.0, used[name] / most - 1) for name, most in self.requested.items())
 
     def _least(self, name: str) -> float:
         return sum(float(tables(group, name)[0].min()) for group in grouped(self.items))
