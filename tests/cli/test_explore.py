@@ -75,7 +75,7 @@ def test_mistakes(run, trained, tmp_path, words, message):
 def test_reproduce_refuses_what_is_not_there(run, tmp_path):
     ended = run("reproduce", "q-spin", "--out", tmp_path / "out")
     assert ended.code == 2
-    assert "no recipe 'q-spin'; expected one of q-spinn" in ended.err
+    assert "no recipe 'q-spin'; expected one of beyond-accuracy, hessian-aware, q-spinn, sigmoid-sum" in ended.err
     ended = run("reproduce", "q-spinn", "--scale", "huge", "--out", tmp_path / "out")
     assert ended.code == 2
     assert "smoke, local, paper" in ended.err

@@ -163,12 +163,20 @@ def test_a_full_disk_leaves_no_half_written_file(run, own, tmp_path, monkeypatch
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def heed_interrupts():
+    """Ctrl-C counts again: a shell that starts the tests in the background has it ignored by all that they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_a_real_ctrl_c_in_a_process_of_its_own(tmp_path):
     file, out, whole = tmp_path / "net.py", tmp_path / "cut", tmp_path / "whole"
     slow = OWN_NETWORK.replace("        count = 0\n", "        time.sleep(0.05 * self.training)\n        count = 0\n")
     file.write_text(slow.replace("import torch\n", "import time\nimport torch\n"))
     words = [sys.executable, "-m", "spikequant", "train", "net.py:build", *SHORT, "--epochs", "4"]
-    process = subprocess.Popen([*words, "--out", "cut"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*words, "--out", "cut"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        preexec_fn=heed_interrupts,
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while epochs_done(out) < 1 and time.monotonic() < deadline:
         time.sleep(0.01)

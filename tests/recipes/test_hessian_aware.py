@@ -124,7 +124,7 @@ def test_smoke_goes_on_after_a_kill(tmp_path: Path) -> None:
     _check_row(record)
     text = (folder / "table.md").read_text()
     change = 100 * (record["after"] - record["before"])
-    assert re.search(rf"\| digits, conv \| [^|]+ \| 1 \| .* \| {re.escape(f'{change:+.2f}')} \|", text)
+    assert re.search(rf"\| digits, conv \| [^|]+ \| 1 \| .* \| {re.escape(f'{change:+.2f}')} ± [0-9.]+ \|", text)
     assert (folder / "trace.svg").read_text().count("<circle") == 3
     third = started(folder, "--resume")
     assert third.wait(timeout=240) == 0
