@@ -142,7 +142,8 @@ INTRODUCTION = (
     "of that table in float32, '/ bf16' to the fastest under autocast to bfloat16.",
     "Firing rates are those of the layers of neurons in order: a row whose rates differ does other work.",
     "A row whose first call takes longer than ten seconds is timed by that call alone and says 'once'.",
-    "The share of the ceiling is that of dense work; integers that skip what is silent can pass 100 %.",
+    "The share of the ceiling is that of dense float32 work; byte products, and integers that skip what is silent, "
+    "can pass 100 %.",
 )
 
 
