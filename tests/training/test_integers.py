@@ -48,7 +48,7 @@ def test_the_integers_score_as_the_model(frozen):
 @pytest.fixture
 def without_layers(monkeypatch):
     """No network has stages."""
-    monkeypatch.setattr(integers, "_layers", lambda net: (None, "asked for"))
+    monkeypatch.setattr(integers, "layerwise", lambda net: (None, "asked for"))
 
 
 @pytest.mark.parametrize("why", ["no compiler", "too large"])

@@ -75,13 +75,7 @@ def bits_by_layer(traces: Traces, weight: int, membrane: int) -> dict[tuple[str,
 
 def expected_rise(traces: Traces, bits: dict[tuple[str, str], int]) -> float:
     """``1/2 sum_l Tr(H_l) / n_l |Q(x_l) - x_l|^2``, the allocator's objective, of any bits."""
-    assert traces.facts is not None
-    total = 0.0
-    for row in traces.rows:
-        fact = traces.facts.row(row.layer, row.role)
-        if fact is not None:
-            total += 0.5 * row.trace * fact.squared_error[bits[row.layer, row.role]]
-    return total
+    return sum(traces.expected_rise(layer, role, bits[layer, role]).value for layer, role in traces.places())
 
 
 def plan_of(bits: dict[tuple[str, str], int], template: Plan) -> Plan:

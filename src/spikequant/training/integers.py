@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikequant.law.errors import DataError, SpikequantError
+from spikequant.law.errors import DataError
 from spikequant.law.network import IntNet
-from spikequant.nn.layerwise import LayerwiseNet
+from spikequant.nn.layerwise import layerwise
 from spikequant.readers import golden, native
 
 COMPILED_UP_TO = 4_000_000
@@ -32,7 +32,7 @@ class IntegerRunner:
                 f"evaluate: this network gives {net.decoder.name}, one row per step; expected scores [N, classes]"
             )
         self.net = net
-        self.layers, self.refused = _layers(net)
+        self.layers, self.refused = layerwise(net)
         self.compiled = None
         self.reader = "layers"
         if self.layers is None:
@@ -55,11 +55,3 @@ class IntegerRunner:
             else self.compiled.run(values, first_sample=first_sample)
         )
         return torch.from_numpy(np.ascontiguousarray(scores))
-
-
-def _layers(net: IntNet) -> tuple[LayerwiseNet | None, str]:
-    """The network layer by layer, or why it does not run so."""
-    try:
-        return LayerwiseNet(net), ""
-    except (SpikequantError, OSError) as error:
-        return None, str(error)

@@ -5,6 +5,6 @@ What `evaluate` runs where it can: byte products and the neuron kernels of the l
 runs it.
 """
 
-from spikequant.nn.layerwise.network import LayerwiseNet, refusal
+from spikequant.nn.layerwise.network import LayerwiseNet, layerwise
 
-__all__ = ["LayerwiseNet", "refusal"]
+__all__ = ["LayerwiseNet", "layerwise"]

@@ -46,7 +46,7 @@ class LayerwiseNet:
     """An integer network that runs a layer over all steps before the next one begins.
 
     Raises:
-        Unsupported: it cannot; see `refusal`.
+        Unsupported: it cannot; see `layerwise`.
     """
 
     def __init__(self, net: IntNet) -> None:
@@ -111,13 +111,12 @@ def _reads(net: IntNet, node: Node) -> list[str]:
     return [e.source for n in before for e in n.inputs] if isinstance(node, NeuronNode) else [n.name for n in before]
 
 
-def refusal(net: IntNet) -> str:
-    """Why a network does not run layer by layer; empty where it does."""
+def layerwise(net: IntNet) -> tuple[LayerwiseNet | None, str]:
+    """The network layer by layer, or None and why it does not run so."""
     try:
-        _stages(net)
+        return LayerwiseNet(net), ""
     except (SpikequantError, OSError) as error:
-        return str(error)
-    return ""
+        return None, str(error)
 
 
 def _stages(net: IntNet) -> dict[str, Stage]:
@@ -206,4 +205,4 @@ def _most(value: Interval) -> int:
     return int(np.max(value.high))
 
 
-__all__ = ["LayerwiseNet", "refusal"]
+__all__ = ["LayerwiseNet", "layerwise"]

@@ -59,10 +59,15 @@ class Map:
             inner[:, : len(self.pad)] = (self.pad + x.shift).to(torch.uint8)
         return room
 
-    def taps(self, size: list[int]) -> list[int]:
-        """Bytes from an output's first input to each tap's."""
-        (rows, columns), (dh, dw) = self.geometry.kernel, self.geometry.dilation
-        return [(i * dh * size[1] + j * dw) * size[2] for i in range(rows) for j in range(columns)]
+    def operands(self, x: Bytes, size: list[int], minus: Tensor, gain: Tensor) -> tuple[Any, ...]:
+        """What the kernels of `layers.c` take first; the tensors must outlive the call."""
+        codes, taps = self.weights.tiles(), self.geometry.tap_offsets(size[1], size[2])
+        assert codes is not None
+        return (
+            kernels.at(x.data), kernels.sizes(*x.sizes(self.geometry.padding)),  # type: ignore[arg-type]
+            kernels.sizes(*size), kernels.sizes(*taps), ctypes.c_ssize_t(len(taps)), kernels.at(codes[0]),
+            kernels.at(minus), kernels.at(gain),
+        )  # fmt: skip
 
 
 def map_of(node: SynapseNode, shape: tuple[int, ...]) -> Map | str:
@@ -114,16 +119,14 @@ class SpikeStage:
         sizes = self.neurons.sizes(steps, first_sample, places=places, x_step=0 if still else places, still=still)
         given = (ctypes.c_int64 * len(sizes))(*sizes)
         addresses = (ctypes.c_void_p * len(pointers))(*pointers)
-        taps = self.map.taps(size)
+        operands = self.map.operands(x, size, minus, self.gain)
 
         def part(start: int, stop: int) -> int:
             room = self.map.border(x, size, together * shown)
             sums = torch.empty(together * shown * places)
             return int(
                 loaded.sq_layer(
-                    kernels.at(x.data), kernels.sizes(*x.sizes(self.map.geometry.padding)),  # type: ignore[arg-type]
-                    kernels.sizes(*size), kernels.sizes(*taps), ctypes.c_ssize_t(len(taps)), kernels.at(codes[0]),
-                    kernels.at(minus), kernels.at(self.gain), kernels.at(room), kernels.at(sums),
+                    *operands, kernels.at(room), kernels.at(sums),
                     ctypes.cast(self.neurons.kernel.function, ctypes.c_void_p), given, ctypes.c_ssize_t(len(sizes)),
                     addresses, ctypes.c_ssize_t(len(pointers)), kernels.at(out), ctypes.c_ssize_t(steps),
                     ctypes.c_ssize_t(places), ctypes.c_ssize_t(together), ctypes.c_ssize_t(start),
@@ -152,16 +155,15 @@ class WideStage:
         size, (height, width) = self.map.sizes(x)
         batch, shown = x.data.shape[:2]
         sums = torch.empty(batch, shown, height, width, size[5])
-        ones, minus, taps = torch.ones(size[5]), codes[1] * x.shift, self.map.taps(size)
+        ones, minus = torch.ones(size[5]), codes[1] * x.shift
+        operands = self.map.operands(x, size, minus, ones)
         together = max(1, min(batch, NEAR // max(1, shown * self.neurons.places)))
 
         def part(start: int, stop: int) -> None:
             room = self.map.border(x, size, together * shown)
             loaded.sq_layer_sums(
-                kernels.at(x.data), kernels.sizes(*x.sizes(self.map.geometry.padding)),  # type: ignore[arg-type]
-                kernels.sizes(*size), kernels.sizes(*taps), ctypes.c_ssize_t(len(taps)), kernels.at(codes[0]),
-                kernels.at(minus), kernels.at(ones), kernels.at(room), kernels.at(sums), ctypes.c_ssize_t(together),
-                ctypes.c_ssize_t(start), ctypes.c_ssize_t(stop),
+                *operands, kernels.at(room), kernels.at(sums), ctypes.c_ssize_t(together), ctypes.c_ssize_t(start),
+                ctypes.c_ssize_t(stop),
             )  # fmt: skip
 
         kernels.shared_among_threads(part, batch, sums.numel() * 64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,8 @@ from torch import Tensor
 
 from spikequant.law.formats import IntArray
 from spikequant.nn.memory import POOL
-from spikequant.nn.products import kernels
+from spikequant.nn.products.byte_input import pack_compiled
+from spikequant.nn.products.proof import Widths
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,27 +73,13 @@ def by_channel(value: IntArray, shape: tuple[int, ...]) -> Tensor | None:
 
 def packed(x: Tensor, shape: tuple[int, ...], low: int, high: int) -> Bytes | None:
     """Whole numbers ``x: [N, T, *shape]`` in float32 as bytes; None if one is no whole number from `low` to `high`."""
-    loaded = kernels.library()
-    assert loaded is not None
     channels, height, width = plane(shape)
     apart = x.reshape(*x.shape[:2], channels, height, width)
     steps_first = apart.stride(1) > apart.stride(0)
     merged = (apart.transpose(0, 1) if steps_first else apart).flatten(0, 1)
     outer = (apart.shape[1], apart.shape[0]) if steps_first else (apart.shape[0], apart.shape[1])
     data = empty((*outer, height, width, channels))
-    strides, dims = kernels.sizes(*merged.stride()), kernels.sizes(*merged.shape)
-    shift = 128 if low < 0 else 0
-
-    def part(start: int, stop: int) -> bool:
-        live = ctypes.c_int64()
-        return bool(
-            loaded.sq_pack(
-                kernels.at(merged), strides, dims, ctypes.c_ssize_t(start), ctypes.c_ssize_t(stop), kernels.at(data),
-                *(ctypes.c_ssize_t(v) for v in (height, width, channels, 0, 0)), ctypes.c_float(low),
-                ctypes.c_float(high), ctypes.c_float(shift), ctypes.byref(live),
-            )
-        )  # fmt: skip
-
-    if any(kernels.shared_among_threads(part, len(merged), 4 * merged.numel())):
+    widths = Widths(low, high, 0, 0, 0)  # of inputs alone
+    if pack_compiled(merged, data.flatten(0, 1), (0, 0), widths) is None:
         return None
-    return Bytes(data.transpose(0, 1) if steps_first else data, shift)
+    return Bytes(data.transpose(0, 1) if steps_first else data, widths.shift)

@@ -60,8 +60,7 @@ class ByteInput:
     def tap_offsets(self) -> list[int]:
         """Bytes from an output's first input to each tap's."""
         _, _, padded_w, padded_c = self.data.shape
-        (rows, columns), (dh, dw) = self.geometry.kernel, self.geometry.dilation
-        return [(i * dh * padded_w + j * dw) * padded_c for i in range(rows) for j in range(columns)]
+        return self.geometry.tap_offsets(padded_w, padded_c)
 
 
 def as_bytes(x: Tensor, geometry: Geometry, widths: Widths, pad: Tensor | None = None) -> ByteInput | None:
@@ -77,7 +76,7 @@ def as_bytes(x: Tensor, geometry: Geometry, widths: Widths, pad: Tensor | None =
     data = flat[:count].view(shape)
     _fill_border(data, (height, width), geometry, widths, pad, channels)
     x = x.detach()
-    pack = _pack_compiled if kernels.library() is not None and x.dtype == torch.float32 else _pack_in_torch
+    pack = pack_compiled if kernels.library() is not None and x.dtype == torch.float32 else _pack_in_torch
     live = pack(x, data, (top, left), widths)
     if live is None:
         return None
@@ -95,7 +94,8 @@ def _fill_border(
         data.fill_(widths.shift)
 
 
-def _pack_compiled(x: Tensor, data: Tensor, corner: tuple[int, int], widths: Widths) -> int | None:
+def pack_compiled(x: Tensor, data: Tensor, corner: tuple[int, int], widths: Widths) -> int | None:
+    """Write ``x: [N, C, H, W]`` into ``data: [N, Hp, Wp, Cp]`` from `corner` on; how many are not 0, or None."""
     loaded = kernels.library()
     assert loaded is not None
     batch, padded_h, padded_w, padded_c = data.shape

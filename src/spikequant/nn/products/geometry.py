@@ -65,6 +65,11 @@ class Geometry:
         ones = set(self.kernel) <= {1} and set(size) <= {1}
         return ones and self.groups == 1 and not any(self.padding)
 
+    def tap_offsets(self, width: int, channels: int) -> list[int]:
+        """From an output's first input to each tap's, in images ``[H, width, channels]``; over two axes."""
+        (rows, columns), (dh, dw) = self.kernel, self.dilation
+        return [(i * dh * width + j * dw) * channels for i in range(rows) for j in range(columns)]
+
     def unpadded(self) -> Geometry:
         """The same map of an input that is padded already."""
         return replace(self, padding=(0,) * len(self.padding))
