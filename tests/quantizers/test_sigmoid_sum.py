@@ -151,17 +151,6 @@ def test_refuses_nan():
         SigmoidSum(2).start(torch.tensor([1.0, torch.nan]))
 
 
-@pytest.fixture(scope="module")
-def digits():
-    torch.manual_seed(0)
-    found = sq.data.load_digits()
-    train = sq.data.ArrayBatches(found.train.x[:640], found.train.y[:640], batch_size=64, shuffle=True, scale=1 / 16)
-    test = sq.data.ArrayBatches(found.test.x, found.test.y, batch_size=120, scale=1 / 16)
-    model = sq.models.digits_net()
-    sq.fit(model, train, epochs=4, lr=4e-3, quiet=True)
-    return model, train, test
-
-
 def prepared(digits, **role):
     model, train, test = copy.deepcopy(digits[0]), *digits[1:]
     role = {"quantizer": "sigmoid_sum", **role}

@@ -5,7 +5,6 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,17 +37,6 @@ def test_levels_crowd_below_the_threshold(bits, signed, density):
 def test_refuses(fields):
     with pytest.raises(PlanError, match="threshold_centred"):
         ThresholdCentred(**fields)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    torch.manual_seed(0)
-    found = sq.data.load_digits()
-    train = sq.data.ArrayBatches(found.train.x[:640], found.train.y[:640], batch_size=64, shuffle=True, scale=1 / 16)
-    test = sq.data.ArrayBatches(found.test.x, found.test.y, batch_size=120, scale=1 / 16)
-    model = sq.models.digits_net()
-    sq.fit(model, train, epochs=3, lr=4e-3, quiet=True)
-    return model, train, test
 
 
 def plan_with(**membrane):

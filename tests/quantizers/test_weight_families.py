@@ -50,17 +50,6 @@ def test_sign_power_of_two_is_its_formula_and_its_slope():
         SignPowerOfTwo(first_sharpness=2.0, last_sharpness=1.0)
 
 
-@pytest.fixture(scope="module")
-def digits():
-    torch.manual_seed(0)
-    found = sq.data.load_digits()
-    train = sq.data.ArrayBatches(found.train.x[:640], found.train.y[:640], batch_size=64, shuffle=True, scale=1 / 16)
-    test = sq.data.ArrayBatches(found.test.x, found.test.y, batch_size=120, scale=1 / 16)
-    model = sq.models.digits_net()
-    sq.fit(model, train, epochs=4, lr=4e-3, quiet=True)
-    return model, train, test
-
-
 @pytest.mark.parametrize(
     ("name", "bits"), [("shared_scale", 3), ("rescaw", 2), ("sign_power_of_two", None)], ids=lambda v: str(v)
 )

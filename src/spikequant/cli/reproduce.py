@@ -23,11 +23,21 @@ ScaleOption = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+RowsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--rows",
+        metavar="PATTERNS",
+        help="Run only the rows of these names (* matches any text; several with commas); default: all.",
+        rich_help_panel=RUN,
+    ),
+]
 
 
 def reproduce(
     paper: NameArgument,
     scale: ScaleOption = "smoke",
+    rows: RowsOption = None,
     data_dir: options.DataDirOption = None,
     out: options.OutOption = Path("runs/reproduce"),
     resume: options.ResumeOption = False,
@@ -40,6 +50,7 @@ def reproduce(
     Examples:
       spikequant reproduce q-spinn --scale smoke --out runs/q-spinn
       spikequant reproduce q-spinn --scale local --out runs/local --resume
+      spikequant reproduce q-spinn --scale local --out runs/local --resume --rows 'mnist-*'
 
     Every row is kept when it is done, and the table is written anew after each; --resume goes
     on with the rows that are missing. The table says seeds, intervals and what differs.
@@ -55,9 +66,9 @@ def reproduce(
     with RunFolder.open(out, "reproduce", resume=resume, overwrite=overwrite) as folder:
         folder.begin(_config(paper, scale, seed))
         try:
-            found = reproduce(
-                paper, chosen, Bench(folder=out, data_dir=data_dir, seed=seed, say=screen.note), anew=overwrite
-            )
+            bench = Bench(folder=out, data_dir=data_dir, seed=seed, say=screen.note)
+            only = [pattern.strip() for pattern in rows.split(",")] if rows is not None else []
+            found = reproduce(paper, chosen, bench, only=only, anew=overwrite)
         except KeyboardInterrupt as stopped:
             words = command_line()
             go_on = words if "--resume" in words else f"{words} --resume"

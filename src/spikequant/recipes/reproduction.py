@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,8 +25,6 @@ SCALES: tuple[Scale, ...] = get_args(Scale)
 ROWS, WORK, TABLE = "rows", "work", "table.md"
 Rows = Mapping[str, Mapping[str, Any]]
 """Finished rows by name."""
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
-"""Student's t for the 95 % interval of the mean of so many numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,19 +117,22 @@ def recipe(name: str) -> Recipe:
     return found
 
 
-def reproduce(name: str, scale: Scale, bench: Bench, *, anew: bool = False) -> dict[str, Any]:
+def reproduce(name: str, scale: Scale, bench: Bench, *, only: Sequence[str] = (), anew: bool = False) -> dict[str, Any]:
     """Run the rows that are not there yet (with `anew`: all), and write the table after each; returns it, JSON-able.
 
-    A row whose data are not there is left out with the reason, and tried again next time.
+    With `only`, patterns of names (``*`` matches any text), the other rows are not run; those that are there stay in
+    the table, and the record says which are not.  A row whose data are not there is left out with the reason, and
+    tried again next time.
 
     Raises:
-        PlanError: no such recipe or scale.
+        PlanError: no such recipe or scale, or a pattern that matches no row.
         ArtifactError: the folder cannot be written, or holds a broken row.
     """
     if scale not in SCALES:
         raise PlanError(f"scale {scale!r}; expected one of {', '.join(SCALES)}")
     found = recipe(name)
     rows = found.rows(scale)
+    wanted = _chosen([row.name for row in rows], only)
     (bench.folder / ROWS).mkdir(parents=True, exist_ok=True)
     done: dict[str, dict[str, Any]] = {}
     missing: dict[str, str] = {}
@@ -141,6 +143,8 @@ def reproduce(name: str, scale: Scale, bench: Bench, *, anew: bool = False) -> d
     for number, row in enumerate(rows, start=1):
         file = bench.folder / ROWS / f"{row.name}.json"
         record = _read(file)
+        if record is None and row.name not in wanted:
+            continue
         if record is None:
             bench.say(f"row {number} of {len(rows)}: {row.name}")
             started = time.perf_counter()
@@ -162,9 +166,16 @@ def reproduce(name: str, scale: Scale, bench: Bench, *, anew: bool = False) -> d
     files = _write(bench.folder, found, scale, done, missing)
     text = files[TABLE]
     return {
-        "recipe": name, "scale": scale, "title": found.title, "rows": done, "left_out": missing, "table": text,
-        "files": list(files),
+        "recipe": name, "scale": scale, "title": found.title, "rows": done, "left_out": missing,
+        "not_run": [row.name for row in rows if row.name not in done], "table": text, "files": list(files),
     }  # fmt: skip
+
+
+def _chosen(names: Sequence[str], only: Sequence[str]) -> set[str]:
+    for pattern in only:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise PlanError(f"rows {pattern!r} match nothing; the rows are {', '.join(names)}")
+    return {name for name in names if not only or any(fnmatchcase(name, pattern) for pattern in only)}
 
 
 def _write(folder: Path, found: Recipe, scale: str, done: Rows, missing: Mapping[str, str]) -> dict[str, str]:
@@ -236,13 +247,15 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean, and half of its 95 % interval (NaN for one value).
 
     >>> mean_and_interval([1.0, 2.0, 3.0])
-    (2.0, 2.4843...)
+    (2.0, 2.4841...)
     """
+    from scipy.special import stdtrit
+
     mean = sum(values) / len(values)
     if len(values) < 2:
         return mean, math.nan
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    return mean, T_95.get(len(values), 2.0) * deviation / math.sqrt(len(values))
+    return mean, float(stdtrit(len(values) - 1, 0.975)) * deviation / math.sqrt(len(values))
 
 
 def _read(file: Path) -> dict[str, Any] | None:

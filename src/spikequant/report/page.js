@@ -72,15 +72,7 @@ function start() {
   if (tabs.length) openTab(tabs, 0);
   else drawPanel(0);
   const redraw = () => visible().forEach(drawPanel);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  addEventListener("beforeprint", () => {
-    document.documentElement.classList.add("printing");
-    DATA.forEach((_, i) => drawPanel(i));
-  });
-  addEventListener("afterprint", () => {
-    document.documentElement.classList.remove("printing");
-    redraw();
-  });
+  redrawOnChange(redraw, () => DATA.forEach((_, i) => drawPanel(i)));
 }
 
 start();

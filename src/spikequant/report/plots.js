@@ -42,3 +42,11 @@ function drawFigure(element, figure) {
   if (element.clientWidth < 520) layout.height += 19 * Math.max(0, figure.data.length - 2); // the legend breaks into lines
   return Plotly.react(element, themed(figure.data, ""), layout, { displayModeBar: false, responsive: true });
 }
+
+// Draws again when the colour scheme changes, for paper, and after it; `forPaper` draws what only paper shows.
+function redrawOnChange(draw, forPaper = draw) {
+  const printing = (on) => document.documentElement.classList.toggle("printing", on);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
+  addEventListener("beforeprint", () => (printing(true), forPaper()));
+  addEventListener("afterprint", () => (printing(false), draw()));
+}

@@ -12,12 +12,4 @@ function draw() {
 
 draw();
 makeSortable();
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-addEventListener("beforeprint", () => {
-  document.documentElement.classList.add("printing");
-  draw();
-});
-addEventListener("afterprint", () => {
-  document.documentElement.classList.remove("printing");
-  draw();
-});
+redrawOnChange(draw);

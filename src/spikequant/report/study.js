@@ -82,15 +82,7 @@ function start() {
     showPlan(plan.value);
   }
   makeSortable();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  addEventListener("beforeprint", () => {
-    document.documentElement.classList.add("printing");
-    draw();
-  });
-  addEventListener("afterprint", () => {
-    document.documentElement.classList.remove("printing");
-    draw();
-  });
+  redrawOnChange(draw);
 }
 
 start();
