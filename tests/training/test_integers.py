@@ -8,6 +8,7 @@ from torch import nn
 
 import spikequant as sq
 from spikequant.law.errors import DataError
+from spikequant.nn import integer_readers
 from spikequant.readers import golden, native
 from spikequant.training import integers
 
@@ -48,7 +49,7 @@ def test_the_integers_score_as_the_model(frozen):
 @pytest.fixture
 def without_layers(monkeypatch):
     """No network has stages."""
-    monkeypatch.setattr(integers, "layerwise", lambda net: (None, "asked for"))
+    monkeypatch.setattr(integer_readers, "layerwise", lambda net: (None, "asked for"))
 
 
 @pytest.mark.parametrize("why", ["no compiler", "too large"])
@@ -58,7 +59,7 @@ def test_the_golden_model_stands_in(frozen, why, monkeypatch, without_layers):
     if why == "no compiler":
         monkeypatch.setattr(native, "find_compiler", lambda: None)
     else:
-        monkeypatch.setattr(integers, "COMPILED_UP_TO", 10)
+        monkeypatch.setattr(integer_readers, "COMPILED_UP_TO", 10)
     assert integers.IntegerRunner(net).reader == "golden"
     assert torch.equal(sq.evaluate(net, batches).predictions, wanted.predictions)
 

@@ -7,6 +7,7 @@ from spikequant.nn.branch import Branch, NeuronChoice, Register
 from spikequant.nn.delay import Delay
 from spikequant.nn.dialect import Dialect, ValueSource, adopt, joined
 from spikequant.nn.encoders import LatencyEncoder, Normalize, PoissonEncoder
+from spikequant.nn.integer_readers import use_reader
 from spikequant.nn.layer import NeuronLayer
 from spikequant.nn.neuron import (
     IF,
@@ -90,4 +91,5 @@ __all__ = [
     "joined",
     "paths",
     "use_path",
+    "use_reader",
 ]

@@ -1,4 +1,4 @@
-"""`paths`: by which arithmetic each quantized layer computed its last sums, and why not by another."""
+"""`paths`: by which arithmetic each quantized layer computes its sums, and why not by another."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from spikequant.law.errors import DataError
+from spikequant.law.network import IntNet
+from spikequant.nn.integer_readers import choose_reader
 from spikequant.nn.products import kernels
 from spikequant.nn.products.choice import timings
 from spikequant.nn.products.proof import machine_of, refusals
@@ -18,9 +20,10 @@ class PathOfLayer:
     """The path of one layer.
 
     Attributes:
-        path: what its last sums were made by; None if it never ran.
+        path: what its last sums were made by; None if it never ran.  Of an integer network: what makes its sums here.
         milliseconds: what each candidate took when this shape was timed; empty where nothing was to choose.
-        refused: the other paths, with the reason why they are not proven exact.
+        refused: the other paths, with the reason why they are not proven exact; of an integer network the other
+            readers, with the reason why they are not possible.
     """
 
     layer: str
@@ -35,9 +38,14 @@ class PathOfLayer:
 
 @dataclass(frozen=True)
 class Paths:
-    """The paths of a model, layer by layer; prints as a table."""
+    """The paths of a model, layer by layer; prints as a table.
+
+    Attributes:
+        reader: of an integer network: what scores it here (`nn/integer_readers.py`); empty for a model.
+    """
 
     layers: tuple[PathOfLayer, ...]
+    reader: str = ""
 
     def __getitem__(self, layer: str) -> PathOfLayer:
         """The row of a layer, by its path in the model."""
@@ -47,18 +55,28 @@ class Paths:
         raise DataError(f"no quantized layer {layer!r}; the model has {', '.join(row.layer for row in self.layers)}")
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.layers))
+        return "\n".join([*([f"scored by: {self.reader}"] if self.reader else []), *map(str, self.layers)])
 
 
-def paths(model: nn.Module) -> Paths:
-    """How the weighted layers of a quantized model computed their last sums.
+SUMS = {"layers": "int8_vnni", "c99": "events", "golden": "int64"}
+"""What the readers of an integer network make its sums by: products of bytes, a walk over events, whole numbers."""
 
-    Every path gives the same bits (`nn/products`); force one with
-    ``with sq.nn.use_path("float32"):`` or ``SPIKEQUANT_PATH=float32``.
+
+def paths(model: nn.Module | IntNet) -> Paths:
+    """How the weighted layers of a quantized model computed their last sums, or those of an integer network will.
+
+    Every path gives the same bits (`nn/products`); force one with ``with sq.nn.use_path("float32"):`` or
+    ``SPIKEQUANT_PATH=float32``.  An integer network has one path for all layers, that of the reader which scores it in
+    `evaluate`; force it with ``with sq.nn.use_reader("golden"):`` or ``SPIKEQUANT_READER=golden``.
 
     Raises:
         DataError: nothing in the model is quantized.
+        Unsupported: the reader that is asked for is not possible for the network.
     """
+    if isinstance(model, IntNet):
+        choice = choose_reader(model)
+        made = SUMS[choice.reader]
+        return Paths(tuple(PathOfLayer(n.name, made, {}, choice.refused) for n in model.synapses), choice.reader)
     rows = tuple(_row(name, m) for name, m in model.named_modules() if isinstance(m, Synapse))
     if not rows:
         raise DataError("paths: the model has no quantized layer; call spikequant.quantize_ first")

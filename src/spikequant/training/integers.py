@@ -10,11 +10,8 @@ from torch import Tensor
 
 from spikequant.law.errors import DataError
 from spikequant.law.network import IntNet
-from spikequant.nn.layerwise import layerwise
+from spikequant.nn.integer_readers import choose_reader
 from spikequant.readers import golden, native
-
-COMPILED_UP_TO = 4_000_000
-"""Weights up to which the C text compiles in seconds."""
 
 
 class IntegerRunner:
@@ -22,8 +19,8 @@ class IntegerRunner:
 
     Attributes:
         reader: ``layers`` (`nn/layerwise`) where every node has a stage; else ``c99``; ``golden`` where there is no C
-            compiler or the network is too large to be compiled at once.
-        refused: why it is not ``layers``; empty where it is.
+            compiler or the network is too large to be compiled at once; or the one that `sq.nn.use_reader` asks for.
+        refused: why it cannot be ``layers``; empty where it can.
     """
 
     def __init__(self, net: IntNet, *, threads: int | None = None) -> None:
@@ -32,14 +29,11 @@ class IntegerRunner:
                 f"evaluate: this network gives {net.decoder.name}, one row per step; expected scores [N, classes]"
             )
         self.net = net
-        self.layers, self.refused = layerwise(net)
+        choice = choose_reader(net)
+        self.layers, self.reader, self.refused = choice.layers, choice.reader, choice.refused.get("layers", "")
         self.compiled = None
-        self.reader = "layers"
-        if self.layers is None:
-            weights = sum(node.product.codes.size for node in net.synapses)
-            fits = native.find_compiler() is not None and weights <= COMPILED_UP_TO
-            self.reader = "c99" if fits else "golden"
-            self.compiled = native.compile(net, threads=threads or os.cpu_count() or 1) if fits else None
+        if self.reader == "c99":
+            self.compiled = native.compile(net, threads=threads or os.cpu_count() or 1, engine="c")
 
     def __call__(self, x: Tensor, first_sample: int = 0) -> Tensor:
         """Integer scores of a batch as the network takes it: ``[T, N, ...]``, or ``[N, ...]`` for a static input.
