@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,28 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikequant.explore import Candidate, Measured, Trial
 from spikequant.law.errors import ArtifactError, DataError
 from spikequant.models import PLIFNet
 from spikequant.recipes.papers import q_spinn
-from spikequant.recipes.papers.q_spinn import most_accurate
 from spikequant.recipes.reproduction import Bench, recipe, recipe_names, reproduce
 
 pytest.importorskip("optuna", reason="Optuna is an extra: explore")
 pytest.importorskip("numba", reason="learning without labels needs numba or a compiler")
-
-
-def test_the_most_accurate_saw_all_samples_if_any_did() -> None:
-    def trial(number: int, accuracy: float, stopped: bool) -> Trial:
-        m = Measured(accuracy=accuracy, samples=9, flash_bytes=1.0, ram_bytes=1.0, energy_pj=1.0, emd=0.0, dead=0.0,
-                     stopped_early=stopped, seconds=0.0, scheme="ptq")  # fmt: skip
-        return Trial(number=number, candidate=Candidate({}), measured=m)
-
-    early, whole = [trial(0, 0.9, True), trial(1, 0.8, True)], [trial(2, 0.5, False)]
-    assert most_accurate([*early, *whole]).number == 2
-    assert most_accurate(early).number == 0
-    with pytest.raises(DataError, match="no candidate"):
-        most_accurate([trial(3, math.nan, False)])
 
 
 def test_smoke_writes_its_table_and_resumes_by_row(tmp_path: Path) -> None:
@@ -47,6 +31,7 @@ def test_smoke_writes_its_table_and_resumes_by_row(tmp_path: Path) -> None:
     assert supervised["after"] > supervised["before"] - 0.05
     assert supervised["smaller"] > 4
     assert supervised["differences"] == 0
+    assert supervised["looks"]
     assert {row["factor"] for row in supervised["tolerance"]} == {"*:weight", "*:membrane"}
     plastic = found["rows"]["unsupervised-digits-0"]
     assert plastic["before"] > 0.3
@@ -107,7 +92,7 @@ def test_a_row_of_gestures_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(q_spinn.sets, "load", lambda name, *, folder, steps: Gestures())
     small = partial(PLIFNet, 2, size=16, hidden=8, classes=3, width=4)
     monkeypatch.setitem(q_spinn.NETWORKS, "dvs-gesture", small)
-    how = replace(q_spinn.SMOKE, epochs=1, trials=2, validation=12, max_drop=100.0)
+    how = replace(q_spinn.SMOKE, epochs=1, trials=2, validation=12, confirmation=12, max_drop=100.0)
     found = q_spinn.images_row(Bench(folder=tmp_path), name="dvs-gesture", seed=0, how=how)
     assert found["differences"] == 0
     assert found["smaller"] > 1.5
