@@ -159,6 +159,7 @@ class Plan(_Strict):
         weight_clipping: str = "mse",
         membrane_signed: bool = True,
         membrane_rounding: Rounding | Literal["auto"] = "auto",
+        membrane_levels: Literal["uniform", "learned", "threshold_centred"] = "uniform",
         input_bits: int | None = None,
         leak_bits: int | None = None,
         threshold_bits: int | None = None,
@@ -170,6 +171,10 @@ class Plan(_Strict):
         ``weight_quantizer="shared_scale"`` gives membranes the scale of the weights as well.
 
         `weight_clipping` (of the uniform quantizer): ``max``, ``percentile``, ``mse`` or ``kl``.
+        `membrane_levels` (up to 4 bits, see `StateRole`): ``learned`` lets `calibrate` place every level.
+
+        >>> Plan.uniform(membrane_bits=2, membrane_levels="learned").layer("lif1").membrane.levels
+        'learned'
         """
         layer: dict[str, Any] = {}
         if weight_bits is not None or weight_quantizer is not None:
@@ -177,6 +182,7 @@ class Plan(_Strict):
         if membrane_bits is not None:
             layer["membrane"] = {"bits": membrane_bits, "signed": membrane_signed, "rounding": membrane_rounding}
             layer["membrane"] |= {"unit": "weight"} if weight_quantizer == "shared_scale" else {}
+            layer["membrane"] |= {"levels": membrane_levels} if membrane_levels != "uniform" else {}
         if current_bits is not None:
             layer["current"] = {"bits": current_bits}
         if input_bits is not None:

@@ -94,9 +94,21 @@ def test_codes_are_signed_sums_of_the_codebook(bits, seed, size):
         assert torch.allclose((codes[channel] - w[channel] / scale[channel]).abs(), nearest, rtol=1e-3, atol=1e-3)
 
 
+def test_a_channel_of_zeros_gets_a_basis_with_its_first_weights():
+    q, w = LQNet(2), torch.randn(3, 64, generator=torch.Generator().manual_seed(1))
+    w[1] = 0
+    scale, state = q.fit(w, channel_axis=0), q.start(w, channel_axis=0)
+    w[1] = 0.01 * w[0]
+    q.learn_(w, scale, state)
+    alone = q.start(w[1:2], channel_axis=0)["basis"]
+    assert torch.allclose(state["basis"][1:2], alone)
+    assert torch.allclose(scale[1:2], q.fit(w[1:2], channel_axis=0))
+
+
 def test_zeros_constants_and_two_values():
     q = LQNet(2)
-    assert q.fit(torch.zeros(2, 5), channel_axis=0).flatten().tolist() == [1.0, 1.0]
+    none = q.fit(torch.zeros(2, 5), channel_axis=0).flatten()
+    assert torch.allclose(none * (q.code_format.max - 1), torch.ones(2))  # as if the outermost level were 1
     assert not q.codes(torch.zeros(2, 5), torch.ones(2, 1)).any()
     for x in (torch.full((1, 7), 3.0), torch.tensor([[-2.0, 2.0, 2.0]]), torch.tensor([[5.0]])):
         scale = q.fit(x, channel_axis=0)

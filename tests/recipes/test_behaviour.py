@@ -27,7 +27,7 @@ def test_a_goal_is_met_when_the_end_of_the_interval_meets_it() -> None:
     three = [_row("a", seed, after) for seed, after in enumerate((0.49, 0.50, 0.51))]
     mean, margin = change(three)
     assert math.isclose(mean, 0.0, abs_tol=1e-9)
-    assert math.isclose(margin, 4.303 * 1.0 / math.sqrt(3))  # Student's t of three, deviation of one point
+    assert math.isclose(margin, 4.303 / math.sqrt(3), rel_tol=1e-3)  # Student's t of three, deviation of one point
 
 
 @pytest.mark.parametrize(("interval", "verdict"), [(0.25, "met"), (1.5, "missed"), (None, "missed")])
@@ -70,6 +70,27 @@ def test_firing_is_kept_only_at_the_same_accuracy() -> None:
     for after, emd, met in ((0.495, 0.01, True), (0.48, 0.01, False), (0.5, 0.02, False)):
         kept = {"k0": _row("W2 LQ-Net, firing kept", 0, after, emd=emd)}  # one seed: beside LQ-Net's row of that seed
         assert beyond_accuracy.claims({**learned, **kept})[2].met is met
+
+
+@pytest.mark.parametrize(("own", "met"), [(0.01, True), (0.03, False)])
+def test_learned_membranes_are_judged_on_the_seeds_that_all_have(own: float, met: bool) -> None:
+    rows = {f"l{seed}": _row("U2 learned", seed, 0.5, emd=own) for seed in (0, 1)}
+    rows |= {"u0": _row("U2 unsigned", 0, 0.5, emd=0.02)}
+    assert beyond_accuracy.claims(rows)[3].met is None
+    rows |= {"s0": _row("U2 signed", 0, 0.5, emd=0.04), "u1": _row("U2 unsigned", 1, 0.5, emd=0.0)}
+    claim = beyond_accuracy.claims(rows)[3]
+    assert claim.met is met
+    assert claim.found == f"{own:.4f} against 0.0200 unsigned, 0.0400 signed, 1 of each"
+
+
+def test_rows_that_are_claimed_come_first_and_every_cell_of_the_grid_has_one() -> None:
+    rows = beyond_accuracy.RECIPE.rows("local")
+    seeds = [(row.line, row.seed) for row in rows]
+    assert len(set(seeds)) == len(seeds)
+    first = 3 * (1 + len(beyond_accuracy.CLAIMED))
+    assert {line for line, _ in seeds[:first]} == {"control", *beyond_accuracy.CLAIMED}
+    ways = ("W{} uniform narrow", "W{} uniform wide", "W{} LQ-Net", "U{} signed", "U{} unsigned", "U{} learned")
+    assert {(way.format(bits), 0) for way in ways for bits in (2, 4, 6, 8)} <= set(seeds)
 
 
 @pytest.mark.parametrize("claim", beyond_accuracy.claims({}))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,5 +141,10 @@ def test_a_course_tunes_on_the_first_samples() -> None:
     assert sum(len(y) for _, y in few) == 100
     assert sum(len(y) for _, y in whole) == 1257
     seen = sorted(float(v) for x, _ in few for v in x.flatten(1).sum(1))
+    both = replace(course, tested_on=("validation", "test"))
+    _, measured = both.batches(bench, 0)
+    parts = [sq.data.load("digits").split(part).y.tolist() for part in both.tested_on]
+    assert [int(label) for _, y in measured for label in y] == [label for part in parts for label in part]
+    assert len(measured) == sum(1 for _ in measured)
     split = sq.data.load("digits").batches("train", batch_size=100)
     assert seen == sorted(float(v) for v in next(iter(split))[0].flatten(1).sum(1))

@@ -22,11 +22,13 @@ QUANTIZERS = (
     *("uniform", "lsq", "lqnet", "fixed_point", "power_of_two", "ternary", "binary"),
     *("sigmoid_sum", "shared_scale", "rescaw", "sign_power_of_two", "threshold_centred"),
 )
+LEVELS = ("uniform", "learned", "threshold_centred")
 CLIPPINGS = ("max", "percentile", "mse", "kl")
 NEEDS = {
     "weight_clipping": "weight_bits",
     "membrane_signed": "membrane_bits",
     "membrane_rounding": "membrane_bits",
+    "membrane_levels": "membrane_bits",
 }
 
 
@@ -76,6 +78,7 @@ MembraneSigned = Annotated[
     ),
 ]
 MembraneRounding = Annotated[str | None, _word("How membranes are rounded", ("auto", *ROUNDINGS))]
+MembraneLevels = Annotated[str | None, _word("Where the levels of membranes of up to 4 bits lie", LEVELS)]
 InputBits = Annotated[int | None, _bits("the input", 16)]
 LeakBits = Annotated[int | None, _bits("the leaks", 24)]
 ThresholdBits = Annotated[int | None, _bits("the thresholds", 32)]
@@ -93,6 +96,7 @@ class PlanFields:
     weight_clipping: str | None = None
     membrane_signed: bool | None = None
     membrane_rounding: str | None = None
+    membrane_levels: str | None = None
     input_bits: int | None = None
     leak_bits: int | None = None
     threshold_bits: int | None = None

@@ -94,6 +94,7 @@ def quantize(
     weight_clipping: fields.WeightClipping = None,
     membrane_signed: fields.MembraneSigned = None,
     membrane_rounding: fields.MembraneRounding = None,
+    membrane_levels: fields.MembraneLevels = None,
     input_bits: fields.InputBits = None,
     leak_bits: fields.LeakBits = None,
     threshold_bits: fields.ThresholdBits = None,
@@ -131,8 +132,7 @@ def quantize(
     asked = Quantization(
         origin=Origin(network, weights, choice), plan=found,
         max_drop=MAX_DROP if max_drop is None else max_drop, strict=strict,
-        epochs=epochs if epochs is not None else SEARCH_EPOCHS if found is None else 0,
-        lr=lr, batch_size=batch_size, recipe=_recipe(recipe, found, epochs), seed=seed,
+        epochs=_epochs(epochs, found), lr=lr, batch_size=batch_size, recipe=_recipe(recipe, found, epochs), seed=seed,
         after_training=AfterTraining.asked(weight_solver, match_firing, has_plan=found is not None, epochs=epochs),
     )  # fmt: skip
     screen = Screen(as_json=as_json)
@@ -144,6 +144,11 @@ def quantize(
     screen.document(record)
     if outcome.interrupted:
         raise Interrupted(_how_to_go_on())
+
+
+def _epochs(given: int | None, plan: Plan | None) -> int:
+    """What was asked for; else none with a plan, and some for each training of a search."""
+    return given if given is not None else SEARCH_EPOCHS if plan is None else 0
 
 
 def _quantize(asked: Quantization, folder: RunFolder, screen: Screen) -> tuple[Outcome, dict[str, Any]]:

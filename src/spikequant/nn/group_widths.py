@@ -41,10 +41,10 @@ def prove_group(neuron: QuantizedNeuron, found: Integers, *, reach: bool) -> Ste
         pool = 1.0 / branch.pool_unit
         high = high + codes.abs().sum(1).to(torch.float64) * gain.abs() * branch.synapse.input_bound * pool
     most = high.to(torch.int64).numpy(force=True)
-    bounds = prove_step(found.spec, params, -most, most, check_reach=reach)
+    bounds = prove_step(found.spec, params, -most, most, where=neuron.path, check_reach=reach)
     if bounds.accumulator_bits > DOUBLE_BITS:
         raise WidthError(
-            f"an intermediate of this neuron layer needs {bounds.accumulator_bits} bits, the simulation carries "
-            f"{DOUBLE_BITS}; use fewer fraction, leak or state bits"
+            f"{neuron.path}: an intermediate needs {bounds.accumulator_bits} bits, the simulation carries "
+            f"{DOUBLE_BITS}; use fewer fraction, leak or state bits, or a smaller learning rate if a scale collapsed"
         )
     return bounds

@@ -79,7 +79,7 @@ class QuantizedNeuron(NeuronLayer):
             self.register_buffer(shift, None)
         self.peaks, self.seen = torch.ones(1), [torch.zeros(1)]
         self.branches: list[Branch] = []
-        self.fraction_bits, self.layer, self.first_sample = 0, 0, 0
+        self.fraction_bits, self.layer, self.first_sample, self.path = 0, 0, 0, "a neuron layer"
         self.needs_double, self.last_axis = False, False
         self.spec: NeuronSpec | None = None
         self.units: States = {}
@@ -234,7 +234,7 @@ class QuantizedNeuron(NeuronLayer):
         ]
         if any(bool(channels.any()) for channels in lost):
             raise WidthError(
-                "one input of this neuron layer is so much finer than another that its integer gain is 0; "
+                f"{self.path}: one input is so much finer than another that its integer gain is 0; "
                 "use more fraction bits, or weights of similar width on all paths"
             )
         bounds = self.prove(found, reach=True)

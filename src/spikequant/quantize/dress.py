@@ -175,6 +175,7 @@ def _dress_group(work: _Dresser, neuron: str, paths: tuple[Path, ...], example: 
     choice = neuron_choice(work.layer(neuron), source, bias, graph.node(neuron).path, work.chip.rule(source.spec))
     quantized = QuantizedNeuron(source, choice, seed=work.plan.seed)
     quantized.layer = list(work.found.paths).index(neuron)
+    quantized.path = graph.node(neuron).path
     quantized.last_axis = synapses[0].kind == "linear"
     several = len(paths) > 1
     for path, synapse in zip(paths, synapses, strict=True):

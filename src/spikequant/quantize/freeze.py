@@ -81,10 +81,8 @@ def freeze_neuron(path: str, neuron: QuantizedNeuron, *, refuse_dead: bool = Tru
     Raises:
         WidthError: as `freeze`; the message names `path`.
     """
-    try:
-        bounds = neuron.freeze()
-    except WidthError as error:
-        raise WidthError(f"{path}: {error}") from error
+    neuron.path = path
+    bounds = neuron.freeze()
     channels = neuron.scale().numel()
     dead = len(bounds.unreachable)
     if refuse_dead and dead and dead >= max(channels, 1):

@@ -103,7 +103,10 @@ class LQNet:
         return {"basis": converged_basis(rows, self.bits, ridge=self.ridge, passes=self.passes).to(rows.dtype)}
 
     def fit(self, x: Tensor, *, channel_axis: int | None = None) -> Tensor:
-        """The LSB in which the outermost level nearly fills `code_format`; 1 for a channel of zeros.
+        """The LSB in which the outermost level nearly fills `code_format`.
+
+        For a channel of zeros, which has no use for one, as if that level were 1: an LSB of 1 beside fine ones would
+        cost every register of the layer fraction bits.
 
         Raises:
             DataError: `x` is empty or not finite, or has no such axis.
@@ -111,13 +114,22 @@ class LQNet:
         return self._lsb(self.start(x, channel_axis=channel_axis)["basis"]).reshape(scale_shape(x, channel_axis))
 
     def _lsb(self, basis: Tensor) -> Tensor:
-        return usable_scale(basis.sum(1) / (self.code_format.max - self.bits // 2))  # n roundings may add n / 2
+        outermost = usable_scale(basis.sum(1))
+        return usable_scale(outermost / (self.code_format.max - self.bits // 2))  # n roundings may add n / 2
 
     def learn_(self, x: Tensor, scale: Tensor, state: State) -> None:
-        """One pass over `x` enters the moving average of the basis; the LSB follows it."""
-        rows, basis = Rows.of(channel_rows(finite(x), _axis(scale))), state["basis"].to(torch.float64)
-        found, _ = one_pass(rows, basis, ridge=self.ridge)
-        state["basis"].copy_(ordered(self.momentum * basis + (1 - self.momentum) * found))
+        """One pass over `x` enters the moving average of the basis; the LSB follows it.
+
+        A channel that was all 0 when its basis was fitted has none to average with: it gets one of its own as soon as
+        it has weights.
+        """
+        values, basis = channel_rows(finite(x), _axis(scale)), state["basis"].to(torch.float64)
+        found, _ = one_pass(Rows.of(values), basis, ridge=self.ridge)
+        mixed = ordered(self.momentum * basis + (1 - self.momentum) * found)
+        empty = basis.sum(1) == 0
+        if bool(empty.any()):
+            mixed[empty] = converged_basis(values[empty], self.bits, ridge=self.ridge, passes=self.passes)
+        state["basis"].copy_(mixed)
         scale.copy_(self._lsb(state["basis"]).reshape(scale.shape))
 
     def progress_(self, state: State, done: float, epochs: int) -> None:

@@ -31,7 +31,7 @@ from torch import Tensor
 from spikequant.law.errors import PlanError
 from spikequant.law.formats import IntFormat
 from spikequant.law.rounding import Rounding
-from spikequant.quantizers.channels import channel_rows, finite, scale_shape, usable_scale, widened
+from spikequant.quantizers.channels import channel_rows, finite, mean_like, scale_shape, usable_scale, widened
 from spikequant.quantizers.clipping import MSEClipping, fit_scale
 from spikequant.quantizers.interface import ScaleMode, check_bits, check_choice
 from spikequant.quantizers.learned import positive_scale
@@ -45,6 +45,8 @@ Gradient = Literal["auto", "steep", "wide"]
 LEVEL_SETS = {1: (-1, 1), 2: (-1, 0, 1), 3: (-4, -2, -1, 0, 1, 2, 4)}
 """Levels by bits, as in the papers; above 3 bits every integer of a narrow range."""
 MOST_LEVEL = 2**15 - 1
+SCALE_RANGE = 1024.0
+"""How far the outermost level may be from the mean magnitude of the weights, as a factor."""
 REACH = 1.25
 """The largest weight lies at this many times the outermost level (``5p/4`` of the code of Yang et al.)."""
 
@@ -184,7 +186,13 @@ class SigmoidSum:
         return value
 
     def learn_(self, x: Tensor, scale: Tensor, state: State) -> None:
-        """Nothing: all that changes without a gradient is the temperature."""
+        """A scale that an optimizer's step took out of its bounds is put back to them, so that it can go on from there.
+
+        Left outside, it would collapse: thresholds grow with ``1 / alpha``, their gradient with ``1 / alpha^2``.
+        """
+        low, high = self._scale_bounds(x, scale)
+        if bool(((scale < low) | (scale > high)).any()):
+            scale.copy_(scale.maximum(low).minimum(high))
 
     def progress_(self, state: State, done: float, epochs: int) -> None:
         """The temperature of an epoch, or of a moment of it."""
@@ -195,8 +203,18 @@ class SigmoidSum:
         state["temperature"].fill_(min(temperature, self.temperature_cap))
 
     def graph_scale(self, scale: Tensor, x: Tensor) -> Tensor:
-        """`scale`, kept positive."""
-        return positive_scale(scale)
+        """`scale`, kept positive and within a factor of 1024 of the weights; gradient 1."""
+        low, high = self._scale_bounds(x, scale)
+        return straight_through(scale.detach().maximum(low).minimum(high), scale)
+
+    def _scale_bounds(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Smallest and largest alpha: its outermost level stays between the mean weight / 1024 and 1024 times the mean.
+
+        For a channel of zeros the mean counts as 1.
+        """
+        outer = max(abs(self.level_set[0]), abs(self.level_set[-1]))
+        unit = usable_scale(mean_like(x.detach().abs(), scale)).to(scale) / outer
+        return unit / SCALE_RANGE, unit * SCALE_RANGE
 
     def _clusters(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """``beta [C, 1]`` and bounds ``[n, C, 1]`` in its units; an all-zero channel gets the midpoints."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ class Course:
         make: a fresh float network; is given the bench, for one that is read from a file.
         float_epochs, float_lr: the float training (Adam, cosine).
         epochs, lr: what every copy is trained on for.
-        split: what is trained on, ``"train"`` or ``"train+validation"``; tests are on ``"test"``.
+        split: what is trained on, ``"train"`` or ``"train+validation"``.
+        tested_on: the splits that are measured on; none of their samples may be trained on.
         gpu: runs on a GPU where there is one.
         tag: what its checkpoints are called, where a recipe has several courses.
         tuned_on: the copies see the first so many training samples only; None: all.
@@ -56,6 +58,7 @@ class Course:
     float_lr: float = 3e-3
     lr: float = 1e-3
     split: str = "train"
+    tested_on: tuple[str, ...] = ("test",)
     tuned_on: int | None = None
     batch_size: int = 128
     calibration: int = 4
@@ -70,8 +73,8 @@ class Course:
             DataError: the data are not there.
         """
         loaded = sets.load(self.data, folder=bench.data_dir, **self.options)
-        test = loaded.batches("test", batch_size=250)
-        return self._shuffled(loaded, loaded.split(self.split), seed), Placed(test, self.place())
+        tests = tuple(loaded.batches(part, batch_size=250) for part in self.tested_on)
+        return self._shuffled(loaded, loaded.split(self.split), seed), Placed(tests, self.place())
 
     def tuning(self, bench: Bench, seed: int) -> Placed:
         """What the copies are trained on."""
@@ -87,30 +90,32 @@ class Course:
         made = Batches(
             split, batch_axis=loaded.batch_axis, batch_size=self.batch_size, shuffle=True, seed=seed, scale=loaded.scale
         )
-        return Placed(made, self.place())
+        return Placed((made,), self.place())
 
 
 @dataclass(frozen=True)
 class Placed:
-    """Batches on a device."""
+    """Batches on a device, one split after the other."""
 
-    batches: Batches
+    parts: tuple[Batches, ...]
     device: torch.device
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return sum(map(len, self.parts))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return ((x.to(self.device), y.to(self.device)) for x, y in self.batches)
+        return ((x.to(self.device), y.to(self.device)) for x, y in chain.from_iterable(self.parts))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next passes."""
-        self.batches.set_epoch(epoch)
+        for part in self.parts:
+            part.set_epoch(epoch)
 
     def example(self) -> Tensor:
         """A few samples of the first batch."""
         x: Tensor = next(iter(self))[0]
-        return x.narrow(self.batches.batch_axis, 0, min(EXAMPLES, x.shape[self.batches.batch_axis]))
+        axis = self.parts[0].batch_axis
+        return x.narrow(axis, 0, min(EXAMPLES, x.shape[axis]))
 
 
 @dataclass(frozen=True, kw_only=True)
