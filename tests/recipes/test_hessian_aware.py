@@ -93,10 +93,10 @@ def test_sections_say_what_the_rows_hold() -> None:
 def test_bits_by_hand_are_averaged_over_folds() -> None:
     def fold(hand: float) -> dict[str, Any]:
         one = {"pattern": "8/8/16", "smaller": 2.4, **{k: {"after": hand} for k in ("hand", "equal", "allocated")}}
-        return {"by_hand": [one], "states": {"original": 40, "training": 30, "inference": 10}}
+        return {"line": "n-mnist", "by_hand": [one], "states": {"original": 40, "training": 30, "inference": 10}}
 
     text = "\n".join(hand_section({"a": fold(0.8), "b": fold(0.9)}))
-    assert "| 8/8/16 | 2 | 2.40 | 85.00 | 85.00 | 85.00 |" in text
+    assert "| n-mnist | 8/8/16 | 2 | 2.40 | 85.00 | 85.00 | 85.00 |" in text
     assert "40 numbers in the original form" in text
 
 

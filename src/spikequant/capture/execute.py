@@ -7,7 +7,7 @@ computed once, and a neuron layer runs its own loop (`nn/loop.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -116,13 +116,15 @@ class LayerwiseRunner:
 
     def stepwise(self, group: Sequence[GraphNode], values: Values) -> None:
         """A recurrent part: one step of all its nodes after the other."""
-        inside = {node.name for node in group}
         trains: dict[str, list[Tensor]] = {node.name: [] for node in group}
         neurons = [self.model.get_submodule(n.path) for n in group if n.kind == "module"]
+        # One view a step, made once: the gradient of x[t] fills a tensor of all steps, T times.
+        read = {edge.source for node in group for edge in node.inputs} - trains.keys()
+        outside = {name: values[name].unbind(0) for name in read if self.graph.node(name).per_step}
         with _single_step([m for m in neurons if isinstance(m, STATEFUL)]):
             for t in range(self.graph.steps):
                 for node in group:
-                    inputs = [self.at(edge, t, inside, trains, values) for edge in node.inputs]
+                    inputs = [self.at(edge, t, trains, outside, values) for edge in node.inputs]
                     module = self.model.get_submodule(node.path) if node.kind == "module" else None
                     value = _apply(node, module, inputs, lead=1)
                     if node.kind == "state":
@@ -137,17 +139,24 @@ class LayerwiseRunner:
         assert isinstance(module, NeuronLayer)
         return module
 
-    def at(self, edge: GraphEdge, t: int, inside: set[str], trains: dict[str, list[Tensor]], values: Values) -> Tensor:
-        """The value of an edge at one step."""
-        if edge.source in inside:
+    def at(
+        self,
+        edge: GraphEdge,
+        t: int,
+        trains: Mapping[str, Sequence[Tensor]],
+        outside: Mapping[str, Sequence[Tensor]],
+        values: Values,
+    ) -> Tensor:
+        """The value of an edge at one step: of the part itself so far (`trains`), or from before it, step by step."""
+        if edge.source in trains:
             if t >= edge.delay:
                 return trains[edge.source][t - edge.delay]
             batch = values["input"].shape[0 if self.graph.input_layout == "static" else 1]
             return values["input"].new_zeros(batch, *self.graph.node(edge.source).shape)
-        value = values[edge.source]
-        if not self.graph.node(edge.source).per_step:
-            return value
-        return value[t - edge.delay] if t >= edge.delay else torch.zeros_like(value[0])
+        if edge.source not in outside:
+            return values[edge.source]
+        steps = outside[edge.source]
+        return steps[t - edge.delay] if t >= edge.delay else torch.zeros_like(steps[0])
 
     def reading(self, values: Values) -> Tensor:
         """The reduction over time that the model's own code does."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from spikequant import data as sets
 from spikequant.analyse import hessian_trace
@@ -20,14 +21,18 @@ from spikequant.models import mnist_net
 from spikequant.models.adaptive_recurrent import AdaptiveRecurrent
 from spikequant.models.decolle import Decolle
 from spikequant.plan import Plan
-from spikequant.recipes.bits_and_losses import alone
-from spikequant.recipes.budgeted import Trial, Widths, by_hand, compared
+from spikequant.recipes.bits_and_losses import accuracy_and_loss, alone
+from spikequant.recipes.budgeted import PATTERNS, Trial, by_hand, compared
+from spikequant.recipes.plans_of_a_size import Widths
 from spikequant.recipes.reproduction import Bench, plain_name
-from spikequant.training import Batch, Batches, KeptBatches, fit
+from spikequant.training import Batch, Batches, Distillation, KeptBatches, Loss, LossTerm, fit
 from spikequant.training.local import fit_local
 
 CROP = slice(1, -1)
 """N-MNIST has 34 x 34 pixels, the paper's network 32 x 32."""
+
+SCALE_RATE = 0.02
+"""Rate of learned steps beside that of weights; at 1 the step of an 8-bit layer falls to nothing within an epoch."""
 
 
 def trained_on(*, signed: bool = False, **options: Any) -> Plan:
@@ -49,8 +54,9 @@ class Amount:
     Attributes:
         epochs: of the real network.
         samples: of these epochs; None: all.
-        again: epochs of each quantized network.
+        again: epochs of each quantized network, which learns from the real one's answers, too.
         again_samples: of these; None: all.
+        briefly: samples on which a plan is trained before it is chosen.
         probes: of the traces, at most.
         batches: of the traces.
         alone: bits of a layer's weights that are lowered alone.
@@ -63,6 +69,7 @@ class Amount:
     samples: int | None = None
     again: int = 1
     again_samples: int | None = None
+    briefly: int = 2048
     probes: int = 32
     batches: int = 2
     alone: tuple[int, ...] = (1, 2, 3)
@@ -93,12 +100,11 @@ def images_row(
     )  # fmt: skip
     bench.say(f"  {traces}")
     single = alone(model, traces, how.alone, first(test, how.tested_alone), F.cross_entropy)
-    again = _part(train, how.again_samples, seed)
     trial = Trial(
         model=model, traces=traces, learn=learn, test=test, widths=how.quantized,
-        train=lambda net, called: _fitted(net, again, how.again, 1.5e-3, work / f"{called}.safetensors"),
+        **trained(model, train, how, lr=1.5e-3, seed=seed, work=work),
     )  # fmt: skip
-    return {**compared(trial, bench.say), "alone": single}
+    return {**compared(trial, bench.say), "alone": single, "by_hand": by_hand(trial, bench.say, PATTERNS[:1])}
 
 
 def events_row(bench: Bench, *, fold: int, how: Amount) -> dict[str, Any]:
@@ -121,11 +127,10 @@ def events_row(bench: Bench, *, fold: int, how: Amount) -> dict[str, Any]:
     traces = local_hessian_trace(model, learn[: how.batches], probes=how.probes, burn_in=how.burn_in, seed=seed)
     bench.say(f"  {traces}")
     single = alone(model, traces, how.alone, first(test, how.tested_alone), F.cross_entropy)
-    again = _part(train, how.again_samples, seed)
-    widths = replace(how.quantized, template=trained_on(signed=True))
     trial = Trial(
-        model=model, traces=traces, learn=learn, test=test, widths=widths,
-        train=lambda net, called: _fitted(net, again, how.again, 3e-4, work / f"{called}.safetensors"),
+        model=model, traces=traces, learn=learn, test=test,
+        widths=replace(how.quantized, template=trained_on(signed=True)),
+        **trained(model, train, how, lr=3e-4, seed=seed, work=work),
     )  # fmt: skip
     return {
         **compared(trial, bench.say), "alone": single, "by_hand": by_hand(trial, bench.say),
@@ -143,31 +148,91 @@ def spoken_row(bench: Bench, *, fold: int, how: Amount) -> dict[str, Any]:
     model = AdaptiveRecurrent.load(place)
     work = bench.work(f"shd-{fold}")
     train = loaded.batches("train+validation", batch_size=64, shuffle=True, seed=fold + bench.seed)
-    again = _part(train, how.again_samples, fold)
     if how.epochs:  # the network comes trained on SHD's training set; the folds are other samples
         bench.say(f"  shd, fold {fold}: {how.epochs} epochs more in float")
-        _fitted(model, again, how.epochs, 1e-3, work / "float.safetensors")
+        _fitted(model, _part(train, how.samples, fold), how.epochs, 1e-3, work / "float.safetensors")
     model.eval()
     train.set_epoch(0)
     learn = first(train, 128)
     test = list(loaded.batches("test", batch_size=125))
+    temperature = best_temperature(model, learn)
+    loss = partial(tempered, temperature=temperature)
+    bench.say(f"  temperature of the scores: {temperature:.3g}")
     traces = hessian_trace(
-        model, F.cross_entropy, learn[: how.batches], roles=("weight", "membrane"), curvature="gauss-newton",
+        model, loss, learn[: how.batches], roles=("weight", "membrane"), curvature="gauss-newton",
         most_probes=how.probes, seed=fold,
     )  # fmt: skip
     bench.say(f"  {traces}")
-    single = alone(model, traces, how.alone, test, F.cross_entropy)
+    single = alone(model, traces, how.alone, test, loss)
     trial = Trial(
-        model=model, traces=traces, learn=learn, test=test,
+        model=model, traces=traces, learn=learn, test=test, loss=loss,
         widths=replace(how.quantized, template=trained_on(signed=True, leak_bits=12)),
-        train=lambda net, called: _fitted(net, again, how.again, 1e-3, work / f"{called}.safetensors"),
+        **trained(model, train, how, lr=1e-3, seed=fold, work=work, temperature=temperature),
     )  # fmt: skip
-    return {**compared(trial, bench.say), "alone": single}
+    return {**compared(trial, bench.say), "alone": single, "temperature": temperature}
 
 
-def _fitted(model: nn.Module, on: Batches, epochs: int, lr: float, checkpoint: Path) -> None:
-    if fit(model, on, epochs=epochs, lr=lr, checkpoint=checkpoint, quiet=True).interrupted:
+def tempered(scores: Tensor, target: Tensor, *, temperature: float) -> Tensor:
+    """Cross entropy of ``scores / temperature``.
+
+    >>> tempered(torch.tensor([[0.0, 0.0]]), torch.tensor([1]), temperature=10.0)
+    tensor(0.6931)
+    """
+    return F.cross_entropy(scores / temperature, target)
+
+
+def best_temperature(model: nn.Module, batches: Sequence[Batch]) -> float:
+    """Of powers of the root of two the one with the least cross entropy on training batches.
+
+    Scores that are sums over time are so far apart that their probabilities are 0 and 1: such a loss has no curvature
+    to speak of.  Source: Guo et al., *On calibration of modern neural networks*, 2017, section 4.2.
+    """
+    tried = [2 ** (k / 2) for k in range(17)]
+    return min(tried, key=lambda t: accuracy_and_loss(model, batches, partial(tempered, temperature=t))[1])
+
+
+def trained(
+    model: nn.Module, train: Any, how: Amount, *, lr: float, seed: int, work: Path, temperature: float = 1.0
+) -> dict[str, Any]:
+    """How a `Trial` trains the quantized copies of `model`: on targets and on its answers, alike for every plan."""
+    again, few = _part(train, how.again_samples, seed), _part(train, how.briefly, seed)
+    loss = partial(tempered, temperature=temperature)
+    soft = 2.0 * temperature
+    term = Distillation(model, temperature=soft, weight=1 / temperature**2)  # T^2 is the term's own
+
+    def on(net: nn.Module, called: str) -> None:
+        _fitted(net, again, how.again, lr, work / f"{called}.safetensors", loss, (term,))
+
+    def briefly(net: nn.Module) -> None:
+        _fitted(net, few, 1, lr, None, loss, (term,))
+
+    return {"train": on, "briefly": briefly}
+
+
+def _fitted(
+    model: nn.Module,
+    on: Batches,
+    epochs: int,
+    lr: float,
+    checkpoint: Path | None,
+    loss: Loss = F.cross_entropy,
+    terms: Sequence[LossTerm] = (),
+) -> None:
+    done = fit(
+        model, on, epochs=epochs, optimizer=_optimizer(model, lr), loss=loss, terms=terms, checkpoint=checkpoint,
+        quiet=True,
+    )  # fmt: skip
+    if done.interrupted:
         raise KeyboardInterrupt
+
+
+def _optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
+    """Adam, whose steps are as long as its rate: learned steps of quantizers, some hundredths large, get less of it."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    scales = [p for name, p in named if name.endswith("_scale")]
+    others = [p for name, p in named if not name.endswith("_scale")]
+    groups = [{"params": others, "lr": lr}, {"params": scales, "lr": lr * SCALE_RATE}]
+    return torch.optim.Adam([group for group in groups if group["params"]], lr=lr)
 
 
 def _part(train: Any, samples: int | None, seed: int) -> Batches:
