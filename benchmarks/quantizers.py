@@ -228,6 +228,22 @@ def accuracy(found: dict[str, Any] | None) -> str:
     return f"{100 * found['accuracy']:.2f}, {found['difference']:+.2f} ± {found['interval']:.2f}"
 
 
+def best(found: list[dict[str, Any]]) -> str:
+    """Markdown: of each width and way the weights with the highest accuracy and those with the lowest EMD."""
+    lines = ["| data | bits | way | highest accuracy | lowest EMD |", "| --- | --- | --- | --- | --- |"]
+    for data, bits, way in ((d, b, w) for d in LOADERS for b in BITS for w in WAYS):
+        rows = [
+            r for r in found if (r["data"], r["bits"], r["way"]) == (data, bits, way) and r["quantizer"] in QUANTIZERS
+        ]
+        if rows:
+            top, near = max(rows, key=lambda r: r["accuracy"]), min(rows, key=lambda r: r["emd"])
+            lines.append(
+                f"| {data} | {bits} | {way} | {top['quantizer']}, {top['difference']:+.2f} ± {top['interval']:.2f} | "
+                f"{near['quantizer']}, {near['emd']:.4f} |"
+            )
+    return "\n".join(lines)
+
+
 def left_out(found: list[dict[str, Any]]) -> str:
     """Widths that a quantizer does not have, and rows that a network refused, with the reason."""
     lines = [f"- {reason}" for name in QUANTIZERS for bits in BITS if (reason := refusal(name, bits)) is not None]
@@ -267,6 +283,12 @@ Each row was lowered and verified: {sum(r["verify_differences"] for r in good)} 
 What QAT is here is a budget, the same for all: a quantizer that needs a long schedule (`sigmoid_sum` and its
 temperature) shows what one epoch gives, not what it can do. `fixed_point` has the range of its format and no scale:
 its weights in Q1.f are far below 1, and few bits leave nothing of them.
+
+## The best of each width
+
+Intervals of neighbours overlap: the first of a line is not proven better than the second.
+
+{best(good)}
 
 {sections}
 
