@@ -219,3 +219,37 @@ def test_the_bits_that_a_warning_names_were_tried():
     assert f"membrane.bits = {narrow.enough_bits} brings it to" in calibrated(2).warnings[0]
     assert calibrated(narrow.enough_bits).warnings == ()
     assert calibrated(narrow.enough_bits - 1).warnings != ()
+
+
+@pytest.mark.parametrize("quantizer", ["lsq", "power_of_two", "uniform"])
+def test_weight_scales_move_to_the_least_output_error(quantizer):
+    torch.manual_seed(0)
+    net = chain()
+    rule = {"match": "*", "weight": {"quantizer": quantizer, "bits": 3}, "membrane": {"bits": 8}}
+    if quantizer != "lsq":
+        rule["weight"]["clipping"] = "mse"
+    sq.quantize_(net, sq.Plan.from_dict({"rules": [rule]}), X, quiet=True)
+    x = (torch.rand(512, INPUTS) < 0.2).float()
+
+    @torch.no_grad()
+    def error(layer):
+        return float(((layer.weight - layer.codes() * layer.scale()) @ x.T).square().sum())
+
+    before = error(net.fc1)
+    sq.calibrate(net, [x.expand(STEPS, *x.shape)])
+    assert error(net.fc1) < before
+    once = net.fc1.weight_scale.clone()
+    sq.calibrate(net, [x.expand(STEPS, *x.shape)])
+    assert quantizer != "lsq" or torch.equal(net.fc1.weight_scale, once)
+
+
+def test_a_learned_scale_that_was_trained_stays():
+    net = chain()
+    rule = {"match": "*", "weight": {"quantizer": "lsq", "bits": 3}, "membrane": {"bits": 8}}
+    sq.quantize_(net, sq.Plan.from_dict({"rules": [rule]}), X, quiet=True)
+    with torch.no_grad():
+        net.fc1.weight_scale.mul_(1.03)  # a step of an optimiser
+    trained, other = net.fc1.weight_scale.clone(), net.fc2.weight_scale.clone()
+    sq.calibrate(net, [X])
+    assert torch.equal(net.fc1.weight_scale, trained)
+    assert not torch.equal(net.fc2.weight_scale, other)

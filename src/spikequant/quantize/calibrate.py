@@ -48,7 +48,8 @@ def calibrate(
 
     Args:
         model: quantized, not frozen.  Weight scales that are fixed (``mse``, ``percentile``,
-            ``kl`` clipping) move to the least squared error of the layer's output.
+            ``kl`` clipping) move to the least squared error of the layer's output; so do those of 3 bits and
+            more that LSQ is about to learn, as long as they are where they started.
         batches: ``(input, target)`` pairs (or inputs), as `model` takes them.
         max_batches: how many of them to look at; some hundred samples are enough for most.
         refit_norms: False keeps the running statistics of the real network.

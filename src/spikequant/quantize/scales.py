@@ -11,6 +11,13 @@ from spikequant.nn import Synapse
 from spikequant.nn.reset import reset_states as reset
 
 FACTORS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2)
+WIDER = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, *FACTORS, 1.35, 1.5)
+"""Of a scale that was not fitted to the error of the weights, but is a start for learning."""
+FITTED = ("uniform", "power_of_two", "lsq")
+"""Quantizers for which this was measured to help; the levels of others are fitted together with their scale."""
+LEARNED_FROM_BITS = 3
+"""Learned scales of fewer bits keep their start, which is wide so that few weights are clipped and stop learning: at 2
+bits, three seeds of LSQ trained on for an epoch lost 1.93 points (moved: 3.19) on Fashion-MNIST, 1.60 (0.86) on MNIST."""
 MOST_ROWS = 512
 
 
@@ -20,22 +27,25 @@ Seen = list[list[Tensor]]
 
 @torch.no_grad()
 def refine_scale(synapse: Synapse, seen: Callable[[], Seen]) -> None:
-    """Move a fixed weight scale to the factor of least output error, per output channel.
+    """Move a weight scale to the factor of least output error, per output channel.
 
-    ``min_k sum_x ((w - s_k Q(w / s_k)) . x)^2`` over `FACTORS` of the fitted scale, where x
-    is what the settled layers in front give (`seen`, asked for only if it is needed); the layer-wise
-    reconstruction error of post-training quantization (Nagel et al. 2020, section 3).  Learned, dynamic
-    and shared scales stay.
+    ``min_k sum_x ((w - s_k Q(w / s_k)) . x)^2`` over `FACTORS` of a fitted scale and `WIDER` ones of a learned one,
+    where x is what the settled layers in front give (`seen`, asked for only if it is needed); the layer-wise
+    reconstruction error of post-training quantization (Nagel et al. 2020, section 3).  A learned scale moves from its
+    start only, and stays once it was calibrated or trained.  Dynamic and shared scales stay.
     """
     shared = synapse.link is not None and synapse.link.branch.shared
-    if synapse.is_frozen or synapse.quantizer.scale_mode != "fixed" or shared or synapse.quantizer.name != "uniform":
+    mode, name = synapse.quantizer.scale_mode, synapse.quantizer.name
+    if synapse.is_frozen or mode == "dynamic" or shared or name not in FITTED:
+        return
+    if mode == "learned" and not _starts(synapse):
         return
     x = _rows(synapse, seen())
     weight, start = synapse.folded_weight(), synapse.weight_scale.clone()
     channel = 1 if synapse.kind == "conv" else -1
     best = torch.full((weight.shape[0],), float("inf"), dtype=torch.float64)
     chosen = torch.ones_like(best)
-    for factor in FACTORS:
+    for factor in WIDER if mode == "learned" else FACTORS:
         scale = start * factor
         change = weight - synapse.quantizer.codes(weight, scale) * scale
         wrong = synapse.linear_map(x, change.to(x.dtype)).movedim(channel, 0).flatten(1)
@@ -46,6 +56,12 @@ def refine_scale(synapse: Synapse, seen: Callable[[], Seen]) -> None:
         best, chosen = torch.where(better, error, best), torch.where(better, factor, chosen)
     factors = chosen[0] if start.numel() == 1 else chosen.reshape(start.shape)
     synapse.weight_scale.copy_(start * factors.to(start.dtype))
+
+
+def _starts(synapse: Synapse) -> bool:
+    """Whether a learned scale may move: nothing has moved it, and training does not depend on its start."""
+    untouched = torch.equal(synapse.weight_scale, synapse.fitted_scale())
+    return untouched and synapse.quantizer.bits >= LEARNED_FROM_BITS
 
 
 def _rows(synapse: Synapse, seen: Seen) -> Tensor:
