@@ -14,6 +14,7 @@ import spikequant as sq
 from spikequant.analyse import observe
 from spikequant.measure import matched_l1
 from spikequant.nn import IF, LIF
+from spikequant.quantize import firing_search
 from spikequant.quantize.firing_rates import layer_rates
 from spikequant.quantize.firing_search import channel_error
 
@@ -134,6 +135,47 @@ def test_the_error_of_a_channel():
     rates, wanted = torch.tensor([[0.5, 0.25], [0.0, 0.0]]), torch.tensor([[0.25, 0.0], [0.5, 0.0]])
     assert channel_error(rates, wanted).tolist() == [0.5, 0.5]
     assert channel_error(rates.T, wanted.T, last=True).tolist() == [0.5, 0.5]
+
+
+def test_it_is_never_worse_than_at_the_start_by_its_own_measure():
+    for seed in range(4):
+        real, model = pair(seed, bits=4)
+        sq.match_firing(model, real, X)
+        again = sq.match_firing(model, real, X)
+        for layer in again.layers:
+            assert layer.matched <= layer.matched_before
+            assert layer.emd <= layer.emd_before
+
+
+def test_an_interrupted_search_leaves_the_model_as_it_was(monkeypatch):
+    real, model = pair()
+    sq.match_firing(model, real, X[:1], max_batches=1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    plain, calls = firing_search._rated, []
+
+    def stopping(*given):
+        calls.append(given)
+        if len(calls) > 7:
+            raise KeyboardInterrupt
+        return plain(*given)
+
+    monkeypatch.setattr(firing_search, "_rated", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        sq.match_firing(model, real, X)
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_a_number_of_batches_below_1_is_refused(most):
+    real, model = pair()
+    for call in (
+        lambda: sq.match_firing(model, real, X, max_batches=most),
+        lambda: sq.calibrate(model, X, max_batches=most),
+    ):
+        with pytest.raises(sq.DataError, match=f"max_batches={most}; expected 1 or more, or None"):
+            call()
 
 
 def test_what_cannot_be_matched_is_refused():

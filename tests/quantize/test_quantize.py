@@ -114,6 +114,23 @@ def test_it_prints_unless_told_to_be_quiet(capsys):
     assert capsys.readouterr().out == f"{report}\n"
 
 
+def test_a_second_head_that_stays_real_is_always_told():
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.first, self.second = chain(), LIF(leak=0.75), nn.Linear(CLASSES, 3)
+            self.head = nn.Linear(CLASSES, 4)
+
+        def forward(self, x):
+            spikes = self.body(x)
+            return self.first(self.head(spikes)).sum(0), self.second(spikes).sum(0)
+
+    with pytest.warns(UserWarning, match="second feeds no neuron and is not the first output of the model: stays real"):
+        report = sq.quantize_(Heads(), W4U8, X, quiet=True)
+    assert "second" in {row.module for row in report.skipped}
+    sq.quantize_(Heads(), sq.Plan.from_dict({"rules": [{"match": "body*", "weight": {"bits": 4}}]}), X, quiet=True)
+
+
 def test_twice_is_refused():
     net = chain()
     sq.quantize_(net, W4U8, X, quiet=True)

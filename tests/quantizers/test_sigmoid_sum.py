@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import spikequant as sq
-from spikequant.law.errors import DataError, PlanError
+from spikequant.law.errors import DataError, PlanError, WidthError
 from spikequant.nn import advance_schedules
 from spikequant.quantizers import SigmoidSum, quantizer_from_dict
 from spikequant.quantizers.one_dimension import boundaries_of_clusters
@@ -34,6 +34,45 @@ def published(x, alpha, state, levels, limit):
         g = 1 / (1 + torch.exp(-(state["temperature"] * (state["beta"] * x - bound)).clamp(-limit, limit)))
         total, slope = total + height * g, slope + height * g * (1 - g)
     return alpha * (total - sum(heights) / 2), slope
+
+
+@pytest.mark.parametrize("q", [SigmoidSum(1), SigmoidSum(2), SigmoidSum(5)])
+def test_a_scale_stays_near_the_weights(q):
+    x, outer = weights(), q.level_set[-1]
+    scale, state = started(q, x, axis=0)
+    mean = x.abs().mean(1, keepdim=True)
+    wild = torch.tensor([-1.0, 0.0, 1e-9, 1e9, 1.0], dtype=torch.float64).reshape(-1, 1).requires_grad_()
+    seen = q.graph_scale(wild, x)
+    assert bool((seen * outer <= 1024 * mean * 1.001).all())
+    assert bool((seen * outer >= mean / 1024 * 0.999).all())
+    assert float(seen.detach()[4]) == 1.0
+    assert torch.autograd.grad(seen.sum(), wild)[0].tolist() == [[1.0]] * 5
+    moved = wild.detach().clone()
+    q.learn_(x, moved, state)
+    assert torch.equal(moved, seen.detach())
+    version = scale._version
+    q.learn_(x, scale.detach(), state)
+    assert scale._version == version  # inside its bounds nothing is written
+
+
+def test_a_step_beyond_zero_leaves_a_layer_that_runs():
+    net = torch.nn.Sequential(torch.nn.Linear(9, 12), sq.nn.LIF(threshold=0.3))
+    x = (torch.rand(6, 8, 9) < 0.4).float()
+    sq.quantize_(net, sq.Plan.uniform(weight_bits=2, weight_quantizer="sigmoid_sum", membrane_bits=8), x, quiet=True)
+    with torch.no_grad():
+        net[0].weight_scale.fill_(-0.5)
+    for mode in (False, True):  # evaluated it is only read; in training it is put back
+        sq.reset(net)
+        assert bool(torch.isfinite(net.train(mode)(x)).all())
+        assert bool((net[0].weight_scale > 0).all()) is mode
+
+
+def test_widths_that_do_not_fit_name_the_layer():
+    net = torch.nn.Sequential(torch.nn.Linear(9, 12), sq.nn.LIF(threshold=0.3))
+    sq.quantize_(net, sq.Plan.uniform(weight_bits=2, membrane_bits=8), (torch.rand(6, 8, 9) < 0.4).float(), quiet=True)
+    net[0].weight_scale.fill_(2.0**-60)
+    with pytest.raises(WidthError, match="^1: an intermediate needs"):
+        net.train()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 20.0, 700.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -314,6 +315,42 @@ def test_the_average_is_the_recursion():
     for k, value in enumerate(seen):
         wanted = wanted + (1 - min(0.6, (1 + k) / (10 + k))) * (value - wanted)
     torch.testing.assert_close(net.fc1.weight.double(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_the_average_begins_anew_when_bits_change(tmp_path):
+    def trained(**options):
+        net, seen = quantized(quantizer="uniform"), []
+        note = lambda _: seen.append((net.fc1.quantizer.bits, net.fc1.weight_scale.clone(), net.fc1.weight.clone()))  # noqa: E731
+        fit(net, epochs=4, routines=[WeightAverage(0.999), GradualBits(8, over=0.75)], on_epoch=note, **options)
+        return net, seen
+
+    net, seen = trained()
+    assert [bits for bits, *_ in seen] == [8, 7, 5, 3]
+    for bits, scale, weight in seen:  # not a mean of scales of several widths
+        fitted = dataclasses.replace(net.fc1.quantizer, bits=bits).fit(weight, channel_axis=0)
+        torch.testing.assert_close(scale, fitted, rtol=0.25, atol=0)
+    (tmp_path / "c").mkdir()
+    half = quantized(quantizer="uniform")
+    options = {"checkpoint": tmp_path / "c" / "x.safetensors"}
+
+    def stop(epoch):
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    fit(half, epochs=4, routines=[WeightAverage(0.999), GradualBits(8, over=0.75)], on_epoch=stop, **options)
+    assert same(weights(trained(**options)[0]), weights(net))
+
+
+@pytest.mark.parametrize("routines", [[WeightAverage(0.9), GradualBits(8)], [GradualBits(8), WeightAverage(0.9)]])
+def test_an_average_that_ends_early_has_the_scales_of_its_bits(routines):
+    net = quantized(quantizer="uniform")
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    assert fit(net, routines=routines, on_epoch=stop).interrupted
+    assert net.fc1.quantizer.bits == 3
+    torch.testing.assert_close(net.fc1.weight_scale, net.fc1.fitted_scale(), rtol=0.25, atol=0)
 
 
 def test_validation_and_callbacks_see_the_average():

@@ -70,7 +70,8 @@ def load_cifar10_dvs(
     No split is published.  As most papers do, the last tenth of each class (by the number in the name) is the test set;
     a tenth of the rest is validation, by ``held_out("cifar10-dvs-validation", labels, N // 10)``.  Layout
     ``[T, N, 2, 128, 128]``, channel and x as sent by the camera (`aedat2`).  10 steps of as many events each; with
-    `step_ms` steps of equal time.
+    `step_ms` steps of equal time, counted from the first event: without `steps` as many as cover 1.3 s.  Recordings are
+    of different lengths; events behind the last step are left out, and a shorter recording ends in empty steps.
 
     Source: Li et al., *CIFAR10-DVS: an event-stream dataset for object classification*, Frontiers in Neuroscience 2017.
 
@@ -96,7 +97,8 @@ def load_ncaltech101(
 
     No split is published: a tenth is the test set, by ``held_out("n-caltech101-test", labels, N // 10)``, a tenth of
     the rest validation, likewise.  Layout ``[T, N, 2, 180, 240]``, channel 1 brighter; recordings are smaller than the
-    sensor and lie in its corner, as published.  10 steps of as many events each; with `step_ms` steps of equal time.
+    sensor and lie in its corner, as published.  10 steps of as many events each; with `step_ms` steps of equal time,
+    counted from the first event: without `steps` as many as cover 300 ms.  Events behind the last step are left out.
 
     Source: Orchard et al., *Converting static image datasets to spiking neuromorphic datasets using saccades*,
     Frontiers in Neuroscience 2015.

@@ -112,6 +112,8 @@ def from_ann(
         raise DataError(f"from_ann: steps is {steps}; expected 1 or more")
     if threshold not in ("mse", "max"):
         raise DataError(f"from_ann: threshold is {threshold!r}; expected 'mse' or 'max'")
+    if max_batches is not None and max_batches < 1:
+        raise DataError(f"from_ann: max_batches={max_batches}; expected 1 or more, or None for all batches")
     inputs = [b[0] if isinstance(b, (tuple, list)) else b for b in islice(calibration, max_batches)]
     if not inputs or not all(bool(torch.isfinite(x).all()) for x in inputs):
         raise DataError("from_ann: calibration gave no batch, or one that holds NaN or infinite values")

@@ -110,8 +110,10 @@ def materialized(verb: str, batches: Iterable[Any], most: int | None) -> list[Te
     """The inputs of the first batches.
 
     Raises:
-        DataError: none, one that holds nothing, or values that are not finite.
+        DataError: none, one that holds nothing, values that are not finite, or a number of batches below 1.
     """
+    if most is not None and most < 1:
+        raise DataError(f"{verb}: max_batches={most}; expected 1 or more, or None for all batches")
     found = [b[0] if isinstance(b, (tuple, list)) else b for b in islice(batches, most)]
     if not found:
         raise DataError(f"{verb}: the loader gave no batch; expected at least one")

@@ -76,7 +76,7 @@ def quantize_(
         example_input: a batch of at least 2 samples, as `model` takes it.
         target: name of a hardware profile (`spikequant.targets`), instead of ``plan.target``.  It chooses the form and
             the widths of every neuron, and the widths that the plan leaves open; every layer is quantized.
-        quiet: do not print the report.
+        quiet: do not print the report; a layer that the plan asks for and that stays real is still warned of.
 
     Raises:
         PlanError: a rule or a role of the plan applies to nothing.
@@ -102,8 +102,7 @@ def quantize_(
             report = _dress(work, example_input)
     if not report.quantized:
         readings.undo()
-    if not quiet:
-        print(report)  # noqa: T201
+    report.tell(quiet=quiet)
     return report
 
 
@@ -112,7 +111,7 @@ def _dress(work: _Dresser, example_input: Tensor) -> QuantizeReport:
         _dress_group(work, neuron, paths, example_input)
     for name in work.found.readouts:
         _dress_readout(work, name, example_input)
-    work.rows += skipped_rows(work.model, work.found.graph, {row.module for row in work.rows})
+    work.rows += skipped_rows(work.model, work.found.graph, {row.module for row in work.rows}, work.plan)
     if not work.chip.is_free:
         work.notes.append(rehearse(work.model, example_input, work.chip.target))
     report = QuantizeReport(tuple(work.rows), tuple(work.notes))

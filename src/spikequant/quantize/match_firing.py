@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -85,8 +87,9 @@ def match_firing(
     over the neurons i of a channel, r their rates and R those of the float network on the same
     data.  The search is a pattern search with five step sizes, all channels at once; it sees
     every other sample, and a channel keeps its shift only if the remaining samples agree.
-    A layer whose firing in the whole network got no better goes back.  Only the threshold
-    that decides firing moves; what a soft reset takes away stays.  On a chip, biases stay.
+    A layer whose firing in the whole network got no better, by the matched distance and by the EMD, goes back, and so
+    does everything if the network as a whole is no better in the end.  Only the threshold that decides firing moves;
+    what a soft reset takes away stays.  On a chip, biases stay.  Interrupted, the model is as it was.
 
     Call it between `calibrate` and `freeze`.  No label is used and no weight changes.
 
@@ -110,46 +113,86 @@ def match_firing(
     inputs = materialized("match_firing", batches, max_batches)
     was_training = model.training
     model.eval()
+    given = {path: Shifts.of(neuron) for path, neuron in neurons.items()}
     try:
         wanted = float_rates(float_model, inputs, list(neurons))
-        layers = tuple(_match(model, path, neuron, inputs, wanted[path]) for path, neuron in neurons.items())
-    except RuntimeError as error:
-        raise DataError(
-            f"match_firing: a model cannot take an input of shape {tuple(inputs[0].shape)}: {error}"
-        ) from error
+        return FiringReport(_matched(model, neurons, inputs, wanted, given))
+    except BaseException as error:
+        for path, neuron in neurons.items():
+            given[path].put(neuron)
+        if isinstance(error, RuntimeError):
+            raise DataError(
+                f"match_firing: a model cannot take an input of shape {tuple(inputs[0].shape)}: {error}"
+            ) from error
+        raise
     finally:
         model.train(was_training)
         reset(model)
-    return FiringReport(layers)
 
 
-def _match(model: nn.Module, path: str, neuron: QuantizedNeuron, inputs: list[Tensor], wanted: Halves) -> MatchedLayer:
-    """Search one layer, and keep what holds."""
-    before = layer_rates(model, inputs, [path])[path]
-    if before.searched.shape != wanted.searched.shape:
+Rates = dict[str, Halves]
+
+
+def _matched(
+    model: nn.Module, neurons: dict[str, QuantizedNeuron], inputs: list[Tensor], wanted: Rates, given: dict[str, Shifts]
+) -> tuple[MatchedLayer, ...]:
+    """Search layer by layer, keep what holds, and look at the network as a whole."""
+    first = now = layer_rates(model, inputs, list(neurons))
+    for path, neuron in neurons.items():
+        now = _settled(model, path, neuron, inputs, wanted, now)
+    if _distance(wanted, now) > _distance(wanted, first):
+        now = first
+        for path, neuron in neurons.items():
+            given[path].put(neuron)
+    return tuple(
+        _told(path, given[path], Shifts.of(neuron), was=first[path], now=now[path], wanted=wanted[path])
+        for path, neuron in neurons.items()
+    )
+
+
+def _settled(
+    model: nn.Module, path: str, neuron: QuantizedNeuron, inputs: list[Tensor], wanted: Rates, before: Rates
+) -> Rates:
+    """Search one layer; what holds stays.  `before` and the result are the rates of all layers."""
+    if before[path].searched.shape != wanted[path].searched.shape:
         raise DataError(
-            f"match_firing: {path} has {tuple(before.searched.shape)} neurons, in the float model "
-            f"{tuple(wanted.searched.shape)}; expected the network from before quantize_"
+            f"match_firing: {path} has {tuple(before[path].searched.shape)} neurons, in the float model "
+            f"{tuple(wanted[path].searched.shape)}; expected the network from before quantize_"
         )
     start = Shifts.of(neuron)
     flows = flows_into(model, neuron, inputs)
     currents = [calls[0] if neuron.step_mode == "m" else torch.stack(calls) for calls in flows]
-    found = search(neuron, currents, wanted, start)
-    found.put(neuron)
-    after = layer_rates(model, inputs, [path])[path]
-    r, was, now = (half.held.reshape(-1).numpy(force=True) for half in (wanted, before, after))
-    if matched_l1(r, now) >= matched_l1(r, was):
-        start.put(neuron)
-        found, now = start, was
+    search(neuron, currents, wanted[path], start).put(neuron)
+    after = layer_rates(model, inputs, list(before))
+    r, was, now = (_held(rates[path]) for rates in (wanted, before, after))
+    if matched_l1(r, now) < matched_l1(r, was) and emd(r, now) <= emd(r, was):
+        return after
+    start.put(neuron)
+    return before
+
+
+def _held(halves: Halves) -> npt.NDArray[np.float64]:
+    """The rates that judge, in a row."""
+    return halves.held.reshape(-1).numpy(force=True)
+
+
+def _distance(wanted: Rates, rates: Rates) -> float:
+    """What the whole network is judged by: EMD and matched distance, summed over layers."""
+    pairs = [(_held(wanted[path]), _held(rates[path])) for path in rates]
+    return sum(emd(r, s) + matched_l1(r, s) for r, s in pairs)
+
+
+def _told(path: str, given: Shifts, found: Shifts, *, was: Halves, now: Halves, wanted: Halves) -> MatchedLayer:
+    before, after, r = map(_held, (was, now, wanted))
     return MatchedLayer(
         path=path,
-        emd=emd(r, now),
-        emd_before=emd(r, was),
-        matched=matched_l1(r, now),
-        matched_before=matched_l1(r, was),
-        rate=float(now.mean()),
-        rate_before=float(was.mean()),
+        emd=emd(r, after),
+        emd_before=emd(r, before),
+        matched=matched_l1(r, after),
+        matched_before=matched_l1(r, before),
+        rate=float(after.mean()),
+        rate_before=float(before.mean()),
         float_rate=float(r.mean()),
-        moved=found.differ_from(start),
+        moved=found.differ_from(given),
         channels=found.bias.numel(),
     )

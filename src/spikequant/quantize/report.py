@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
+
+SECOND_OUTPUT = "feeds no neuron and is not the first output of the model: stays real"
+"""Of a layer that the plan asks for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,15 @@ class QuantizeReport:
     def skipped(self) -> tuple[QuantizedRow, ...]:
         """The rows that were not."""
         return tuple(row for row in self.rows if row.bits is None)
+
+    def tell(self, *, quiet: bool) -> None:
+        """Print the table; where that is not wanted, warn of layers that the plan asks for and that stay real."""
+        if not quiet:
+            print(self)  # noqa: T201
+            return
+        for row in self.skipped:
+            if row.note == SECOND_OUTPUT:
+                warnings.warn(f"quantize_: {row.module} {row.note}", stacklevel=3)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""

@@ -9,8 +9,9 @@ from spikequant.capture import Graph
 from spikequant.nn import STATEFUL, QuantizedNeuron, Synapse
 from spikequant.nn.chip import dash
 from spikequant.nn.integers import leak_bits
+from spikequant.plan import Plan
 from spikequant.quantize.groups import NORMALIZING, WEIGHTED
-from spikequant.quantize.report import QuantizedRow
+from spikequant.quantize.report import SECOND_OUTPUT, QuantizedRow
 
 MOST_MOVED = 0.02
 """Share of a threshold that a chip's grid may move it by without a note."""
@@ -92,11 +93,13 @@ def threshold_notes(path: str, quantized: QuantizedNeuron) -> list[str]:
     ]
 
 
-def skipped_rows(model: nn.Module, graph: Graph, done: set[str]) -> list[QuantizedRow]:
+def skipped_rows(model: nn.Module, graph: Graph, done: set[str], plan: Plan) -> list[QuantizedRow]:
     """Layers of which nothing was quantized, and why."""
     used, rows = {n.path for n in graph.nodes if n.kind == "module"}, []
     for path, module in model.named_modules():
         if isinstance(module, (*WEIGHTED, *STATEFUL, *NORMALIZING)) and path not in done:
             why = "no rule of the plan asks for it" if path in used else "not called in the forward pass"
+            is_asked = isinstance(module, WEIGHTED) and plan.layer(path).weight is not None
+            why = SECOND_OUTPUT if path in used and is_asked else why
             rows.append(QuantizedRow(module=path, kind=type(module).__name__, role="-", note=why))
     return rows
