@@ -17,19 +17,20 @@ written as TOML or JSON::
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spikequant.law.artifact import strict_json
 from spikequant.law.atomic import write_text
-from spikequant.law.errors import PlanError
+from spikequant.law.errors import PlanError, nearest
 from spikequant.law.rounding import Rounding
 from spikequant.quantizers import Quantizer, quantizer_from_dict
 
@@ -165,6 +166,7 @@ class Plan(_Strict):
         threshold_bits: int | None = None,
         bias_bits: int | None = None,
         current_bits: int | None = None,
+        **unknown: Never,
     ) -> Plan:
         """The same bits everywhere; one bit of weight means `Binary`, `Ternary` goes by name.
 
@@ -175,7 +177,11 @@ class Plan(_Strict):
 
         >>> Plan.uniform(membrane_bits=2, membrane_levels="learned").layer("lif1").membrane.levels
         'learned'
+
+        Raises:
+            PlanError: a name that is none of these, with the nearest one; a value that no plan has.
         """
+        _refuse(unknown, Plan.uniform, "Plan.uniform")
         layer: dict[str, Any] = {}
         if weight_bits is not None or weight_quantizer is not None:
             layer["weight"] = _weight_role(weight_bits, weight_quantizer, weight_clipping)
@@ -273,6 +279,13 @@ def _weight_role(bits: int | None, quantizer: str | None, clipping: str) -> dict
     if name == "uniform":
         role["clipping"] = clipping
     return role
+
+
+def _refuse(unknown: Mapping[str, object], asked: Callable[..., object], called: str) -> None:
+    """Raise about the first name that a function does not have."""
+    known = [p.name for p in inspect.signature(asked).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for name in unknown:
+        raise PlanError(f"{called}: no option {name!r}; expected some of {', '.join(known)}{nearest(name, known)}")
 
 
 def _explained(error: ValidationError) -> str:

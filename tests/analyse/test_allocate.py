@@ -83,6 +83,23 @@ def test_the_template_keeps_what_bits_do_not_say(trained):
     assert {r.membrane.rounding for r in roles if r.membrane is not None} == {"stochastic"}
 
 
+def test_a_template_of_every_role_makes_a_plan_that_quantizes(trained):
+    model, traces, batch, _ = trained
+    template = sq.Plan.uniform(weight_bits=4, membrane_bits=8, leak_bits=6, threshold_bits=9)
+    plan = allocate(traces, "0.2x", template=template)
+    for row in traces.facts.rows:
+        rule = plan.layer(row.layer)
+        assert (rule.leak is None, rule.threshold is None, rule.membrane is None) == (row.role == "weight",) * 3
+    report = sq.quantize_(copy.deepcopy(model), plan, batch[0], quiet=True)
+    assert report.rows
+
+
+def test_every_limit_that_is_exceeded_is_named(trained):
+    _, traces, _, _ = trained
+    with pytest.raises(PlanError, match=r"of flash cannot be kept: .*; a budget of \d+ bytes of ram cannot be kept"):
+        allocate(traces, {"flash": 20, "ram": 20})
+
+
 def test_membranes_without_a_trace_have_the_bits_that_were_asked_for(trained):
     model, _, batch, _ = trained
     traces = hessian_trace(model, F.cross_entropy, [batch], curvature="gauss-newton", most_probes=20)

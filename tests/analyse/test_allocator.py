@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from spikequant.analyse.allocator import solve
 from spikequant.analyse.budget_curve import curve
+from spikequant.analyse.integer_program import cheapest
 from spikequant.analyse.widths import Choice, Item
 from spikequant.law.errors import DataError, PlanError
 
@@ -104,6 +105,42 @@ def test_a_limit_that_cannot_be_kept_says_what_is_needed():
     items = random_items(3)
     with pytest.raises(PlanError, match=r"the limit flash = 1 cannot be kept: .* are needed"):
         solve(items, {"flash": 1})
+
+
+def test_every_limit_that_cannot_be_kept_is_named():
+    with pytest.raises(PlanError, match=r"the limit flash = 1 cannot be kept: .*; the limit ram = 2 cannot be kept: "):
+        solve(random_items(3), {"flash": 1, "ram": 2})
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 3), st.booleans())
+def test_groups_that_share_no_limit_are_solved_apart(seed, apart, whole):
+    """Any rises, also ones that grow with the load; limits over some of the groups; whole numbers and others."""
+    rng = np.random.default_rng(seed)
+    rises = [rng.normal(size=rng.integers(1, 5)) for _ in range(6)]
+    loads = [
+        [
+            (rng.integers(0, 9, len(r)).astype(float) if whole else rng.random(len(r))) * (g % apart == j)
+            for g, r in enumerate(rises)
+        ]
+        for j in range(apart)
+    ]
+    loads.append([rng.random(len(r)) * (g > 3) for g, r in enumerate(rises)])
+    most = [float(sum(rng.choice(row) for row in limit)) for limit in loads]
+    best = math.inf
+    for picked in itertools.product(*(range(len(r)) for r in rises)):
+        if all(
+            sum(row[k] for row, k in zip(limit, picked, strict=True)) <= m * (1 + 1e-9)
+            for limit, m in zip(loads, most, strict=True)
+        ):
+            best = min(best, sum(r[k] for r, k in zip(rises, picked, strict=True)))
+    found = cheapest(rises, [*loads, loads[0]], [*most, math.inf])
+    if found is None:
+        assert best == math.inf
+        return
+    assert sum(r[k] for r, k in zip(rises, found, strict=True)) == pytest.approx(best, abs=1e-9)
+    used = [math.fsum(row[k] for row, k in zip(limit, found, strict=True)) for limit in loads]
+    assert all(u <= m * (1 + 1e-9) for u, m in zip(used, most, strict=True))
 
 
 def test_limits_that_exclude_each_other():

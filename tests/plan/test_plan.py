@@ -232,3 +232,8 @@ def test_a_mistake_in_a_late_layer_leaves_the_model_alone():
     with pytest.raises(PlanError, match="fc2.weight: uniform: bits is 20"):
         quantize({"rules": [{"match": "fc2", "weight": {"bits": 20}}, {"match": "*", "weight": {"bits": 4}}]}, net)
     assert [type(m).__name__ for m in net] == ["Linear", "Neuron", "Linear", "Neuron"]
+
+
+def test_a_misspelt_option_is_told_with_the_nearest_one():
+    with pytest.raises(PlanError, match=r"no option 'mebrane_bits'; expected some of .* Did you mean membrane_bits\?"):
+        Plan.uniform(mebrane_bits=4)

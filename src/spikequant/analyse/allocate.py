@@ -16,7 +16,7 @@ from spikequant.analyse.score import Sensitivities
 from spikequant.analyse.widths import Choice, Item
 from spikequant.analyse.within import Within
 from spikequant.law.errors import DataError, PlanError, nearest
-from spikequant.plan import Plan, literally
+from spikequant.plan import NEURON_ROLES, SYNAPSE_ROLES, Plan, literally
 
 USUAL = {"weight": (1, 2, 3, 4, 5, 6, 8), "membrane": (2, 3, 4, 5, 6, 8, 10, 12)}
 
@@ -209,15 +209,16 @@ def _plan(found: Allocation, facts: Facts, membrane_bits: int, template: Plan | 
     base = Plan.uniform(weight_bits=8, membrane_bits=membrane_bits) if template is None else template
     by_layer: dict[str, dict[str, Any]] = {}
     for row in facts.rows:
-        rule = by_layer.setdefault(row.layer, base.layer(row.layer).model_dump(mode="json", exclude_none=True))
+        roles = SYNAPSE_ROLES if row.role == "weight" else NEURON_ROLES  # a role that a layer lacks would be refused
+        given = base.layer(row.layer).model_dump(mode="json", exclude_none=True)
+        rule = by_layer.setdefault(row.layer, {})
+        rule |= {role: value for role, value in given.items() if role in roles and role not in rule}
         bits = found.bits.get((row.layer, row.role))
         if row.role == "weight":
-            given = None if template is None else base.layer(row.layer).weight
-            rule["weight"] = _weight(bits if bits is not None else 8, given)
-            rule.pop("membrane", None)
+            role = None if template is None else base.layer(row.layer).weight
+            rule["weight"] = _weight(bits if bits is not None else 8, role)
         else:
             rule["membrane"] = rule.get("membrane", {}) | {"bits": bits if bits is not None else membrane_bits}
-            rule.pop("weight", None)
     rules = [{**rule, "match": literally(layer)} for layer, rule in by_layer.items()]
     return Plan.from_dict({**base.model_dump(mode="json", exclude_none=True), "rules": rules})
 

@@ -52,13 +52,21 @@ def _bits(name: str, asked: str | float, facts: Facts) -> float:
     return value
 
 
-def unreachable(name: str, asked: float, least: float, stays: float) -> PlanError:
-    """What to raise where the fewest bits take more than was asked for: all in bits, told in bytes."""
+def unreachable(asked: Mapping[str, float], least: Mapping[str, float], stays: Mapping[str, float]) -> PlanError:
+    """What to raise where the fewest bits take more than was asked for: all in bits, told in bytes.
+
+    Every limit that is exceeded is named, by load: what was asked for, what is needed, how much of it has no choice.
+    """
+    clauses = [_clause(name, asked[name], least[name], stays[name]) for name in asked if least[name] > asked[name]]
+    return PlanError(f"allocate: {'; '.join(clauses)}")
+
+
+def _clause(name: str, asked: float, least: float, stays: float) -> str:
     unit, per = ("synop_bits", 1) if name == "synop_bits" else ("bytes", 8)
     rest = (
         f", {stays / per:,.0f} of them without a choice (thresholds, biases, buffers, layers kept)" if stays > 0 else ""
     )
-    return PlanError(
-        f"allocate: a budget of {asked / per:,.0f} {unit} of {name} cannot be kept: with the fewest bits "
-        f"that are allowed everywhere, {math.ceil(least / per):,} are needed{rest}"
+    return (
+        f"a budget of {asked / per:,.0f} {unit} of {name} cannot be kept: with the fewest bits that are allowed "
+        f"everywhere, {math.ceil(least / per):,} are needed{rest}"
     )

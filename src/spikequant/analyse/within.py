@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from spikequant.analyse.allocator import SLACK, Allocation, solve
+from spikequant.analyse.allocator import Allocation, solve
+from spikequant.analyse.integer_program import SLACK
 from spikequant.analyse.limits import LOADS, unreachable
 from spikequant.analyse.recount import Recount, Stored
 from spikequant.analyse.widths import Item, grouped, tables
@@ -134,5 +135,4 @@ class Within:
         """That even the fewest bits take more, with what they take."""
         rest = self._rest(least)
         used = {name: rest[name] + least.allocation.loads.get(name, 0.0) for name in self.requested}
-        name = next(name for name, bits in used.items() if bits > self.requested[name])
-        return unreachable(name, self.requested[name], used[name], rest[name])
+        return unreachable(self.requested, used, rest)

@@ -12,7 +12,8 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikequant.analyse import Traces, paired_difference
+from spikequant.analyse import Rises, Traces, paired_difference
+from spikequant.analyse.score import Sensitivities
 from spikequant.law.errors import PlanError
 from spikequant.quantize import calibrate, freeze, lower, quantize_, verify
 from spikequant.recipes.bits_and_losses import accuracy_and_loss
@@ -94,6 +95,7 @@ class Trial:
         learn: training batches; the loss on them chooses between plans.
         test: test batches.
         widths: what may be chosen.
+        rises: what single layers add at few bits, measured; the allocator proposes plans by these, too.
         train: trains a quantized network on, under a name for its checkpoint.
         briefly: the same for a short while, before plans are chosen from; None: not at all.
         loss: of the training and of the choice.
@@ -106,6 +108,7 @@ class Trial:
     test: Batches
     widths: Widths
     train: Train
+    rises: Rises | None = None
     briefly: Callable[[nn.Module], None] | None = None
     loss: Loss = F.cross_entropy
     share: float = 0.1
@@ -133,7 +136,10 @@ def compared(trial: Trial, say: Callable[[str], None]) -> dict[str, Any]:
         raise PlanError(f"no equal bits fit into {trial.share * whole:,.0f} bytes")
     of_equal = {one.words: trial.measured_loss(one) for one in pairs}
     equal = min(pairs, key=lambda one: of_equal[one.words])
-    tried = proposals(trial.model, trial.traces, equal.bytes, trial.widths, trial.learn[0])
+    known: list[Sensitivities] = [trial.traces]
+    if trial.rises is not None:
+        known.append(trial.rises)
+    tried = proposals(trial.model, known, equal.bytes, trial.widths, trial.learn[0])
     losses = {name: of_equal.get(one.words) or trial.measured_loss(one) for name, one in tried.items()}
     tried["equal bits"], losses["equal bits"] = equal, of_equal[equal.words]
     for name, loss in {**{f"equal bits {words}": loss for words, loss in of_equal.items()}, **losses}.items():

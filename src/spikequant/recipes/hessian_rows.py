@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikequant import data as sets
-from spikequant.analyse import hessian_trace
+from spikequant.analyse import hessian_trace, measured_rises
 from spikequant.analyse.local_hessian import local_hessian_trace
 from spikequant.data.places import root_of
 from spikequant.law.errors import DataError
@@ -164,9 +164,11 @@ def spoken_row(bench: Bench, *, fold: int, how: Amount) -> dict[str, Any]:
     )  # fmt: skip
     bench.say(f"  {traces}")
     single = alone(model, traces, how.alone, test, loss)
+    widths = replace(how.quantized, template=trained_on(signed=True, leak_bits=12))
+    rises = measured_rises(model, loss, learn, weight_widths=widths.weight, membrane_widths=widths.membrane)
+    bench.say(f"  {rises}")
     trial = Trial(
-        model=model, traces=traces, learn=learn, test=test, loss=loss,
-        widths=replace(how.quantized, template=trained_on(signed=True, leak_bits=12)),
+        model=model, traces=traces, rises=rises, learn=learn, test=test, loss=loss, widths=widths,
         **trained(model, train, how, lr=1e-3, seed=fold, work=work, temperature=temperature),
     )  # fmt: skip
     return {**compared(trial, bench.say), "alone": single, "temperature": temperature}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from spikequant.analyse import Traces, allocate, memory_rows, observe
+from spikequant.analyse.score import Sensitivities
 from spikequant.law.errors import PlanError
 from spikequant.measure import flash_bits, ram_bits
 from spikequant.plan import Plan, literally
@@ -98,11 +99,11 @@ def told(bits: dict[tuple[str, str], int]) -> str:
     return ", ".join(f"{letter} {found[role]}" for letter, role in (("W", "weight"), ("U", "membrane")) if found[role])
 
 
-def bits_of(plan: Plan, traces: Traces) -> dict[tuple[str, str], int]:
+def bits_of(plan: Plan, sensitivities: Sensitivities) -> dict[tuple[str, str], int]:
     """The bits of a plan by layer and role."""
-    assert traces.facts is not None
+    assert sensitivities.facts is not None
     found = {}
-    for row in traces.facts.rows:
+    for row in sensitivities.facts.rows:
         role = getattr(plan.layer(row.layer), row.role)
         found[row.layer, row.role] = 1 if role.bits is None else role.bits
     return found
@@ -146,7 +147,7 @@ def _least_bytes(traces: Traces, bits: dict[tuple[str, str], int]) -> float:
     return sum(row.count * bits[row.layer, row.role] for row in traces.facts.rows) / 8
 
 
-def allocated_plan(model: nn.Module, traces: Traces, most: float, widths: Widths, batch: Batch) -> Sized:
+def allocated_plan(model: nn.Module, sensitivities: Sensitivities, most: float, widths: Widths, batch: Batch) -> Sized:
     """The allocator's plan whose quantized network, counted, has at most `most` bytes.
 
     Raises:
@@ -154,8 +155,8 @@ def allocated_plan(model: nn.Module, traces: Traces, most: float, widths: Widths
     """
     budget = most
     for _ in range(TRIES):
-        found = allocate(traces, budget, weight_widths=widths.weight, membrane_widths=widths.membrane)
-        bits = bits_of(found, traces)
+        found = allocate(sensitivities, budget, weight_widths=widths.weight, membrane_widths=widths.membrane)
+        bits = bits_of(found, sensitivities)
         plan = plan_of(bits, widths.template)
         size = planned_bytes(model, plan, batch)
         if size <= most:
@@ -164,11 +165,13 @@ def allocated_plan(model: nn.Module, traces: Traces, most: float, widths: Widths
     raise PlanError(f"the allocator's plans stay above {most:,.0f} bytes")
 
 
-def proposals(model: nn.Module, traces: Traces, most: float, widths: Widths, batch: Batch) -> dict[str, Sized]:
+def proposals(
+    model: nn.Module, known: Sequence[Sensitivities], most: float, widths: Widths, batch: Batch
+) -> dict[str, Sized]:
     """The allocator's plans within `most` bytes: with all widths, and without the narrowest of a role.
 
-    The score is a second-order term; it says little about two or three bits, where errors are as large as the values.
-    Plans that stand there already are left out.
+    The score of traces is a second-order term; it says little about two or three bits, where errors are as large as
+    the values.  Plans that stand there already are left out, and those that nothing so wide fits.
     """
     narrowest = min(widths.weight)
     asked = {
@@ -178,11 +181,11 @@ def proposals(model: nn.Module, traces: Traces, most: float, widths: Widths, bat
         f"membranes of {KEPT} bits or more": replace(widths, membrane=_from(widths.membrane, KEPT)),
     }
     found: dict[str, Sized] = {}
-    for name, allowed in asked.items():
-        with contextlib.suppress(PlanError):  # nothing so wide fits
-            one = allocated_plan(model, traces, most, allowed, batch)
+    for sensitivities, (name, allowed) in itertools.product(known, asked.items()):
+        with contextlib.suppress(PlanError):
+            one = allocated_plan(model, sensitivities, most, allowed, batch)
             if one.words not in {other.words for other in found.values()}:
-                found[name] = one
+                found[f"{sensitivities.name}, {name}"] = one
     return found
 
 
