@@ -100,7 +100,7 @@ def tensors(one, dtype):
     return x, lsb, params
 
 
-def call_of(one, x, lsb, params, *, keeps=True):
+def call_of(one, x, lsb, params, *, keeps=True, engine="c"):
     """The call of a kernel for a case."""
     still = one.form == "still"
     if not still and layout_of(x[0], {**params, LSB: lsb}, noisy=is_noisy(one.spec)) is None:
@@ -108,17 +108,17 @@ def call_of(one, x, lsb, params, *, keeps=True):
     layout = layout_of(x if still else x[0], {**params, LSB: lsb}, noisy=is_noisy(one.spec))
     call = Call(
         one.spec, tuple(sorted(params)), len(one.x), still, False, keeps, one.surrogate, one.detach_reset, one.compares,
-        True, layout, one.noise if is_noisy(one.spec) else None, 0,
+        True, layout, one.noise if is_noisy(one.spec) else None, 0, engine,
     )  # fmt: skip
     return call, x
 
 
-def both(one, dtype, *, keeps=True):
+def both(one, dtype, *, keeps=True, engine="c"):
     """``(outputs, states, gradients)`` of the plain loop and of the kernel."""
     results = []
     for fused in (False, True):
         x, lsb, params = tensors(one, dtype)
-        call, dense = call_of(one, x, lsb, params, keeps=keeps)
+        call, dense = call_of(one, x, lsb, params, keeps=keeps, engine=engine)
         if fused:
             output, states = run_fused(call, dense, lsb, params, None)
         else:
@@ -138,11 +138,11 @@ def both(one, dtype, *, keeps=True):
     return results
 
 
-def stepwise(one, dtype):
+def stepwise(one, dtype, *, engine="c"):
     """Outputs and every state of the kernel, one step per call, without gradients."""
     with torch.no_grad():
         x, lsb, params = tensors(one, dtype)
-        call, x = call_of(one, x, lsb, params)
+        call, x = call_of(one, x, lsb, params, engine=engine)
         states, outputs, seen = None, [], []
         for t in range(len(one.x)):
             current = x if one.form == "still" else x[t]

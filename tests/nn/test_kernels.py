@@ -13,7 +13,7 @@ import spikequant as sq
 from spikequant.nn import LIF, AdaptiveLIF, CubaLIF, LeakyIntegrator, MultiSpikeIF, SingleState, Surrogate, kernels
 from spikequant.nn.over_time import OverTime
 from spikequant.readers.compiler import find_compiler
-from spikequant.readers.kernels import native
+from spikequant.readers.kernels import native, numba_kernel
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="no C compiler")
 STEPS, BATCH = 9, 4
@@ -218,19 +218,40 @@ def test_real_neurons_are_fused_on_request(make):
         assert float((wanted - got).abs().max()) <= 2e-5 * float(wanted.abs().max())
 
 
-def test_without_a_compiler_the_plain_loop_runs(monkeypatch):
-    net, x = network(LIF(leak=0.6, reset="none"), bits=7)
+@pytest.fixture
+def without_a_compiler(monkeypatch):
+    """No C compiler is found, whatever was compiled before."""
     monkeypatch.setattr(native, "shared_object", lambda *a, **k: (_ for _ in ()).throw(sq.Unsupported("no C compiler")))
+    for found in (kernels._missing, native.forward_kernel, native.backward_kernel):
+        found.cache_clear()
+    yield
     kernels._missing.cache_clear()
-    native.forward_kernel.cache_clear()
-    with torch.no_grad(), kernels.using("fused"):
-        y = net(x)
-    assert kernels.used(net) == {"1": "plain: no C compiler"}
+
+
+def test_without_a_compiler_numba_compiles(without_a_compiler, monkeypatch):
+    net, x = network(LIF(leak=0.6, reset="none", learn=("threshold",)), bits=7)
+    plain = trained(net, x, "plain")
+    with monkeypatch.context() as absent:
+        absent.setattr(numba_kernel, "numba_missing", lambda: "numba is not installed")
+        equal(plain, trained(net, x, "fused"))
+    assert kernels.used(net) == {"1": "plain: no C compiler; there is no C compiler, and numba is not installed"}
     kernels._missing.cache_clear()
-    monkeypatch.undo()
-    with torch.no_grad(), kernels.using("fused"):
-        assert torch.equal(net(x), y)
-    assert kernels.used(net) == {"1": "fused"}
+    pytest.importorskip("numba", reason="numba is not installed")
+    equal(plain, trained(net, x, "fused"))
+    assert kernels.used(net) == {"1": "fused by numba"}
+    with torch.no_grad():
+        net[1](torch.zeros(STEPS, 64, 6, 6, 6))
+    assert kernels.used(net) == {"1": "plain: no C compiler; fewer than 131072 neuron-steps"}
+
+
+def test_an_engine_is_asked_for_by_name(monkeypatch):
+    with kernels.using("auto", engine="c"):
+        assert kernels.engines() == ("c",)
+    assert kernels.engines("cuda") == ("triton",)
+    assert kernels.engines() == ("c", "numba")
+    monkeypatch.setenv("SPIKEQUANT_KERNEL_ENGINE", "cuda")
+    with pytest.raises(sq.Unsupported, match="kernel engine: 'cuda'; expected one of c, numba, triton"):
+        kernels.engines()
 
 
 def test_an_empty_batch_is_no_matter():

@@ -20,13 +20,14 @@ from spikequant.nn.loop import Noise, Prepared, States, run_over_time
 from spikequant.nn.memory import POOL
 from spikequant.nn.surrogate import Surrogate
 from spikequant.nn.torch_ops import TorchOps
+from spikequant.nn.triton_kernel import TritonKernel, triton_backward_kernel, triton_forward_kernel
 from spikequant.readers.kernels import (
     LSB,
     BackwardKey,
     ForwardKey,
     Wanted,
-    backward_kernel,
-    forward_kernel,
+    backward_of,
+    forward_of,
 )
 
 PARALLEL_FROM = 2**16
@@ -102,6 +103,7 @@ class Call:
         steps: time steps; a `still` input ``[N, ...]`` is shown in each of them.
         single: one step, whose output has no axis of time.
         keeps: the last states leave the layer.
+        engine: what compiles the kernel (`readers/kernels/engines.py`).
     """
 
     spec: NeuronSpec
@@ -117,6 +119,7 @@ class Call:
     layout: Layout
     noise: Noise | None
     first_step: int
+    engine: str = "c"
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -143,32 +146,38 @@ class Call:
             segment, int(self.still), *(int(given[name].numel() > 1) for name in face.params),
         ]  # fmt: skip
 
-    def keys(self, roles: tuple[str, ...]) -> Any:
-        """What the noise of a step starts from, uint32 ``[steps, roles]``."""
+    def keys(self, roles: tuple[str, ...], like: Tensor) -> Tensor | None:
+        """What the noise of a step starts from, ``[steps, roles]`` words in int32; None without roles."""
+        if not roles:
+            return None
         assert self.noise is not None
-        return self.noise.keys(roles, self.first_step, self.steps)
+        words = self.noise.keys(roles, self.first_step, self.steps).view(np.int32)
+        return torch.from_numpy(words).to(like.device)
 
 
 def run_forward(call: Call, x: Tensor, params: tuple[Tensor, ...], states: tuple[Tensor | None, ...]) -> list[Tensor]:
     """Output ``[T, N, ...]`` in the memory format of `x`, and the last states if the call keeps them."""
-    kernel = forward_kernel(call.forward_key(x))
+    key = call.forward_key(x)
+    kernel = triton_forward_kernel(key) if call.engine == "triton" else forward_of(call.engine, key)
     given = dict(zip(call.names, params, strict=True))
     step = x if call.still else x[0]
     shape, strides = (call.steps, *step.shape), (step.numel(), *step.stride())
-    output = _empty(shape[1:], strides[1:], x.dtype) if call.single else _empty(shape, strides, x.dtype)
-    new = [_empty(step.shape, step.stride(), x.dtype) for _ in call.states] if call.keeps else []
-    keys = call.keys(kernel.face.noises) if kernel.face.noises else None
+    output = _empty(shape[1:], strides[1:], x) if call.single else _empty(shape, strides, x)
+    new = [_empty(step.shape, step.stride(), x) for _ in call.states] if call.keeps else []
     values = [_plain(given[name], x.dtype) for name in kernel.face.params]
     old = [None if s is None else _like(s, step) for s in states]
-    kernel(
-        call.sizes(x, given, kernel.face),
-        [
-            x.data_ptr(), output.data_ptr(), None if keys is None else keys.ctypes.data,
-            *(v.data_ptr() for v in values), *(None if s is None else s.data_ptr() for s in old),
-            *(new[k].data_ptr() if new else None for k in range(len(call.states))),
-        ],
-    )  # fmt: skip
+    last: list[Tensor | None] = [*new] or [None] * len(call.states)
+    operands = [x, output, call.keys(kernel.face.noises, x), *values, *old, *last]
+    _launch(kernel, call.sizes(x, given, kernel.face), operands)
     return [output, *new]
+
+
+def _launch(kernel: Any, sizes: list[int], operands: list[Tensor | None]) -> None:
+    """Run a kernel: on tensors, or on their addresses."""
+    if isinstance(kernel, TritonKernel):
+        kernel(sizes, operands)
+    else:
+        kernel(sizes, [None if t is None else t.data_ptr() for t in operands])
 
 
 def run_backward(
@@ -182,7 +191,8 @@ def run_backward(
     needs_states: tuple[bool, ...],
 ) -> tuple[Tensor | None, dict[str, Tensor], list[Tensor | None]]:
     """Gradients of input, parameters (`LSB` among them) and old states."""
-    kernel = backward_kernel(BackwardKey(call.forward_key(x), wanted, call.surrogate.name))
+    key = BackwardKey(call.forward_key(x), wanted, call.surrogate.name)
+    kernel = triton_backward_kernel(key) if call.engine == "triton" else backward_of(call.engine, key)
     face = kernel.face
     given = {**dict(zip(call.names, params, strict=True)), LSB: lsb}
     step = x if call.still else x[0]
@@ -191,24 +201,17 @@ def run_backward(
     dx = None
     if wanted.x:
         shape, strides = (step.shape, step.stride()) if call.still else (x.shape, (places, *step.stride()))
-        dx = _empty(shape, strides, x.dtype)
+        dx = _empty(shape, strides, x)
     blocks = -(-places // kernel.block)
     chunks = min(blocks, max(1, min(MOST_CHUNKS, 2**18 // (call.layout.channels * max(1, len(face.reduced))))))
-    sums = torch.zeros(chunks, len(face.reduced), call.layout.channels, dtype=torch.float64)
-    back = [_empty(step.shape, step.stride(), x.dtype) if need else None for need in needs_states]
-    keys = call.keys(face.noises) if face.noises else None
-    slope = np.array([call.surrogate.slope])
+    sums = torch.zeros(chunks, len(face.reduced), call.layout.channels, dtype=torch.float64, device=x.device)
+    back = [_empty(step.shape, step.stride(), x) if need else None for need in needs_states]
+    slope = torch.tensor([call.surrogate.slope], dtype=torch.float64, device=x.device)
     values = [_plain(given[name], x.dtype) for name in face.params]
     old = [None if s is None else _like(s, step) for s in states]
     above = [None if g is None else _like(g, step) for g in (gradients[1:] or (None,) * len(call.states))]
-    kernel(
-        call.sizes(x, given, face, grad_step=grad_step, chunks=chunks),
-        [
-            x.data_ptr(), grad.data_ptr(), None if keys is None else keys.ctypes.data, slope.ctypes.data,
-            *(v.data_ptr() for v in values), *(None if t is None else t.data_ptr() for t in (*old, *above, *back)),
-            None if dx is None else dx.data_ptr(), sums.data_ptr(),
-        ],
-    )  # fmt: skip
+    operands = [x, grad, call.keys(face.noises, x), slope, *values, *old, *above, *back, dx, sums]
+    _launch(kernel, call.sizes(x, given, face, grad_step=grad_step, chunks=chunks), operands)
     total = dict(zip(face.reduced, sums.sum(0), strict=True))
     reduced = {
         name: (value if given[name].numel() > 1 else value.sum()).reshape(given[name].shape).to(given[name].dtype)
@@ -217,10 +220,12 @@ def run_backward(
     return dx, reduced, back
 
 
-def _empty(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def _empty(shape: tuple[int, ...], strides: tuple[int, ...], like: Tensor) -> Tensor:
     """A dense tensor with the given strides that is no view: users may count in it in place."""
-    memory = POOL.empty((math.prod(shape),), dtype).untyped_storage()
-    return torch.empty(0, dtype=dtype).set_(memory, 0, shape, strides)
+    if like.device.type != "cpu":
+        return torch.empty_strided(shape, strides, dtype=like.dtype, device=like.device)
+    memory = POOL.empty((math.prod(shape),), like.dtype).untyped_storage()
+    return torch.empty(0, dtype=like.dtype).set_(memory, 0, shape, strides)
 
 
 def _plain(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -231,7 +236,7 @@ def _like(value: Tensor, step: Tensor) -> Tensor:
     """`value` as a tensor that lies in memory like one step of the input."""
     if value.dtype == step.dtype and _same_strides(value.stride(), step.stride(), step.shape):
         return value.detach()
-    return _empty(step.shape, step.stride(), step.dtype).copy_(value.detach())
+    return _empty(step.shape, step.stride(), step).copy_(value.detach())
 
 
 def _same_strides(one: tuple[int, ...], other: tuple[int, ...], shape: torch.Size) -> bool:
@@ -241,12 +246,12 @@ def _same_strides(one: tuple[int, ...], other: tuple[int, ...], shape: torch.Siz
 def _over_time(gradient: Tensor | None, step: Tensor, call: Call) -> tuple[Tensor, int]:
     """A gradient that lies like the output, and its stride over time (0: the same at every step)."""
     if gradient is None:
-        return torch.zeros(step.numel(), dtype=step.dtype), 0
+        return torch.zeros(step.numel(), dtype=step.dtype, device=step.device), 0
     if call.single or call.steps == 1 or gradient.stride(0) == 0:
         return _like(gradient if call.single else gradient[0], step), 0
     if gradient.dtype == step.dtype and _same_strides(gradient.stride()[1:], step.stride(), step.shape):
         return gradient, gradient.stride(0)
-    whole = _empty((call.steps, *step.shape), (step.numel(), *step.stride()), step.dtype)
+    whole = _empty((call.steps, *step.shape), (step.numel(), *step.stride()), step)
     return whole.copy_(gradient), step.numel()
 
 

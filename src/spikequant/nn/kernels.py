@@ -2,7 +2,8 @@
 
 Results are the same; what differs is speed, and gradients in the last bit of a float.  The choice depends on the
 layer and on shapes alone, so that a run repeats.  ``SPIKEQUANT_KERNELS`` (``auto``, ``plain``, ``fused`` or ``all``)
-sets it for a process, `using` for a block of code.
+sets it for a process, `using` for a block of code.  Kernels are C, or numba's where there is no compiler,
+and Triton's on a GPU; ``SPIKEQUANT_KERNEL_ENGINE`` (``c``, ``numba``, ``triton``) or `using` takes one of them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -20,10 +21,12 @@ from torch import Tensor, nn
 
 from spikequant.law.errors import SpikequantError, Unsupported
 from spikequant.law.spec import NeuronSpec
+from spikequant.nn.first_use import disagreement
 from spikequant.nn.fused import Call, layout_of, run_fused
 from spikequant.nn.loop import Noise, States, add_per_step, run_over_time, zero_states
 from spikequant.nn.torch_ops import TorchOps
-from spikequant.readers.kernels import LSB, ForwardKey, forward_kernel
+from spikequant.nn.triton_kernel import interpreted, triton_forward_kernel, triton_missing
+from spikequant.readers.kernels import ENGINES, LSB, ForwardKey, forward_of
 
 if TYPE_CHECKING:
     from spikequant.nn.layer import NeuronLayer
@@ -31,7 +34,10 @@ if TYPE_CHECKING:
 Choice = Literal["auto", "plain", "fused", "all"]
 SMALLEST = 2**14
 """Neuron-steps in one call from which a fused kernel is worth being compiled."""
+SMALLEST_OF = {"c": SMALLEST, "numba": 2**17, "triton": 2**17}
+"""The same by engine: numba and Triton compile for seconds, once per machine."""
 _CHOICE: ContextVar[str | None] = ContextVar("spikequant_kernels", default=None)
+_ENGINE: ContextVar[str | None] = ContextVar("spikequant_kernel_engine", default=None)
 
 
 def choice() -> str:
@@ -42,13 +48,25 @@ def choice() -> str:
     return chosen
 
 
+def engines(device: str = "cpu") -> tuple[str, ...]:
+    """What may compile kernels for a type of device now, in the order in which it is tried."""
+    asked = _ENGINE.get() or os.environ.get("SPIKEQUANT_KERNEL_ENGINE")
+    return (_checked_engine(asked),) if asked else ENGINES if device == "cpu" else ("triton",)
+
+
+def _checked_engine(name: str) -> str:
+    if name not in SMALLEST_OF:
+        raise Unsupported(f"kernel engine: {name!r}; expected one of {', '.join(SMALLEST_OF)}")
+    return name
+
+
 @contextlib.contextmanager
-def using(chosen: Choice) -> Iterator[None]:
+def using(chosen: Choice, *, engine: str | None = None) -> Iterator[None]:
     """Run neuron layers in this block by the given choice.
 
     ``auto``: quantized layers fused where it is possible and large enough to pay; ``fused``: wherever it is possible;
     ``all``: as ``auto``, and layers of real neurons, too, whose float sums may then end in another last bit;
-    ``plain``: the loop over `TorchOps`.
+    ``plain``: the loop over `TorchOps`.  `engine`: only this one compiles kernels.
 
     >>> with using("plain"):
     ...     choice()
@@ -56,15 +74,16 @@ def using(chosen: Choice) -> Iterator[None]:
     """
     if chosen not in get_args(Choice):
         raise Unsupported(f"neuron kernels: {chosen!r}; expected one of {', '.join(get_args(Choice))}")
-    token = _CHOICE.set(chosen)
+    token, compiler = _CHOICE.set(chosen), _ENGINE.set(_ENGINE.get() if engine is None else _checked_engine(engine))
     try:
         yield
     finally:
         _CHOICE.reset(token)
+        _ENGINE.reset(compiler)
 
 
 def used(model: nn.Module) -> dict[str, str]:
-    """What each neuron layer ran on when it was called last: ``fused``, or ``plain`` with the reason."""
+    """What each neuron layer ran on last: ``fused`` (C), ``fused by numba`` or ``triton``, or ``plain`` and why."""
     return {name: module.kernel for name, module in model.named_modules() if getattr(module, "kernel", "")}
 
 
@@ -95,7 +114,7 @@ def run(layer: NeuronLayer, given: Run, x: Tensor, states: States | None) -> tup
     if torch.compiler.is_compiling():
         return _looped(layer, given, x, states)
     reason, call, still = _fusable(layer, given, x)
-    layer.kernel = "fused" if call is not None else f"plain: {reason}"
+    layer.kernel = f"plain: {reason}" if call is None else "fused" if call.engine == "c" else f"fused by {call.engine}"
     if call is not None:
         params = given.params if given.bias is None else {**given.params, "bias": given.bias}
         return run_fused(call, still, given.ops.lsb, params, states)
@@ -140,15 +159,38 @@ def _fusable(layer: NeuronLayer, given: Run, x: Tensor) -> tuple[str, Call | Non
         given.ops.surrogate, given.ops.detach_reset, given.ops.compares, given.ops.rounds, layout, given.noise,
         given.first_step,
     )  # fmt: skip
-    missing = _missing(call.forward_key(base))
+    engine, missing = _engine(call.forward_key(base), x, chosen)
+    call = replace(call, engine=engine)
+    if engine == "triton":
+        missing = disagreement(call, base, given.ops.lsb, params)
     return missing, None if missing else call, x if missing else base
 
 
+def _engine(key: ForwardKey, x: Tensor, chosen: str) -> tuple[str, str]:
+    """The first engine that has this kernel, and why there is none."""
+    reasons, places, device = {}, x.numel(), x.device.type
+    for engine in engines(device):
+        reason = _elsewhere(engine, device) or _missing(engine, key)
+        if not reason and chosen != "fused" and places < SMALLEST_OF[engine]:
+            reason = f"fewer than {SMALLEST_OF[engine]} neuron-steps"
+        if not reason:
+            return engine, ""
+        reasons[engine] = reason
+    return "", "; ".join(dict.fromkeys(reasons.values()))
+
+
+def _elsewhere(engine: str, device: str) -> str:
+    """Why an engine cannot serve a device; empty where it can."""
+    if engine == "triton":
+        return "" if device == "cuda" or interpreted() else "Triton is for a GPU"
+    return "" if device == "cpu" else f"{engine} is for the CPU"
+
+
 @cache
-def _missing(key: ForwardKey) -> str:
-    """Why there is no kernel of a kind; empty where there is one.  Asked once: a compiler that fails is slow."""
+def _missing(engine: str, key: ForwardKey) -> str:
+    """Why an engine has no kernel of a kind; empty where it has one.  Asked once: a compiler that fails is slow."""
     try:
-        forward_kernel(key)
+        triton_forward_kernel(key) if engine == "triton" else forward_of(engine, key)
     except (SpikequantError, OSError) as error:  # no compiler, or no folder to keep what it makes
         return str(error).splitlines()[0]
     return ""
@@ -178,15 +220,17 @@ def _reason(layer: NeuronLayer, given: Run, x: Tensor, chosen: str) -> str:
         return "another reader"
     if layer.watch is not None:
         return "states are watched"
-    if type(x) is not Tensor or x.device.type != "cpu" or _transformed():
-        return "no plain tensor on the CPU"
+    if type(x) is not Tensor or x.device.type not in ("cpu", "cuda") or _transformed():
+        return "no plain tensor on the CPU or a GPU"
+    if x.device.type == "cuda" and triton_missing():
+        return triton_missing()
     if x.dtype not in (torch.float32, torch.float64) or x.dtype != ops.dtype:
         return f"numbers of type {x.dtype}"
     if ops.surrogate.spike is not None:
         return "a spike function of another library"
     if x.numel() == 0:
         return "an empty input"
-    if chosen in ("auto", "all") and x.numel() < SMALLEST:
+    if chosen in ("auto", "all") and x.numel() < SMALLEST:  # of every engine
         return f"fewer than {SMALLEST} neuron-steps"
     return ""
 
@@ -201,4 +245,4 @@ def _transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-__all__ = ["Choice", "Run", "choice", "run", "used", "using"]
+__all__ = ["Choice", "Run", "choice", "engines", "run", "used", "using"]

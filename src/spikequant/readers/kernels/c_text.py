@@ -25,7 +25,7 @@ SURROGATES = {
     "fast_sigmoid": "NUM(1) / ((NUM(1) + slope * ABS(u)) * (NUM(1) + slope * ABS(u)))",
     "gaussian": "slope * NUM(0.3989422804014327) * falling_exp(-(slope * u) * (slope * u) * NUM(0.5))",
     "triangle": "slope * MAX(NUM(1) - ABS(slope * u), NUM(0))",
-    "boxcar": "ABS(slope * u) <= NUM(0.5) ? slope : NUM(0)",
+    "boxcar": "SELECT(GE(NUM(0.5), ABS(slope * u)), slope, NUM(0))",
     "straight_through": "slope",
 }
 """The derivatives of `nn/surrogate.py` by name; ``u`` in real units, ``e = exp(-|slope u|)``."""
@@ -64,7 +64,7 @@ def forward_text(tape: Tape, body: Body, *, double: bool, as_bytes: bool = False
 def backward_text(tape: Tape, body: Body, back: Adjoint, surrogate: str, *, double: bool) -> tuple[str, Surface]:
     """The kernel that gives the gradients, and what it takes."""
     lines = [*body.lines, *back.lines]
-    lsb = (LSB,) if LSB in _block_params(lines) else ()
+    lsb = (LSB,) if LSB in read_params(lines) else ()
     face = Surface((*tape.params, *lsb), tuple(tape.states), tape.noises, tuple(sorted(back.params)))
     again = _function(
         "void step_states(const tile_t *const tile, real (*const s)[BLOCK], real (*const new)[BLOCK], "
@@ -93,7 +93,7 @@ def _surrogate(name: str) -> list[str]:
     ]  # fmt: skip
 
 
-def _block_params(lines: Iterable[Line]) -> tuple[str, ...]:
+def read_params(lines: Iterable[Line]) -> tuple[str, ...]:
     """Parameters that the lines read by place."""
     return tuple(sorted({name for _, text in lines for name in re.findall(r"\bp_(\w+)\[j\]", text)}))
 
@@ -119,7 +119,7 @@ def _function(head: str, face: Surface, inside: Sequence[str]) -> list[str]:
 
 
 def _file(face: Surface, body: Body, lines: Sequence[Line], steps: Sequence[str], double: bool, frame: str) -> str:
-    places = _block_params(lines)
+    places = read_params(lines)
     reals = {n: call for call, n in body.fixed.items() if call[0] != "MASK"}
     masks = {n: call for call, n in body.fixed.items() if call[0] == "MASK"}
     counts = {
