@@ -20,7 +20,7 @@ from spikequant.nn.neuron import (
     SingleState,
 )
 from spikequant.nn.paths import Paths, paths
-from spikequant.nn.products import use_path
+from spikequant.nn.products import use_gradients, use_path
 from spikequant.nn.quantized_neuron import QuantizedNeuron
 from spikequant.nn.schedule import advance_schedules
 from spikequant.nn.surrogate import Surrogate
@@ -90,6 +90,7 @@ __all__ = [
     "advance_schedules",
     "joined",
     "paths",
+    "use_gradients",
     "use_path",
     "use_reader",
 ]

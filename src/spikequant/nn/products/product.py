@@ -1,4 +1,4 @@
-"""The product that layers call: exact sums forward by the fastest path, float32 gradients backward."""
+"""The product that layers call: exact sums forward by the fastest path, gradients backward in float32 or bfloat16."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from spikequant.nn.products import float_paths, gradients
 from spikequant.nn.products.byte_input import ByteInput
 from spikequant.nn.products.geometry import Geometry
+from spikequant.nn.products.gradient_type import gradient_type
 from spikequant.nn.products.work import Work, run
 
 
@@ -34,6 +35,7 @@ class _Product(torch.autograd.Function):
         sums, packed, name = run(work, x, weight)
         seen[:] = name
         ctx.work, ctx.packed, ctx.x_shape, ctx.x_dtype = work, packed, x.shape, x.dtype
+        ctx.half = gradient_type() is torch.bfloat16 and x.dtype == torch.float32
         kept = (weight, handle) if packed is not None else (weight, x)
         ctx.save_for_backward(*(value for value in kept if value is not None))
         return sums
@@ -46,21 +48,25 @@ class _Product(torch.autograd.Function):
         if g.dtype != weight.dtype:
             g = g.to(weight.dtype)
         wants_x, _, wants_weight = ctx.needs_input_grad[:3]
-        toward_x = gradients.input_gradient(g, ctx.x_shape, weight, geometry) if wants_x else None
+        half = ctx.half and not torch.is_grad_enabled()
+        g, w = (g.bfloat16(), weight.bfloat16()) if half else (g, weight)
+        toward_x = gradients.input_gradient(g, ctx.x_shape, w, geometry).to(weight.dtype) if wants_x else None
         if not wants_weight:
             return toward_x, None, None, None, None
-        return toward_x, None, _toward_weight(g, weight, packed, rest, work), None, None
+        return toward_x, None, _toward_weight(g, w, packed, rest, work).to(weight.dtype), None, None
 
 
 def _toward_weight(g: Tensor, weight: Tensor, packed: ByteInput | None, rest: list[Tensor], work: Work) -> Tensor:
+    """The gradient of the weights in the type of `weight`; of events always in float32, from gradients as they are."""
     geometry = work.weights.geometry
     again = torch.is_grad_enabled()
     has_border = work.pad is not None and geometry.padding != (0, 0)
     if packed is None:
-        x = rest[0]
+        x = rest[0].to(weight.dtype)
     else:
-        if not again and not has_border and gradients.suits_events(packed, g):
-            return gradients.weight_gradient_of_events(g, packed)
+        whole = g.float() if g.dtype == torch.bfloat16 else g
+        if not again and not has_border and gradients.suits_events(packed, whole):
+            return gradients.weight_gradient_of_events(whole, packed)
         x = packed.floats(weight.dtype)
         if again and rest:
             x = x + rest[0]
