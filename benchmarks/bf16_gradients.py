@@ -92,7 +92,7 @@ def main() -> None:
     words = (
         "# Gradients of products in bfloat16",
         '`sq.nn.use_gradients("bfloat16")` rounds the operands of a product\'s gradients to bfloat16, as AMP does; '
-        "forward sums stay exact. conv16-LIF-conv32-LIF-FC10-LIF on scikit-learn's digits, T = 6, quantized from the start, "
+        "forward sums stay exact. conv16-LIF-conv32-LIF-FC10-LIF on scikit-learn's digits, T = 6, quantized at once, "
         f"{given.epochs} epochs of Adam, {given.seeds} seeds that both columns share. The change is over the same "
         f"{360 * given.seeds} predictions, with its 95 % interval.",
         "\n".join([HEAD, *rows]),
