@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -10,11 +11,12 @@ import torch
 from spikequant.bench import WORKLOADS, measure, ours, run, session
 from spikequant.bench.ceilings import needs
 from spikequant.bench.clock import interleaved
+from spikequant.bench.drawing import picture
 from spikequant.bench.growth import growth
 from spikequant.bench.peak import peak_bytes
 from spikequant.bench.rows import INFERENCE, TRAINING
 from spikequant.bench.subjects import mean_rates, subjects
-from spikequant.bench.workloads import weights_of
+from spikequant.bench.workloads import conv_of_width, weights_of
 from spikequant.law.errors import DataError
 
 LIBRARIES = ("spikingjelly", "snntorch", "norse", "sinabs")
@@ -157,6 +159,17 @@ def test_growth_varies_one_thing_at_a_time(monkeypatch):
     assert all(set(p.milliseconds) == {"spikequant, float", "spikequant, quantized"} for p in points)
 
 
+def test_a_picture_holds_every_figure(monkeypatch):
+    monkeypatch.setattr("spikequant.bench.subjects.LIBRARIES", {})
+    points = growth(
+        WORKLOADS["conv"], steps=(1,), batches=(1,), widths=(2,), bits=(4,), rounds=1, said=lambda text: None
+    )
+    drawn = ElementTree.fromstring(picture(points))
+    assert len(drawn.findall("{*}svg")) == 4
+    assert {p.varied for p in points} == {"T", "batch", "width", "bits"}
+    assert conv_of_width(2).title.startswith("conv2-LIF-pool-conv4")
+
+
 def test_an_unknown_workload_is_refused():
     with pytest.raises(DataError, match="unknown workload 'resnet'; expected some of conv, mlp, sew"):
         run(names=["resnet"])
@@ -174,7 +187,7 @@ def test_peak_memory_of_a_step_is_measured():
 def test_the_pages_hold_every_row(monkeypatch):
     monkeypatch.setattr("spikequant.bench.subjects.LIBRARIES", {})
     monkeypatch.setattr(
-        session, "growth", lambda *a, **k: growth(*a, **{**k, "steps": (1, 2), "batches": (), "bits": ()})
+        session, "growth", lambda *a, **k: growth(*a, **{**k, "steps": (1, 2), "batches": (), "widths": (), "bits": ()})
     )
     found = run(names=["mlp"], rounds=1, with_peaks=False)
     for page in (found.markdown(), found.html()):

@@ -1,4 +1,4 @@
-"""Lines of cost against T, batch and bits, as one SVG for each."""
+"""Lines of cost against T, batch, width and bits, as one SVG for each or as one for all."""
 
 from __future__ import annotations
 
@@ -16,6 +16,20 @@ def drawings(points: Sequence[Point]) -> list[str]:
     """One figure for each thing that was varied, both axes logarithmic."""
     varied = list(dict.fromkeys(p.varied for p in points))
     return [_figure([p for p in points if p.varied == name], name) for name in varied]
+
+
+def picture(points: Sequence[Point]) -> str:
+    """All figures in one SVG file, two in a row, on a ground of their own."""
+    figures = [f.removeprefix("<figure>").removesuffix("</figure>") for f in drawings(points)]
+    wide, high = WIDTH + RIGHT, HEIGHT
+    placed = [
+        figure.replace("<svg ", f'<svg x="{k % 2 * wide}" y="{k // 2 * high}" height="{high}" ', 1)
+        for k, figure in enumerate(figures)
+    ]
+    size = f'width="{2 * wide}" height="{-(-len(figures) // 2) * high}"'
+    ground = '<rect width="100%" height="100%" fill="white"/>'
+    style = 'font-family="sans-serif" font-size="12" color="black"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>{ground}{"".join(placed)}</svg>\n'
 
 
 def _figure(points: Sequence[Point], varied: str) -> str:

@@ -1,4 +1,4 @@
-"""How the cost of a training step grows: with steps, batch and bits, ours beside plain float."""
+"""How the cost of a training step grows: with steps, batch, width and bits, ours beside plain float."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from spikequant.bench.rows import TRAINING, Result, measure
-from spikequant.bench.workloads import Workload
+from spikequant.bench.workloads import Workload, conv_of_width
 
 PEERS = ("SpikingJelly, multi-step",)
 
@@ -25,16 +25,17 @@ def growth(
     *,
     steps: Sequence[int],
     batches: Sequence[int],
+    widths: Sequence[int] = (),
     bits: Sequence[int],
     rounds: int,
     said: Callable[[str], None],
 ) -> list[Point]:
-    """One thing varied at a time, the others as in the workload."""
+    """One thing varied at a time, the others as in the workload; `widths` are channels of the convolutional one."""
     points = []
-    for varied, values in (("T", steps), ("batch", batches), ("bits", bits)):
+    for varied, values in (("T", steps), ("batch", batches), ("width", widths), ("bits", bits)):
         for value in values:
             found = measure(
-                workload,
+                conv_of_width(value) if varied == "width" else workload,
                 rounds=rounds,
                 only=lambda s: s.is_ours or s.name in PEERS,
                 said=said,

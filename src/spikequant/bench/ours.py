@@ -27,8 +27,13 @@ def plan(weight_bits: int, membrane_bits: int) -> Plan:
 def quantized(net: Timed, x: Tensor, weight_bits: int, membrane_bits: int) -> Timed:
     """The same network with quantized weights and membranes, ready to train."""
     net.eval()
-    quantize_(net, plan(weight_bits, membrane_bits), x[:, :2], quiet=True)
+    quantize_(net, plan(weight_bits, membrane_bits), _two(_two(x, 1)[:, :2], 0), quiet=True)
     return net
+
+
+def _two(x: Tensor, axis: int) -> Tensor:
+    """At least two along an axis: time and batch of one step or one sample cannot be told apart."""
+    return torch.cat([x, x], axis) if x.shape[axis] == 1 else x
 
 
 def integers(net: Timed, x: Tensor) -> IntNet:

@@ -110,7 +110,13 @@ def run(
     points: list[Point] = []
     if with_growth and not quick:
         points = growth(
-            WORKLOADS["conv"], steps=(1, 4, 16, 64, 256), batches=(1, 8, 32, 128), bits=(2, 4, 8), rounds=3, said=said
+            WORKLOADS["conv"],
+            steps=(1, 4, 16, 64, 256),
+            batches=(1, 8, 32, 128),
+            widths=(8, 16, 32, 64),
+            bits=(2, 4, 8),
+            rounds=3,
+            said=said,
         )
     needed = tuple(needs(w, w.input(steps=r.shape[0], batch=r.shape[1])) for w, r in zip(chosen, results, strict=True))
     machine = ceilings()

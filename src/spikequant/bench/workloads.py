@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -90,12 +91,19 @@ def _tensors(net: nn.Module) -> list[Tensor]:
     return found
 
 
-def _conv(parts: Parts) -> nn.Module:
+def _conv(parts: Parts, wide: int = 16) -> nn.Module:
     return nn.Sequential(
-        parts.synapse(nn.Conv2d(2, 16, 3, padding=1, bias=False)), parts.neuron(), parts.stateless(nn.MaxPool2d(2)),
-        parts.synapse(nn.Conv2d(16, 32, 3, padding=1, bias=False)), parts.neuron(), parts.stateless(nn.MaxPool2d(2)),
-        parts.stateless(nn.Flatten(), parts.weighted(nn.Linear(32 * 8 * 8, 10, bias=False))),
+        parts.synapse(nn.Conv2d(2, wide, 3, padding=1, bias=False)), parts.neuron(), parts.stateless(nn.MaxPool2d(2)),
+        parts.synapse(nn.Conv2d(wide, 2 * wide, 3, padding=1, bias=False)), parts.neuron(),
+        parts.stateless(nn.MaxPool2d(2)),
+        parts.stateless(nn.Flatten(), parts.weighted(nn.Linear(2 * wide * 8 * 8, 10, bias=False))),
     )  # fmt: skip
+
+
+def conv_of_width(wide: int) -> Workload:
+    """The convolutional network with `wide` channels in its first layer and twice as many in its second."""
+    title = f"conv{wide}-LIF-pool-conv{2 * wide}-LIF-pool-FC10 on 2x34x34 events"
+    return replace(WORKLOADS["conv"], title=title, build=partial(_conv, wide=wide))
 
 
 def _mlp(parts: Parts) -> nn.Module:
