@@ -106,3 +106,17 @@ def test_wrong_arguments_are_told() -> None:
         local_hessian_trace(network(), [])
     with pytest.raises(DataError, match="burn_in = 4"):
         local_hessian_trace(network(), batches(), burn_in=4)
+
+
+def test_traces_of_a_quantized_network() -> None:
+    model = network(ATAN)  # a boxcar would jump where U is moved a little
+    real = local_hessian_trace(model, batches(), probes=8)
+    x = batches()[0][0]
+    sq.quantize_(model, sq.Plan.uniform(weight_bits=12, membrane_bits=12, membrane_rounding="half_up"), x, quiet=True)
+    sq.calibrate(model, batches())
+    found = local_hessian_trace(model, batches(), probes=8)
+    assert [(r.layer, r.role, r.numel) for r in found.rows] == [(r.layer, r.role, r.numel) for r in real.rows]
+    assert found.facts is None
+    for one, other in zip(found.rows, real.rows, strict=True):  # the same signs, and nearly the same network
+        assert one.trace == pytest.approx(other.trace, rel=0.1)
+        assert one.trace > 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spikequant as sq
@@ -102,6 +104,68 @@ def test_wrong_arguments_are_told() -> None:
         fit_local(model, [])
     with pytest.raises(DataError, match="NaN"):
         fit_local(model, [(torch.full((2, 1, 2, 8, 8), torch.nan), torch.zeros(1, dtype=torch.int64))])
-    sq.quantize_(model, sq.Plan.uniform(weight_bits=4, membrane_bits=8), moving_bars(2)[0][0], quiet=True)
-    with pytest.raises(Unsupported, match="before quantize_"):
+    sq.quantize_(model, sq.Plan.uniform(membrane_bits=8), moving_bars(2)[0][0], quiet=True)
+    model.conv1.layer = nn.Conv2d(2, 6, 3)
+    with pytest.raises(Unsupported, match="one synapse with a bias that takes spikes"):
         fit_local(model, moving_bars(4))
+
+
+def quantized(model: nn.Module, batches: list[tuple[Tensor, Tensor]], weight: int, membrane: int) -> nn.Module:
+    copied = copy.deepcopy(model)
+    plan = sq.Plan.uniform(weight_bits=weight, membrane_bits=membrane, membrane_rounding="half_up")
+    sq.quantize_(copied, plan, batches[0][0][:, :6], quiet=True)
+    sq.calibrate(copied, batches)
+    return copied
+
+
+def local_gradients(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    (x, y), run = batches[0], LocalRun(model)
+    wanted = F.one_hot(y, 2).float()
+    loss = torch.stack([F.smooth_l1_loss(one.scores, wanted) for frame in x for one in run.step(frame)]).sum()
+    return list(torch.autograd.grad(loss, [form.synapse.weight for form in run.forms]))
+
+
+@pytest.mark.parametrize(("weight", "membrane"), [(16, 16), (3, 4)])
+def test_a_quantized_network_fires_in_its_training_form_as_it_does_by_itself(weight: int, membrane: int) -> None:
+    batches = moving_bars(12)
+    real = small()
+    fit_local(real, batches, epochs=4, lr=5e-3, burn_in=2)
+    model = quantized(real, batches, weight, membrane).eval()
+    own: list[Tensor] = []
+    hooks = [layer.register_forward_hook(lambda _m, _i, out: own.append(out)) for layer in (model.lif1, model.lif2)]
+    model(batches[0][0])
+    for hook in hooks:
+        hook.remove()
+    run, mine = LocalRun(model), ([], [])
+    for frame in batches[0][0]:
+        for one in run.step(frame):
+            mine[one.layer].append(one.spikes.detach())
+    assert all(torch.equal(torch.stack(a), b) for a, b in zip(mine, own, strict=True))
+    assert own[0].sum() > 50
+    if weight == 16:  # so fine a grid leaves the gradient of the real form
+        for a, b in zip(local_gradients(real, batches), local_gradients(model, batches), strict=True):
+            assert F.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.99
+
+
+def test_a_quantized_network_learns_locally_and_stays_integers() -> None:
+    batches = moving_bars(24)
+    real = small()
+    fit_local(real, batches, epochs=6, lr=5e-3, burn_in=2)
+    model = quantized(real, batches, 3, 4)
+    done = fit_local(model, batches, epochs=5, lr=2e-3, burn_in=2)
+    assert done.epochs[-1].loss < done.epochs[0].loss
+    sq.freeze(model)
+    x = batches[0][0][:, :6]
+    proof = sq.verify(model, sq.lower(model, x), x)
+    assert proof.differences == 0
+    assert proof.spikes > 50
+    with pytest.raises(Unsupported, match="before freeze"):
+        fit_local(model, batches, epochs=1)
+
+
+def test_a_quantized_layer_with_batch_norm_cannot_learn_locally() -> None:
+    batches = moving_bars(6)
+    model = small()
+    model.conv2.layer = nn.Sequential(model.conv2.layer, nn.BatchNorm2d(8))
+    with pytest.raises(Unsupported, match="Conv2d or Linear"):
+        fit_local(model, batches, epochs=1)

@@ -12,12 +12,12 @@ from spikequant.analyse.block_traces import block_trace
 from spikequant.analyse.curvature import FLAT_SURROGATES, Curvature, Loss
 from spikequant.analyse.hutchinson import LEAST_PROBES, check_mean, hutchinson, mean_rows
 from spikequant.analyse.inputs import cut
-from spikequant.analyse.layer_facts import facts_of
+from spikequant.analyse.layer_facts import facts_of, is_quantized
 from spikequant.analyse.places import Role
 from spikequant.analyse.settled import Stop
 from spikequant.analyse.traces import CurvatureName, LayerTrace, Traces
 from spikequant.law.errors import DataError, SpikequantError, Unsupported
-from spikequant.nn import QuantizedNeuron, Surrogate, Synapse
+from spikequant.nn import Surrogate
 from spikequant.training import check_batch
 from spikequant.training.evaluate import pairs
 
@@ -112,7 +112,7 @@ def hessian_trace(
     samples = sum(len(y) for _, y in (kept if method == "hutchinson" else kept[:1]))
     facts = None
     try:
-        facts = None if _is_quantized(model) else facts_of(model, *kept[0])
+        facts = None if is_quantized(model) else facts_of(model, *kept[0])
     except SpikequantError as error:  # traces tell something of a network that has no integer form, too
         words = (*words, f"no counts and errors of quantization for allocate: {error}")
     return Traces(tuple(rows), curvature, method, names, settled, samples, words, beside, facts)
@@ -136,10 +136,6 @@ def _blocks(
     finally:
         torch.random.set_rng_state(torch_state)
     return rows, False
-
-
-def _is_quantized(model: nn.Module) -> bool:
-    return any(isinstance(module, (Synapse, QuantizedNeuron)) for module in model.modules())
 
 
 def _check(curvature: str, method: str, relative_error: float | None, confidence: float, most_probes: int) -> None:

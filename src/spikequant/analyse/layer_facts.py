@@ -126,3 +126,8 @@ def weight_errors(path: str, weight: Tensor) -> dict[int, float]:
 def weight_role(bits: int) -> TensorRole:
     """How a weight of that many bits is quantized where a plan does not say it."""
     return TensorRole(quantizer="binary") if bits == 1 else TensorRole(bits=bits, clipping="mse")
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether something of the model is quantized already."""
+    return any(isinstance(module, (Synapse, QuantizedNeuron)) for module in model.modules())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from spikequant.analyse.by_sample import rademacher
 from spikequant.analyse.curvature import FLAT_SURROGATES
 from spikequant.analyse.hutchinson import LEAST_PROBES
-from spikequant.analyse.layer_facts import facts_of
+from spikequant.analyse.layer_facts import facts_of, is_quantized
 from spikequant.analyse.traces import LayerTrace, Traces
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.nn import NeuronLayer, Surrogate
@@ -44,7 +44,7 @@ def local_hessian_trace(
     exists; with a boxcar the Hessian itself is that matrix almost everywhere.
 
     Args:
-        model: as for `fit_local`; comes back as it was.
+        model: as for `fit_local`, of a quantized one without counts for `allocate`; comes back as it was.
         batches: ``([T, N, ...], classes [N])``; read once and kept.
         curvature: see above.
         burn_in: steps at the start that do not count.
@@ -84,7 +84,7 @@ def local_hessian_trace(
         words = (*words, f"every surrogate was replaced by {surrogate.name} of slope {surrogate.slope:g}")
     words = (*words, f"of local losses (smooth L1 of fixed random readouts), {burn_in} steps of burn-in")
     samples = sum(len(y) for _, y in kept)
-    facts = facts_of(model, *kept[0])
+    facts = None if is_quantized(model) else facts_of(model, *kept[0])
     return Traces(tuple(rows), curvature, "hutchinson", names, settled, samples, words, None, facts)
 
 
@@ -111,7 +111,7 @@ def _probe(
     totals = torch.zeros(2 * len(run.forms), dtype=torch.float64)
     for x, y in batches:
         run.reset()
-        wanted = F.one_hot(y, run.model.readout.out_features).to(x.dtype)
+        wanted = F.one_hot(y, run.classes).to(x.dtype)
         for t, frame in enumerate(x):
             with torch.set_grad_enabled(t >= burn_in):
                 steps = list(run.step(frame, perturbed=True))

@@ -22,8 +22,10 @@ from torch import Tensor, nn
 
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.models.decolle import random_readout
+from spikequant.nn import QuantizedNeuron, Synapse
 from spikequant.nn.eligibility import TrainingForm
 from spikequant.nn.over_time import OverTime
+from spikequant.nn.quantized_eligibility import QuantizedTrainingForm
 from spikequant.training.checkpoint import Training, load_checkpoint, save_checkpoint
 from spikequant.training.evaluate import Batches, check_batch, pairs
 from spikequant.training.history import Epoch, FitResult
@@ -37,7 +39,7 @@ BETAS = (0.0, 0.95)
 class Staged(Protocol):
     """A chain of layers that can learn locally, such as `models.Decolle`."""
 
-    readout: nn.Linear
+    readout: nn.Linear | Synapse
 
     def stages(self) -> list[tuple[nn.Module, nn.Module]]:
         """Synapse and neurons of each layer, from the input on."""
@@ -58,7 +60,7 @@ class LocalRun:
     """A network in its training form, with its readouts.
 
     Args:
-        model: of one-state neurons, not quantized.
+        model: of one-state neurons, real or quantized (with synapses too, and not frozen).
         seed: of the readouts of all layers but the last, whose is the network's own.
 
     Raises:
@@ -72,8 +74,13 @@ class LocalRun:
                 f"{type(model).__name__}"
             )
         self.model, self.seed = model, seed
-        self.forms = [TrainingForm(_synapse(synapse), neuron) for synapse, neuron in model.stages()]
+        self.forms = [_form(_synapse(synapse), neuron) for synapse, neuron in model.stages()]
         self.readouts: dict[int, Tensor] = {}
+
+    @property
+    def classes(self) -> int:
+        """Scores of every readout."""
+        return int(self.model.readout.weight.shape[0])
 
     def reset(self) -> None:
         """Back to rest, before a new batch."""
@@ -89,12 +96,24 @@ class LocalRun:
 
     def _readout(self, k: int, spikes: Tensor) -> Tensor:
         if k == len(self.forms) - 1:
-            return self.model.readout.weight.detach()
+            return self._own_readout()
         if k not in self.readouts:
             generator = torch.Generator().manual_seed(1_000 * self.seed + k)
-            found = random_readout(spikes[0].numel(), self.model.readout.out_features, generator)
+            found = random_readout(spikes[0].numel(), self.classes, generator)
             self.readouts[k] = found.to(spikes)
         return self.readouts[k]
+
+    @torch.no_grad()
+    def _own_readout(self) -> Tensor:
+        readout = self.model.readout
+        if isinstance(readout, Synapse):
+            return readout.codes() * readout.channel_scale().to(readout.weight)[:, None]
+        return readout.weight.detach()
+
+
+def _form(synapse: nn.Module, neuron: nn.Module) -> TrainingForm | QuantizedTrainingForm:
+    made = QuantizedTrainingForm if isinstance(neuron, QuantizedNeuron) else TrainingForm
+    return made(synapse, neuron)
 
 
 def _synapse(module: nn.Module) -> nn.Module:
@@ -117,7 +136,7 @@ def fit_local(
     `fit` does; Ctrl-C raises, and the file holds what was finished.
 
     Args:
-        model: `models.Decolle`, or another with `stages()` and a readout; real, not quantized.
+        model: `models.Decolle`, or another with `stages()` and a readout; real or quantized, not frozen.
         batches: ``([T, N, ...], classes [N])``.
         epochs: passes over `batches` in all.
         lr: of Adam.
@@ -166,7 +185,7 @@ def _epoch(run: LocalRun, batches: Batches, optimizer: torch.optim.Optimizer, nu
 def _batch(run: LocalRun, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer, burn_in: int) -> tuple[float, int]:
     """Mean loss of a step and layer, and how many samples came out right."""
     check_steps(x, burn_in)
-    wanted = F.one_hot(y, run.model.readout.out_features).to(x.dtype)
+    wanted = F.one_hot(y, run.classes).to(x.dtype)
     run.reset()
     total, scores = 0.0, torch.zeros_like(wanted)
     for t, frame in enumerate(x):
