@@ -113,7 +113,6 @@ def test_traces_of_a_quantized_network() -> None:
     real = local_hessian_trace(model, batches(), probes=8)
     x = batches()[0][0]
     sq.quantize_(model, sq.Plan.uniform(weight_bits=12, membrane_bits=12, membrane_rounding="half_up"), x, quiet=True)
-    sq.calibrate(model, batches())
     found = local_hessian_trace(model, batches(), probes=8)
     assert [(r.layer, r.role, r.numel) for r in found.rows] == [(r.layer, r.role, r.numel) for r in real.rows]
     assert found.facts is None
