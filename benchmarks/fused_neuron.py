@@ -1,4 +1,4 @@
-"""One quantized LIF layer over time: the fused kernel against the plain loop, torch.compile and the speed of memory.
+"""One quantized LIF layer over time: fused kernels against the plain loop, torch.compile and the speed of memory.
 
 All rows run interleaved in one process on the same currents; medians with minimum and maximum.  The float LIF is
 written by hand in plain torch, as a user would.  The copy ceiling reads the input once and writes as much once, into
@@ -8,6 +8,7 @@ memory that is there already.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import platform
 import statistics
 import subprocess
@@ -23,6 +24,7 @@ import spikequant as sq
 from spikequant.nn import LIF, kernels
 from spikequant.nn.memory import POOL
 from spikequant.nn.over_time import OverTime
+from spikequant.readers.numba_ import numba_missing
 
 PAGE = Path(__file__).with_name("fused_neuron.md")
 CHANNELS, SIDE = 75, 16
@@ -34,7 +36,7 @@ Goals: fused forward at most 0.1 of the eager float LIF and at least 0.8 of the 
 
 {table}
 
-Firing rates: {rates}. Spikes of the two quantized rows are equal in every bit
+Firing rates: {rates}. Spikes of the quantized rows are equal in every bit
 (`tests/conformance/test_fused_equals_plain.py`).
 
 Command: `python benchmarks/fused_neuron.py --rounds {rounds} --write`.
@@ -62,6 +64,11 @@ def quantized_lif() -> nn.Module:
     return net[1]
 
 
+def chosen(how: str) -> contextlib.AbstractContextManager[None]:
+    """The plain loop, or the fused kernel, of C or by numba."""
+    return kernels.using("fused", engine="numba") if how == "numba" else kernels.using(how)
+
+
 def rows(steps: int, batch: int, compiled: bool) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
     """What is timed, by name, and the firing rate of each kind."""
     torch.manual_seed(0)
@@ -74,7 +81,7 @@ def rows(steps: int, batch: int, compiled: bool) -> tuple[dict[str, Callable[[],
 
     def forward(run: Callable[[Tensor], Tensor], x: Tensor, how: str) -> Callable[[], object]:
         def go() -> object:
-            with torch.no_grad(), kernels.using(how):
+            with torch.no_grad(), chosen(how):
                 return run(x)
 
         return go
@@ -84,7 +91,7 @@ def rows(steps: int, batch: int, compiled: bool) -> tuple[dict[str, Callable[[],
 
         def go() -> object:
             leaf.grad = None
-            with kernels.using(how):
+            with chosen(how):
                 run(leaf).backward(up)
             return None
 
@@ -92,6 +99,8 @@ def rows(steps: int, batch: int, compiled: bool) -> tuple[dict[str, Callable[[],
 
     layers = {"eager float": (float_lif, drive, "plain"), "eager quantized": (lif, codes, "plain"),
               "fused quantized": (lif, codes, "fused")}  # fmt: skip
+    if not numba_missing():
+        layers["fused quantized by numba"] = (lif, codes, "numba")
     layers["fused float"] = (LIF(leak=0.75), drive, "all")
     if compiled:
         layers["torch.compile float"] = (torch.compile(float_lif), drive, "plain")
