@@ -82,11 +82,7 @@ def main() -> None:
     parser.add_argument("--workload", action="append", choices=list(WORKLOADS))
     given = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
-    kept: dict[str, Any] = json.loads(STORE.read_text(encoding="utf-8")) if STORE.exists() else {}
-    facts = facts_here()
-    kept["machine"] = "; ".join(
-        f"{name} {facts[name]}" for name in ("machine", "torch", "spikingjelly") if name in facts
-    )
+    found: dict[str, Any] = {}
     if given.half == "growth":
         points = growth(
             WORKLOADS["conv"],
@@ -97,10 +93,14 @@ def main() -> None:
             rounds=3,
             said=said,
         )
-        kept["growth"] = {"commit": commit.strip(), "points": [asdict(p) for p in points]}
+        found["growth"] = {"commit": commit.strip(), "points": [asdict(p) for p in points]}
         (HERE / "speed_growth.svg").write_text(picture(points), encoding="utf-8")
     elif given.half == "memory":
-        kept["memory"] = {"commit": commit.strip(), "bytes": memory(tuple(given.workload or WORKLOADS))}
+        found["memory"] = {"commit": commit.strip(), "bytes": memory(tuple(given.workload or WORKLOADS))}
+    kept: dict[str, Any] = json.loads(STORE.read_text(encoding="utf-8")) if STORE.exists() else {}
+    facts = facts_here()
+    named = [f"{name} {facts[name]}" for name in ("machine", "torch", "spikingjelly") if name in facts]
+    kept |= {"machine": "; ".join(named), **found}
     STORE.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     (HERE / "speed_growth.md").write_text(page(kept), encoding="utf-8")
 
