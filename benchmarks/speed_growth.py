@@ -21,13 +21,11 @@ from spikequant.bench.growth import Point, growth
 from spikequant.bench.page import growth_table, markdown
 from spikequant.bench.peak import peak_bytes
 from spikequant.bench.session import facts_here
-from spikequant.bench.subjects import subjects
+from spikequant.bench.subjects import FLOAT, subjects
 from spikequant.bench.workloads import WORKLOADS
 
 HERE = Path(__file__).resolve().parent
 STORE = HERE / "speed_growth.json"
-SLOW = "state_quant"
-"""What takes half a minute a step, many gigabytes of graph."""
 
 
 def said(text: str) -> None:
@@ -35,12 +33,12 @@ def said(text: str) -> None:
 
 
 def memory(names: tuple[str, ...]) -> dict[str, dict[str, int]]:
-    """Bytes that a training step adds, by workload and network, in float32."""
+    """Bytes that a training step adds, by workload: our rows, and the float rows of other libraries."""
     found: dict[str, dict[str, int]] = {}
     for name in names:
         load = WORKLOADS[name]
         for subject in subjects(load, 8)[0]:
-            if subject.half or SLOW in subject.name:
+            if subject.half or not (subject.is_ours or subject.kind == FLOAT):
                 continue
             said(f"{name}: {subject.name}")
             peak = peak_bytes(name, subject.name, 8, load.steps, load.batch)
@@ -71,7 +69,7 @@ def page(kept: dict[str, Any]) -> str:
 def _memory_table(found: dict[str, dict[str, int]]) -> str:
     rows = []
     for name, peaks in found.items():
-        others = [v for n, v in peaks.items() if "spikequant" not in n and "W8" not in n]
+        others = [v for n, v in peaks.items() if "spikequant" not in n]
         rows += [[name, n, f"{v / 2**20:.0f}", f"{v / min(others):.2f}"] for n, v in peaks.items()]
     return markdown((["workload", "network", "MiB", "ratio"], rows))
 
