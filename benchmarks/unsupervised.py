@@ -23,9 +23,11 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "unsupervised.jsonl"
 SEEDS = (0, 1, 2)
 EIGHT = {"weight": 8, "membrane": 8, "threshold": 10, "trace": 8}
-FOUR = {"weight": 4, "membrane": 8, "threshold": 8, "trace": 1}
+FOUR = {"weight": 4, "membrane": 8, "threshold": 9, "trace": 1}
 """Registers of the rows that learn quantized; FOUR, 8 times less memory, on a grid that ends at TOP."""
 TOP = 0.5
+PAUSE = 3
+"""Refractory steps of the rows of FOUR: their counter has 2 bits, and the bit that it saves goes to the threshold."""
 THREE = {"weight": 3, "membrane": 8, "threshold": 8, "trace": 4}
 """Registers of the rows that are quantized after learning."""
 
@@ -40,13 +42,14 @@ def row(name: str, **options: Any) -> dict[str, Any]:
         "bits": {},
         "rounding": "SR",
         "top": 1.0,
+        "refractory": 5,
     } | options
 
 
 def rows(which: str) -> list[dict[str, Any]]:
     floats = [row("float", epochs=e, seed=s) for e in (1, 3) for s in SEEDS]
     itq = [row("itq", scheme="itq", epochs=1, seed=s, bits=EIGHT) for s in SEEDS]
-    itq += [row("itq", scheme="itq", epochs=1, seed=s, bits=FOUR, top=TOP) for s in SEEDS]
+    itq += [row("itq", scheme="itq", epochs=1, seed=s, bits=FOUR, top=TOP, refractory=PAUSE) for s in SEEDS]
     ptq = [row("ptq", scheme="ptq", epochs=e, seed=s, bits=THREE, rounding="RN") for e in (1, 3) for s in SEEDS]
     roles = [
         row(f"{role} alone", scheme="itq", bits={role: bits}, rounding=rounding)
@@ -62,6 +65,7 @@ def rows(which: str) -> list[dict[str, Any]]:
 def key(r: dict[str, Any]) -> str:
     bits = [f"{role[:2]}{b}" for role, b in r["bits"].items()]
     words = [r["scheme"], *bits, *([r["rounding"]] if bits else []), *([f"top{r['top']}"] if r["top"] != 1.0 else [])]
+    words += [f"refractory{r['refractory']}"] if r["refractory"] != 5 else []
     return " ".join([*words, f"n{r['neurons']}", f"e{r['epochs']}", f"s{r['seed']}"])
 
 
@@ -70,10 +74,10 @@ def finished() -> dict[str, dict[str, Any]]:
     return {record["key"]: record for record in map(json.loads, lines)}
 
 
-def run(which: str, folder: Path) -> None:
+def run(which: str, folder: Path, seeds: set[int]) -> None:
     images = data.load_mnist()
     for r in rows(which):
-        if key(r) in finished():
+        if key(r) in finished() or r["seed"] not in seeds:
             continue
         float_file = folder / f"{key(r | {'scheme': 'float', 'bits': {}})}.safetensors"
         own = float_file if r["scheme"] != "itq" else folder / f"{key(r)}.safetensors"
@@ -82,7 +86,7 @@ def run(which: str, folder: Path) -> None:
             own.write_bytes(shorter.read_bytes())  # the second pass goes on where the first one ended
         outcome = learn.experiment(
             images,
-            config=learn.DiehlCook(neurons=r["neurons"], seed=r["seed"], w_max=r["top"]),
+            config=learn.DiehlCook(neurons=r["neurons"], seed=r["seed"], w_max=r["top"], refractory=r["refractory"]),
             precision=learn.precision_of(**r["bits"], rounding=r["rounding"]),
             scheme=r["scheme"],
             epochs=r["epochs"],
@@ -107,7 +111,7 @@ def own_float(record: dict[str, Any], known: dict[str, dict[str, Any]]) -> dict[
 
 def memory_cells(record: dict[str, Any]) -> str:
     """Kilobytes and saving: of a row that learns quantized with its traces, of the others to infer."""
-    config = learn.DiehlCook(neurons=record["neurons"])
+    config = learn.DiehlCook(neurons=record["neurons"], refractory=record.get("refractory", 5))
     precision = learn.precision_of(**record["bits"], rounding=record["rounding"])
     learns = record["scheme"] == "itq"
     kilobytes = learn.memory(config, precision, learns=learns).bytes / 1000
@@ -153,11 +157,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("--rows", default="all", choices=("float", "itq", "ptq", "roles", "wide", "all"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--folder", type=Path, default=HERE.parent / "build" / "unsupervised")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.what == "run":
-        run(given.rows, given.folder)
+        run(given.rows, given.folder, set(given.seeds))
     print(table())
 
 

@@ -13,17 +13,17 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikequant.analyse.counting import counter_of, events_of
 from spikequant.analyse.probe import emits_spikes
 from spikequant.capture import GraphNode, LayerwiseRunner
 from spikequant.explore.network import SharedNetwork, place
+from spikequant.explore.operations import operations
 from spikequant.explore.stages import Stage
 from spikequant.explore.tree import Node, Record, Slot, packed
 from spikequant.explore.validation import spike_counts
 from spikequant.law.errors import WidthError
-from spikequant.measure import SynOpsCount
 from spikequant.nn import NeuronLayer, QuantizedNeuron, Synapse
 from spikequant.nn.reset import count_samples_from
 from spikequant.plan import Plan
@@ -35,6 +35,10 @@ Events = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], tuple[int, ...], in
 """Non-zero inputs of a layer, which calls were spikes, shape of ``[rows, *features]``, how often that is shown."""
 
 
+REFORMS = ("reshape", "concat", "pool", "iand", "add", "product", "maximum")
+"""Kinds of graph nodes without a layer."""
+
+
 @final
 class Frame:
     """A node on one batch: its values, computed or unpacked when somebody asks.
@@ -42,7 +46,11 @@ class Frame:
     Attributes:
         first: number of the batch's first sample, from which the noise of stochastic rounding counts.
         sums: raw integer sums of the next stage, of one weight key at a time.
+        gained: the same in accumulator LSBs, beside what they were made from.
         events: spikes that the next stage's layers were given, counted.
+        reformed: values of the next stage's joins, pools and reshapes before any layer of it.
+        counts: spikes of its neurons by layer, once its record was asked for.
+        readout: integer sums of a last layer without a neuron, where they were computed with those of its siblings.
     """
 
     def __init__(self, run: StageRun, node: Node, slot: Slot, parent: Frame | None, samples: int) -> None:
@@ -50,7 +58,11 @@ class Frame:
         self.first: int = 0 if parent is None else parent.first
         self.values: dict[str, Tensor] = {}
         self.sums: tuple[str, dict[str, Tensor]] = ("", {})
+        self.gained: dict[str, tuple[Tensor, Tensor, bool, Tensor]] = {}
         self.events: dict[str, Events] = {}
+        self.reformed: dict[str, Tensor] = {}
+        self.counts: dict[str, npt.NDArray[np.float64]] = {}
+        self.readout: Tensor | None = None
 
     def value(self, name: str) -> Tensor:
         """The value of a graph node of this stage or one before."""
@@ -105,6 +117,7 @@ class StageRun:
         tree = self.network.tree
         kept = tree.kept(frame.node, frame.slot)
         if kept is not None:
+            frame.counts = kept.counts
             return kept
         self.enter(frame.node)
         stage = self.stage(frame.node)
@@ -118,13 +131,14 @@ class StageRun:
                 counts[node.path] = spike_counts(train if module.spike_unit == 1.0 else train / module.spike_unit)
                 if module.neuron_spec.spikes_max == 1 and train.dtype == torch.float32:
                     units[node.name] = module.spike_unit
+        frame.counts = counts
         last = frame.node.number == len(self.network.stages) - 1
         right = None
         if last:
             result = self.runner.reading({self.network.graph.output.source: frame.value(self._result)})
             right = (result.argmax(-1) == targets).numpy(force=True)
         kept_exports = {} if last else {name: packed(values[name], units.get(name)) for name in stage.exports}
-        record = Record(counts, self._operations(frame, values), right, kept_exports)
+        record = Record(counts, operations(self, frame, values), right, kept_exports)
         if not last:
             tree.keep(frame.node, frame.slot, record)
         return record
@@ -137,6 +151,7 @@ class StageRun:
         """Run the nodes of a stage; with `until`, those before the node of that name."""
         assert frame.parent is not None
         values: dict[str, Tensor] = {}
+        own, reformed = {n.name for n in self.stage(frame.node).nodes}, frame.parent.reformed
         for path in self.stage(frame.node).modules:
             count_samples_from(self.model.get_submodule(path), frame.first)
         for node in self.stage(frame.node).nodes:
@@ -144,15 +159,47 @@ class StageRun:
                 break
             if node.name in values:  # a state, which its neuron gave
                 continue
+            if node.name in reformed:
+                values[node.name] = reformed[node.name]
+                continue
             given = {e.source: values[e.source] if e.source in values else frame.parent.value(e.source)
                      for e in node.inputs}  # fmt: skip
             module = self.model.get_submodule(node.path) if node.kind == "module" else None
             if isinstance(module, Synapse) and module.link is not None:
                 values[node.name] = self._sums(frame, node, module, given)
+            elif isinstance(module, Synapse) and frame.readout is not None:
+                values[node.name] = module.currents(frame.readout)
             else:
                 values[node.name] = self.runner.whole(node, given)
                 values.update({name: value for name, value in given.items() if name not in values and name != "input"})
+                if node.kind in REFORMS and all(e.source in reformed or e.source not in own for e in node.inputs):
+                    reformed[node.name] = values[node.name]
         return values
+
+    @torch.no_grad()
+    def readouts(self, parent: Frame, nodes: Sequence[Node]) -> dict[Node, Tensor]:
+        """Integer sums of a last linear layer without a neuron, for siblings at once; {} where that is not exact."""
+        stage = self.stage(nodes[0])
+        layers = [node.modules.get(stage.end) for node in nodes]
+        linear = [m for m in layers if isinstance(m, Synapse) and m.kind == "linear" and m.link is None and m.is_frozen]
+        first = linear[0] if linear else None
+        if first is None or len(linear) < max(2, len(nodes)) or stage.modules != (stage.end,):
+            return {}
+        alike = {(m.unit, m.input_bound, m.input_scale is None, m.is_soft) for m in linear}
+        codes = torch.cat([m.codes() for m in linear])
+        if (
+            len(alike) > 1
+            or first.input_scale is not None
+            or float(codes.abs().sum(1).max()) * first.input_bound >= 2**24
+        ):
+            return {}
+        at = next(node for node in stage.nodes if node.path == stage.end)
+        self.enter(nodes[0])
+        frame = Frame(self, nodes[0], parent.slot, parent, parent.samples)
+        values, source = self._values(frame, at.name), at.inputs[0].source
+        given = {source: values[source] if source in values else parent.value(source)}
+        sums = F.linear(first.integer_input(self.runner.aligned(at.inputs[0], at, given)), codes)
+        return dict(zip(nodes, torch.split(sums, [len(m.weight) for m in linear], dim=-1), strict=True))
 
     def _sums(self, frame: Frame, node: GraphNode, synapse: Synapse, given: dict[str, Tensor]) -> Tensor:
         """Accumulator LSBs of a synapse, from raw sums that its siblings have computed already."""
@@ -170,35 +217,13 @@ class StageRun:
             apart: Tensor = total.unflatten(0, x.shape[:2]) if node.per_step else total  # type: ignore[no-untyped-call]
             raw[node.name] = apart
         gain, wide = synapse.link.branch.gain()
-        total = raw[node.name]
-        shape = (-1,) if synapse.kind == "linear" else (-1, *([1] * (synapse.weight.dim() - 2)))
-        return total.to(torch.float64) * gain.reshape(shape) if wide else total * gain.reshape(shape).to(total.dtype)
-
-    def _operations(self, frame: Frame, values: dict[str, Tensor]) -> dict[str, SynOpsCount]:
-        """Synaptic operations of the stage's layers; the events of their inputs are counted once for all siblings."""
-        assert frame.parent is not None
-        found: dict[str, SynOpsCount] = {}
-        self.calls.samples = frame.samples
-        for node in self.stage(frame.node).nodes:
-            module = self.model.get_submodule(node.path) if node.kind == "module" else None
-            if node.path not in self.stage(frame.node).synapses:
-                continue
-            source = node.inputs[0].source
-            x = values[source] if source in values else frame.parent.value(source)
-            given = self.runner.aligned(node.inputs[0], node, {source: x})
-            key = f"{node.name} {getattr(module, 'input_scale', None)}"
-            if key not in frame.parent.events:
-                merged = given.flatten(0, 1) if node.per_step else given
-                rows, repeats = self.calls.steps_of(node.path, module, merged)
-                frame.parent.events[key] = (*events_of(rows), tuple(rows.shape[1:]), repeats)
-            events, spiking, shape, repeats = frame.parent.events[key]
-            counter = frame.node.counters.get(node.path)
-            if counter is None:
-                counter = frame.node.counters[node.path] = counter_of(node.path, module, shape[1:])
-            before = counter.count()
-            counter.add(events, spiking, samples=shape[0], repeats=repeats)
-            found[node.path] = _since(before, counter.count())
-        return found
+        kept = frame.parent.gained.get(node.name)  # siblings mostly count in the same LSBs
+        if kept is None or kept[0] is not raw[node.name] or kept[2] != wide or not torch.equal(kept[1], gain):
+            total = raw[node.name].to(torch.float64) if wide else raw[node.name]
+            shape = (-1,) if synapse.kind == "linear" else (-1, *([1] * (synapse.weight.dim() - 2)))
+            kept = (raw[node.name], gain.clone(), wide, total * gain.reshape(shape).to(total.dtype))
+            frame.parent.gained[node.name] = kept
+        return kept[3]
 
     # -- calibrating -------------------------------------------------------------------
 
@@ -226,15 +251,40 @@ class StageRun:
         self._freeze_weights(node, synapses, few)
         neuron = modules.get(stage.end)
         if isinstance(neuron, QuantizedNeuron):
+            assert node.parent is not None
+            self._refit_norms(node, neuron, parents)
             settle_group(
                 stage.end,
                 neuron,
                 few=lambda module: self._flows(node, module, few),
                 all_=lambda module: self._flows(node, module, parents),
+                refit_norms=False,
                 refine=False,
                 advise=False,
+                wides=node.parent.wides.setdefault(node.weight_key, {}),
             )
             freeze_neuron(stage.end, neuron)
+
+    def _refit_norms(self, node: Node, neuron: QuantizedNeuron, parents: Sequence[Frame]) -> None:
+        """Measure batch norms anew; taken over from a sibling with the same weights.
+
+        The sums of a sibling may count in other LSBs: by a power of two, which moments in real units do not see, as
+        long as no second path is rounded to these LSBs.
+        """
+        assert node.parent is not None
+        norms = [branch.norm for branch in neuron.branches if branch.norm is not None]
+        grid = neuron.fraction_bits if len(neuron.branches) > 1 else None
+        key = (node.weight_key, neuron.needs_double, grid)
+        known = node.parent.norms.get(key)
+        for place_, norm in enumerate(norms):
+            if known is None:
+                norm.refit([x for batch in self._flows(node, norm, parents) for x in batch])
+            else:
+                for name, measured in known[place_].items():
+                    norm.get_buffer(name).copy_(measured)
+        if known is None:
+            node.parent.norms[key] = [{name: b.clone() for name, b in norm.named_buffers()} for norm in norms]
+        neuron.prove(neuron.integers())
 
     def _freeze_weights(self, node: Node, synapses: dict[str, Synapse], few: Sequence[Frame]) -> None:
         """Weight scales by the error of the sums, then codes; taken over from a sibling that has the same weights."""
@@ -268,9 +318,3 @@ class StageRun:
                 x, shown = x.unsqueeze(0).expand(self.network.graph.steps, *x.shape), True
             seen.append([x] if times == 1 else list(x.unbind(0)) if shown else [x] * times)
         return seen
-
-
-def _since(before: SynOpsCount, now: SynOpsCount) -> SynOpsCount:
-    return SynOpsCount(
-        now.effective_macs - before.effective_macs, now.effective_acs - before.effective_acs, now.dense - before.dense
-    )

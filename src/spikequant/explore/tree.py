@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from spikequant.measure import SynOps, SynOpsCount
+from spikequant.quantize.calibrate import Wides
 
 Slot = tuple[str, int]
 """``("calibration", k)`` or ``("validation", k)``: a batch."""
@@ -105,6 +107,10 @@ class Node:
     refused: str = ""
     weights: dict[str, dict[str, tuple[Tensor, Tensor | None]]] = field(default_factory=dict)
     """Scales and codes that the layers of the next stage were given on this node's spikes, by its weight key."""
+    norms: dict[Hashable, list[dict[str, Tensor]]] = field(default_factory=dict)
+    """What its batch norms measured on these spikes, by its weight key and the grid of the sums."""
+    wides: dict[str, Wides] = field(default_factory=dict)
+    """What its neurons did there with a wide membrane, by weight key."""
     counters: dict[str, SynOps] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 

@@ -130,10 +130,15 @@ class Walk:
 
     def _measure(self, racers: Sequence[Racer], node: Node, frame: Frame, number: int) -> None:
         depth = node.number + 1
-        for _, members in _groups(racers, depth):
+        groups, started = _groups(racers, depth), time.perf_counter()
+        last = depth == len(self.network.stages) - 1
+        readouts = self.run.readouts(frame, [members[0].nodes[depth] for _, members in groups]) if last else {}
+        _share(racers, started)
+        for _, members in groups:
             started = time.perf_counter()
             child = members[0].nodes[depth]
             below = Frame(self.run, child, frame.slot, frame, frame.samples)
+            below.readout = readouts.get(child)
             with child.lock:
                 record = self.run.record(below, self.data.batches[number].y)
             total = self.totals.setdefault(child, Total())

@@ -205,8 +205,11 @@ class Synapse(CodedWeight):
         return None if bias is None else round_ste(bias.to(torch.float64) / self.readout_lsb(), "half_even")
 
     def _readout(self, x: Tensor) -> Tensor:
-        """Real currents: whole accumulator LSBs times what one is worth."""
-        total = self.sums(x, self.codes()).to(torch.float64) * 2.0**self.readout_bits
+        return self.currents(self.sums(x, self.codes()))
+
+    def currents(self, sums: Tensor) -> Tensor:
+        """Real currents of a layer that feeds no neuron: whole accumulator LSBs times what one is worth."""
+        total = sums.to(torch.float64) * 2.0**self.readout_bits
         bias = self.readout_bias()
         if bias is not None:
             total = total + self._over_channels(bias)

@@ -10,7 +10,7 @@ the input that the settled ones before it produce.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from itertools import islice
 from typing import Any
 
@@ -158,6 +158,8 @@ def first_samples(inputs: list[Tensor]) -> list[Tensor]:
 
 Flows = Callable[[nn.Module], Seen]
 """What a module is called with when the settled layers before it run."""
+Wides = dict[Hashable, tuple[Tensor, Tensor]]
+"""Rates and peaks of wide membranes by what they depend on besides the input: layers on one input share them."""
 
 
 def settle_group(
@@ -170,6 +172,7 @@ def settle_group(
     refine: bool = True,
     advise: bool = True,
     solver: WeightSolver | None = None,
+    wides: Wides | None = None,
 ) -> CalibratedLayer | None:
     """Calibrate one neuron layer with its synapses and batch norms; None where its membrane was not asked for.
 
@@ -182,6 +185,7 @@ def settle_group(
         refine: False keeps the weight scales as they are.
         advise: look for the membrane bits that would be enough where these are not.
         solver: chooses weight codes and scales instead.
+        wides: what layers with the same synapses on the same input found of their wide membranes, and this one adds.
     """
     if solver is not None:
         solver.solve_group(neuron, refit_norms=refit_norms)
@@ -191,16 +195,16 @@ def settle_group(
         for norm in [branch.norm for branch in neuron.branches if branch.norm is not None]:
             norm.refit([x for batch in all_(norm) for x in batch])
         neuron.prove(neuron.integers())
-    return _settle(path, neuron, few, advise=advise)
+    return _settle(path, neuron, few, advise=advise, wides={} if wides is None else wides)
 
 
-def _settle(path: str, neuron: QuantizedNeuron, few: Flows, *, advise: bool) -> CalibratedLayer | None:
+def _settle(path: str, neuron: QuantizedNeuron, few: Flows, *, advise: bool, wides: Wides) -> CalibratedLayer | None:
     """Choose rounding and reach of one layer; None where its membrane was not asked for."""
     asked = neuron.choice.membrane
     if not asked.asked:
         return None
     currents = _record(neuron, few)
-    wide = _alone(neuron, currents, WIDE, 0.0)
+    wide = _wide(neuron, currents, wides)
     if neuron.real_spec.output == "state":
         return _settle_readout(path, neuron, wide)
     if asked.table:
@@ -216,15 +220,19 @@ def _settle(path: str, neuron: QuantizedNeuron, few: Flows, *, advise: bool) -> 
         rates = ((r.bits, _best(neuron, currents, r, limits, wide)[3]) for r in more)
         enough = next((bits for bits, found in rates if not is_off(found, float(wide.mean()))), None)
     _apply(neuron, dataclasses.replace(asked, rounding=rounding), limit)
-    return CalibratedLayer(
-        path=path,
-        rounding=rounding,
-        limit=limit,
-        rate=rate,
-        wide_rate=float(wide.mean()),
-        error=error,
-        enough_bits=enough,
-    )
+    return CalibratedLayer(path=path, rounding=rounding, limit=limit, rate=rate, wide_rate=float(wide.mean()),
+                           error=error, enough_bits=enough)  # fmt: skip
+
+
+def _wide(neuron: QuantizedNeuron, currents: list[Tensor], known: Wides) -> Tensor:
+    """Rates with a wide membrane; sets the peaks of the neuron."""
+    if neuron.choice.membrane.learned:
+        return _alone(neuron, currents, WIDE, 0.0)
+    on = (neuron.fraction_bits, neuron.needs_double, dataclasses.replace(neuron.choice, membrane=WIDE))
+    if on not in known:
+        known[on] = _alone(neuron, currents, WIDE, 0.0), neuron.peaks
+    wide, neuron.peaks = known[on]
+    return wide
 
 
 def _settle_table(path: str, neuron: QuantizedNeuron, currents: list[Tensor], wide: Tensor) -> CalibratedLayer:
@@ -306,7 +314,10 @@ def _record(neuron: QuantizedNeuron, flows: Flows) -> list[Tensor]:
 
 
 def _alone(neuron: QuantizedNeuron, currents: list[Tensor], register: Register, limit: float) -> Tensor:
-    """Per-neuron rates of a layer run alone with another membrane register; keeps the peaks it saw."""
+    """Per-neuron rates of a layer run alone with another membrane register; keeps the peaks it saw.
+
+    Whoever tries registers ends with `_apply`, which proves the widths anew.
+    """
     kept = (neuron.choice, neuron.v_limit.clone(), neuron.step_mode)
     neuron.choice = dataclasses.replace(neuron.choice, membrane=register)
     neuron.v_limit.fill_(limit)
@@ -331,7 +342,6 @@ def _alone(neuron: QuantizedNeuron, currents: list[Tensor], register: Register, 
     finally:
         neuron.choice, neuron.step_mode, neuron.watch = kept[0], kept[2], None
         neuron.v_limit.copy_(kept[1])
-        neuron.prove(neuron.integers())
     assert isinstance(total, Tensor)
     return total / (count * neuron.spike_unit)
 

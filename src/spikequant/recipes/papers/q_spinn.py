@@ -193,10 +193,10 @@ def unsupervised_row(
     found = {}
     for each in ("float", scheme):
         bench.say(f"  {neurons} neurons, seed {seed}: {each}")
-        top = TOP if each == "itq" and bits["weight"] <= 4 else config.w_max
+        narrow = {"w_max": TOP, "refractory": PAUSE} if each == "itq" and bits["weight"] <= 4 else {}
         found[each] = experiment(
             loaded,
-            config=config.replace(w_max=top),
+            config=config.replace(**narrow),
             precision=None if each == "float" else precision_of(**bits, rounding="SR" if each == "itq" else "RN"),
             scheme=each,
             epochs=epochs,
@@ -235,10 +235,11 @@ def _narrow(x: Tensor, example: Tensor) -> Tensor:
     return x.narrow(axis, 0, min(16, x.shape[axis]))
 
 
-EIGHT_TIMES = {"weight": 4, "membrane": 8, "threshold": 8, "trace": 1}
+EIGHT_TIMES = {"weight": 4, "membrane": 8, "threshold": 9, "trace": 1}
 AFTERWARDS = {"weight": 6, "membrane": 8, "threshold": 8, "trace": 4}
-TOP = 0.5
-"""Largest weight where weights have 4 bits: few grow beyond it, and the grid is twice as fine."""
+TOP, PAUSE = 0.5, 3
+"""Where weights have 4 bits: the largest one, for few grow beyond it and the grid is twice as fine; and the refractory
+steps that a counter of 2 bits holds."""
 GESTURE_STEPS = 20
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"digits": digits_net, "dvs-gesture": gesture_net}
 TINY = {"rules": [{"match": "*", "weight": {"bits": [3, 4, 8]}, "membrane": {"bits": [4, 8], "rounding": "half_up"}}]}
