@@ -15,8 +15,10 @@ from spikequant.explore.direct import DirectEvaluator
 from spikequant.explore.evaluator import SharedEvaluator
 from spikequant.explore.records import Candidate
 from spikequant.explore.selection import select
+from spikequant.explore.stage_run import StageRun
 from spikequant.explore.tree import Node, Record, Tree, packed
 from spikequant.law.errors import DataError, PlanError
+from spikequant.models.conv import ConvSNN
 from spikequant.training import Batch
 
 STEPS, FEATURES = 4, 12
@@ -100,6 +102,34 @@ def test_every_figure_is_that_of_the_plain_evaluator(shared: SharedEvaluator, di
     assert all(not isinstance(shared.network_of(one), str) for one in some)
     for one, mine, plain in zip(some, shared.measure(some), direct.measure(some), strict=True):
         assert mine.same_as(plain), one.to_json()
+    assert 0.0 < direct.reference.dead < 1.0  # something fires
+
+
+def test_siblings_in_a_convolutional_network_share_what_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(2)
+    model = ConvSNN(size=8, channels=(4, 8), classes=3, steps=STEPS, kernel=3)
+    for norm in (model.norm1, model.conv2.layer[1]):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+    x, y = torch.rand(160, 1, 8, 8), torch.arange(160) % 3
+    model.train()(x)  # running statistics
+    learn = [(x[i : i + 40], y[i : i + 40]) for i in (0, 40)]
+    materials = Materials(model=model.eval(), learn=learn, example=x[:40])
+    shared = SharedEvaluator(materials, [(x[80:], y[80:])], workers=1, batch_size=40)
+    direct = DirectEvaluator(materials, [(batch.x, batch.y) for batch in shared.data.batches])
+    settings = itertools.product((2, 8), ({"lif2:membrane.bits": 3}, {"lif2:membrane.bits": 8}), (2, 8, None))
+    some = [
+        Candidate(
+            {"conv1:weight.bits": 4, "lif1:membrane.bits": 6, "conv2*:weight.bits": w2, "conv2*:weight.clipping": "mse"}
+            | u2
+            | ({} if fc is None else {"fc:weight.bits": fc, "fc:weight.clipping": "mse"})
+        )
+        for w2, u2, fc in settings
+    ]
+    found, at_once = [], StageRun.readouts
+    monkeypatch.setattr(StageRun, "readouts", lambda *given: found.append(at_once(*given)) or found[-1])
+    for one, mine, plain in zip(some, shared.measure(some), direct.measure(some), strict=True):
+        assert mine.same_as(plain), one.to_json()
+    assert any(len(together) > 1 for together in found)
     assert 0.0 < direct.reference.dead < 1.0  # something fires
 
 

@@ -121,6 +121,9 @@ def test_function_transforms():
     square = lambda v: round_ste(v, "half_up") ** 2  # noqa: E731
     assert torch.func.vmap(torch.func.grad(square))(x).tolist() == [-2.0, 0.0, 6.0]
     assert torch.func.jvp(square, (x,), (torch.ones(3),))[1].tolist() == [-2.0, 0.0, 6.0]
+    with torch.no_grad():  # which only reverse mode heeds
+        assert square(x).tolist() == [1.0, 0.0, 9.0]
+        assert torch.func.jvp(square, (x,), (torch.ones(3),))[1].tolist() == [-2.0, 0.0, 6.0]
 
 
 @given(st.floats(-(2.0**100), 2.0**100, width=32), st.floats(-(2.0**100), 2.0**100, width=32))
