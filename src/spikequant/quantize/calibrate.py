@@ -314,7 +314,7 @@ def _record(neuron: QuantizedNeuron, flows: Flows) -> list[Tensor]:
 
 
 def _alone(neuron: QuantizedNeuron, currents: list[Tensor], register: Register, limit: float) -> Tensor:
-    """Per-neuron rates of a layer run alone with another register; keeps the peaks.  `_apply` proves widths after it."""
+    """Per-neuron rates of a layer run alone with another register; keeps peaks.  `_apply` proves widths after it."""
     kept = (neuron.choice, neuron.v_limit.clone(), neuron.step_mode)
     neuron.choice = dataclasses.replace(neuron.choice, membrane=register)
     neuron.v_limit.fill_(limit)
