@@ -180,11 +180,12 @@ class StageRun:
     def readouts(self, parent: Frame, nodes: Sequence[Node]) -> dict[Node, Tensor]:
         """Integer sums of a last linear layer without a neuron, for siblings at once; {} where that is not exact."""
         stage = self.stage(nodes[0])
-        layers = [node.modules.get(stage.end) for node in nodes]
-        linear = [m for m in layers if isinstance(m, Synapse) and m.kind == "linear" and m.link is None and m.is_frozen]
-        first = linear[0] if linear else None
-        if first is None or len(linear) < max(2, len(nodes)) or stage.modules != (stage.end,):
+        at_end = {node: node.modules.get(stage.end) for node in nodes}
+        layers = {node: m for node, m in at_end.items() if isinstance(m, Synapse) and m.link is None and m.is_frozen}
+        nodes, linear = list(layers), [m for m in layers.values() if m.kind == "linear"]
+        if len(linear) < max(2, len(nodes)) or stage.modules != (stage.end,):
             return {}
+        first = linear[0]
         alike = {(m.unit, m.input_bound, m.input_scale is None, m.is_soft) for m in linear}
         codes = torch.cat([m.codes() for m in linear])
         if (
