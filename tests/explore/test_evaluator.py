@@ -111,7 +111,8 @@ def test_siblings_in_a_convolutional_network_share_what_they_may(monkeypatch: py
     for norm in (model.norm1, model.conv2.layer[1]):
         nn.init.uniform_(norm.weight, 0.5, 1.5)
     x, y = torch.rand(160, 1, 8, 8), torch.arange(160) % 3
-    model.train()(x)  # running statistics
+    for _ in range(40):  # running statistics
+        model.train()(x)
     learn = [(x[i : i + 40], y[i : i + 40]) for i in (0, 40)]
     materials = Materials(model=model.eval(), learn=learn, example=x[:40])
     shared = SharedEvaluator(materials, [(x[80:], y[80:])], workers=1, batch_size=40)
