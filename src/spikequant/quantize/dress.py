@@ -23,6 +23,7 @@ from spikequant.nn import (
     Synapse,
 )
 from spikequant.nn.hooks import move_hooks_
+from spikequant.nn.max_pool import SpikeMaxPool2d
 from spikequant.plan import InputRole, LayerPlan, Plan
 from spikequant.quantize.chips import Chip, named_target
 from spikequant.quantize.choices import check_plan, kept_grid, neuron_choice, weight_grid
@@ -117,7 +118,16 @@ def _dress(work: _Dresser, example_input: Tensor) -> QuantizeReport:
     report = QuantizeReport(tuple(work.rows), tuple(work.notes))
     if not report.quantized and any(rule.asked() for rule in work.plan.rules):
         raise PlanError("the plan quantized nothing; its roles apply to no layer of this model")
+    if report.quantized:
+        _dress_pools(work.model)
     return report
+
+
+def _dress_pools(model: nn.Module) -> None:
+    """Maxima of spikes by compiled passes: the same values and gradients."""
+    for path, module in list(model.named_modules()):
+        if path and type(module) is nn.MaxPool2d:
+            replace_module(model, path, SpikeMaxPool2d(module))
 
 
 @contextmanager

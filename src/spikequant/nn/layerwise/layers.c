@@ -3,6 +3,7 @@
  * Values are bytes [N][T][H][W][C] with any stride over samples and steps. */
 
 typedef int (*neuron_t)(const int64_t *, void *const *);
+#define SPARSE 4 /* inputs to one that is not 0, from which rows of codes are faster than tiles */
 
 /* Images of m samples from n on, into a buffer whose border holds its bytes already. */
 static void pad_images(const uint8_t *x, const ptrdiff_t *in, const ptrdiff_t *size, ptrdiff_t n, ptrdiff_t m, uint8_t *to)
@@ -28,11 +29,28 @@ static void pad_images(const uint8_t *x, const ptrdiff_t *in, const ptrdiff_t *s
     }
 }
 
+/* The sums of `many` positions of padded images: row by row of codes where the map is a matrix (`rows`: codes
+ * [Co/LINE][Cp][LINE], else NULL) and few of its inputs are not 0, else by `sq_conv`. */
+static void layer_sums(const uint8_t *padded, const ptrdiff_t *size, const ptrdiff_t *taps, ptrdiff_t K, const int8_t *w,
+                       const int32_t *minus, const float *gain, const int8_t *rows, float *sums,
+                       ptrdiff_t many)
+{
+    ptrdiff_t done = 0;
+    if (rows) {
+        const ptrdiff_t bytes = many * size[2];
+        ptrdiff_t live = 0;
+        for (ptrdiff_t i = 0; i < bytes; ++i) live += padded[i] != 0;
+        if (live * SPARSE <= bytes) done = sq_linear_events(padded, size[2], rows, gain, size[5], sums, 0, many);
+    }
+    sq_conv(padded, size, taps, K, w, minus, gain, sums, done, many);
+}
+
 /* out[n][t][...] = spikes of the neurons behind a convolution, samples n0 .. n1, `together` at a time.
  * in: {strides of samples and steps, T, H, W, C, top, left}; sizes, many_sizes, pointers, many_pointers: of the neuron
  * kernel, which is given sums, output and first sample here; places: neurons of a sample; steps: of the output. */
 int sq_layer(const uint8_t *x, const ptrdiff_t *in, const ptrdiff_t *size, const ptrdiff_t *taps, ptrdiff_t K,
-             const int8_t *w, const int32_t *minus, const float *gain, uint8_t *padded, float *sums, neuron_t neurons,
+             const int8_t *w, const int32_t *minus, const float *gain, const int8_t *rows,
+             uint8_t *padded, float *sums, neuron_t neurons,
              const int64_t *sizes, ptrdiff_t many_sizes, void *const *pointers, ptrdiff_t many_pointers, uint8_t *out,
              ptrdiff_t steps, ptrdiff_t places, ptrdiff_t together, ptrdiff_t n0, ptrdiff_t n1)
 {
@@ -44,7 +62,7 @@ int sq_layer(const uint8_t *x, const ptrdiff_t *in, const ptrdiff_t *size, const
     for (ptrdiff_t n = n0; n < n1; n += together) {
         const ptrdiff_t m = n1 - n < together ? n1 - n : together;
         pad_images(x, in, size, n, m, padded);
-        sq_conv(padded, size, taps, K, w, minus, gain, sums, 0, m * in[2] * size[3] * size[4]);
+        layer_sums(padded, size, taps, K, w, minus, gain, rows, sums, m * in[2] * size[3] * size[4]);
         for (ptrdiff_t i = 0; i < m; ++i) {
             own_sizes[10] = sizes[10] + n + i;
             own[0] = sums + i * in[2] * places;
@@ -57,14 +75,14 @@ int sq_layer(const uint8_t *x, const ptrdiff_t *in, const ptrdiff_t *size, const
 
 /* The sums alone, [n][t][OH][OW][Co] in floats. */
 void sq_layer_sums(const uint8_t *x, const ptrdiff_t *in, const ptrdiff_t *size, const ptrdiff_t *taps, ptrdiff_t K,
-                   const int8_t *w, const int32_t *minus, const float *gain, uint8_t *padded, float *sums,
-                   ptrdiff_t together, ptrdiff_t n0, ptrdiff_t n1)
+                   const int8_t *w, const int32_t *minus, const float *gain, const int8_t *rows,
+                   uint8_t *padded, float *sums, ptrdiff_t together, ptrdiff_t n0, ptrdiff_t n1)
 {
     const ptrdiff_t per_sample = in[2] * size[3] * size[4];
     for (ptrdiff_t n = n0; n < n1; n += together) {
         const ptrdiff_t m = n1 - n < together ? n1 - n : together;
         pad_images(x, in, size, n, m, padded);
-        sq_conv(padded, size, taps, K, w, minus, gain, sums + n * per_sample * size[5], 0, m * per_sample);
+        layer_sums(padded, size, taps, K, w, minus, gain, rows, sums + n * per_sample * size[5], m * per_sample);
     }
 }
 

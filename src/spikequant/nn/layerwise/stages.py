@@ -22,6 +22,8 @@ from spikequant.nn.products.weights import Weights
 NEAR = 1 << 17
 """Sums of one turn of a layer: half a megabyte stays near the processor."""
 GUARD = 64
+LEAST_ROW = 128
+"""Outputs from which rows of codes can be faster than tiles."""
 WORDS: dict[str, Any] = {"add": torch.add, "max": torch.maximum, "product": torch.mul}
 
 
@@ -53,7 +55,7 @@ class Map:
     def border(self, x: Bytes, size: list[int], images: int) -> Tensor:
         """Room for images with a border of zeros."""
         room = empty((images * size[0] * size[1] * size[2] + GUARD,))
-        room.fill_(x.shift)
+        ctypes.memset(room.data_ptr(), x.shift, room.numel())
         if self.pad is not None:
             inner = room[: images * size[0] * size[1] * size[2]].view(-1, size[2])
             inner[:, : len(self.pad)] = (self.pad + x.shift).to(torch.uint8)
@@ -63,10 +65,12 @@ class Map:
         """What the kernels of `layers.c` take first; the tensors must outlive the call."""
         codes, taps = self.weights.tiles(), self.geometry.tap_offsets(size[1], size[2])
         assert codes is not None
+        by_rows = self.weights.is_linear and size[5] >= LEAST_ROW and x.shift == 0
+        rows = self.weights.byte_rows() if by_rows else None
         return (
             kernels.at(x.data), kernels.sizes(*x.sizes(self.geometry.padding)),  # type: ignore[arg-type]
             kernels.sizes(*size), kernels.sizes(*taps), ctypes.c_ssize_t(len(taps)), kernels.at(codes[0]),
-            kernels.at(minus), kernels.at(gain),
+            kernels.at(minus), kernels.at(gain), ctypes.c_void_p() if rows is None else kernels.at(rows),
         )  # fmt: skip
 
 

@@ -14,6 +14,20 @@
 
 int sq_has_vnni(void) { return VNNI; }
 
+/* work(k) for k below parts, each on a thread of the team that torch's own operations run on; 0 without OpenMP.  That
+ * team waits for its next work awake: another team beside it would have to share its cores. */
+int sq_share(void (*work)(int), int parts)
+{
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(parts) schedule(static, 1)
+    for (int k = 0; k < parts; ++k) work(k);
+    return 1;
+#else
+    (void)work, (void)parts;
+    return 0;
+#endif
+}
+
 /* Float integers [N,C,H,W] (any strides, in elements) as bytes value + shift; counts what is not 0.
  * Returns 0, or 1 if a value is no integer in [low, high].  The border must hold its bytes already. */
 int sq_pack(const float *x, const ptrdiff_t *st, const ptrdiff_t *dim, ptrdiff_t n0, ptrdiff_t n1, uint8_t *out,
@@ -265,6 +279,83 @@ void sq_events(const uint8_t *x, const ptrdiff_t *size, const ptrdiff_t *taps, p
         }
         for (ptrdiff_t o = 0; o < Co; ++o) out[p * Co + o] = gain[o] * (float)acc[o];
     }
+}
+
+#if VNNI
+#define LINE 128 /* channels whose sums of 16 bits stay in registers */
+#define MOST_ADDED 255 /* codes of 8 bits whose sum fits 16 bits */
+#define LISTED 16384
+
+/* sum[o] += the codes of LINE channels of up to MOST_ADDED rows. */
+static void add_rows(const int8_t *w, const uint16_t *rows, ptrdiff_t many, int32_t *sum)
+{
+    __m512i acc[LINE / 32];
+    for (int b = 0; b < LINE / 32; ++b) acc[b] = _mm512_setzero_si512();
+    for (ptrdiff_t e = 0; e < many; ++e) {
+        const int8_t *row = w + (size_t)rows[e] * LINE;
+        for (int b = 0; b < LINE / 32; ++b)
+            acc[b] = _mm512_add_epi16(
+                acc[b], _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(row + 32 * b))));
+    }
+    for (int b = 0; b < LINE / 32; ++b) {
+        const __m512i low = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(acc[b]));
+        const __m512i high = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(acc[b], 1));
+        int32_t *const to = sum + 32 * b;
+        _mm512_storeu_si512(to, _mm512_add_epi32(_mm512_loadu_si512(to), low));
+        _mm512_storeu_si512(to + 16, _mm512_add_epi32(_mm512_loadu_si512(to + 16), high));
+    }
+}
+
+/* Places of the bytes of one row that are 1, or -1 if one is more than that. */
+static ptrdiff_t list_ones(const uint8_t *x, ptrdiff_t many, uint16_t *to)
+{
+    ptrdiff_t found = 0;
+    for (ptrdiff_t i = 0; i < many; i += 64) {
+        const __mmask64 in = many - i >= 64 ? ~0ull : (1ull << (many - i)) - 1;
+        const __m512i bytes = _mm512_maskz_loadu_epi8(in, x + i);
+        if (_mm512_cmpgt_epu8_mask(bytes, _mm512_set1_epi8(1))) return -1;
+        for (uint64_t live = _mm512_test_epi8_mask(bytes, bytes); live; live &= live - 1)
+            to[found++] = (uint16_t)(i + __builtin_ctzll(live));
+    }
+    return found;
+}
+#endif
+
+/* out[p][o] = gain[o] * the sum of codes over the bytes that are 1, rows p0 .. p1 of x [rows][Cp]; codes are bytes
+ * [Co/LINE][Cp][LINE].  Returns the first row that it did not do: one with another byte, or wider than its lists. */
+ptrdiff_t sq_linear_events(const uint8_t *x, ptrdiff_t Cp, const int8_t *w, const float *gain, ptrdiff_t Co, float *out,
+                           ptrdiff_t p0, ptrdiff_t p1)
+{
+#if VNNI
+    uint16_t where[LISTED];
+    ptrdiff_t first[65];
+    int32_t sum[LINE];
+    while (p0 < p1 && Cp <= LISTED) {
+        ptrdiff_t rows = 0, end = 0;
+        first[0] = 0;
+        for (; rows < 64 && p0 + rows < p1 && first[rows] + Cp <= LISTED; ++rows) {
+            end = list_ones(x + (p0 + rows) * Cp, Cp, where + first[rows]);
+            if (end < 0) break;
+            first[rows + 1] = first[rows] + end;
+        }
+        for (ptrdiff_t b = 0; b < Co; b += LINE, w += Cp * LINE) {
+            const ptrdiff_t here = Co - b < LINE ? Co - b : LINE;
+            for (ptrdiff_t r = 0; r < rows; ++r) {
+                memset(sum, 0, sizeof sum);
+                for (ptrdiff_t e = first[r]; e < first[r + 1]; e += MOST_ADDED)
+                    add_rows(w, where + e, first[r + 1] - e < MOST_ADDED ? first[r + 1] - e : MOST_ADDED, sum);
+                float *const to = out + (p0 + r) * Co + b;
+                for (ptrdiff_t o = 0; o < here; ++o) to[o] = gain[b + o] * (float)sum[o];
+            }
+        }
+        w -= (Co + LINE - 1) / LINE * Cp * LINE;
+        p0 += rows;
+        if (end < 0) break;
+    }
+#else
+    (void)x, (void)Cp, (void)w, (void)gain, (void)Co, (void)out, (void)p1;
+#endif
+    return p0;
 }
 
 /* Events of rows r0 .. r1 of the tall picture [N*Hp][Wp][Cp], sorted by channel, then place: first[c] .. first[c+1].

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -14,11 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikequant.law.errors import SpikequantError
+from spikequant.law.errors import SpikequantError, Unsupported
 from spikequant.readers.native import shared_object
 
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-ffp-contract=off")
-PARTS = (Path(__file__).with_name("kernels.c"), Path(__file__).parents[1] / "layerwise" / "layers.c")
+PARTS = tuple(Path(__file__).parents[1] / part for part in ("products/kernels.c", "layerwise/layers.c", "max_pool.c"))
+_HOME = os.getpid()
+_INSIDE = threading.local()
+_PART = ctypes.CFUNCTYPE(None, ctypes.c_int)
 SMALL = 1 << 17
 """Bytes of work below which a second thread costs more than it brings."""
 
@@ -29,11 +33,22 @@ def library() -> ctypes.CDLL | None:
     if os.environ.get("SPIKEQUANT_COMPILED_PRODUCTS") == "0":
         return None
     try:
-        loaded = shared_object("\n".join(part.read_text(encoding="utf-8") for part in PARTS), FLAGS)
+        loaded = _compiled("\n".join(part.read_text(encoding="utf-8") for part in PARTS))
     except (SpikequantError, OSError):
         return None
+    loaded.sq_linear_events.restype = ctypes.c_ssize_t
     loaded.sq_weight_gradient.restype = loaded.sq_conv.restype = loaded.sq_events.restype = None
     return loaded
+
+
+def _compiled(text: str) -> ctypes.CDLL:
+    """With threads where the compiler has OpenMP."""
+    try:
+        return shared_object(text, (*FLAGS, "-fopenmp"))
+    except Unsupported as error:
+        if "could not compile" not in str(error):
+            raise
+        return shared_object(text, FLAGS)
 
 
 def has_vnni() -> bool:
@@ -58,12 +73,34 @@ def _pool(workers: int, process: int) -> ThreadPoolExecutor:
 
 
 def shared_among_threads(work: Callable[[int, int], Any], count: int, cost: int) -> list[Any]:
-    """``work(start, stop)`` over ``0 .. count``, in as many parts as torch has threads; one part if it is small."""
+    """``work(start, stop)`` over ``0 .. count``, in as many parts as torch has threads; one part if it is small.
+
+    A part that shares its own work does it on its thread.
+    """
     parts = min(torch.get_num_threads(), count, max(1, cost // SMALL))
-    if parts <= 1:
+    if parts <= 1 or getattr(_INSIDE, "part", False):
         return [work(0, count)]
-    edges = [count * k // parts for k in range(parts + 1)]
-    pool = _pool(parts - 1, os.getpid())
-    waiting = [pool.submit(work, start, stop) for start, stop in pairwise(edges[1:])]
-    first = work(0, edges[1])
-    return [first, *(part.result() for part in waiting)]
+    edges = list(pairwise([count * k // parts for k in range(parts + 1)]))
+    found: list[Any] = [None] * parts
+    failed: list[BaseException] = []
+
+    def part(k: int) -> None:
+        _INSIDE.part = True
+        try:
+            found[k] = work(*edges[k])
+        except BaseException as error:  # nothing may pass through C
+            failed.append(error)
+        finally:
+            _INSIDE.part = False
+
+    if not _by_openmp(part, parts):
+        list(_pool(parts, os.getpid()).map(part, range(parts)))
+    if failed:
+        raise failed[0]
+    return found
+
+
+def _by_openmp(part: Callable[[int], None], parts: int) -> bool:
+    """Whether the parts ran on torch's own threads; a forked process has none of them."""
+    loaded = library()
+    return loaded is not None and os.getpid() == _HOME and bool(loaded.sq_share(_PART(part), ctypes.c_int(parts)))

@@ -12,6 +12,8 @@ from torch import Tensor
 from spikequant.nn.products import kernels
 from spikequant.nn.products.geometry import Geometry
 
+LINE = 128
+"""Outputs of one pass over rows of codes (`kernels.c`)."""
 Packs = dict[str, Any]
 """What was made of one version of a layer's codes; lives and goes with them."""
 
@@ -85,6 +87,16 @@ class Weights:
             self.packs["bytes"] = found_filled if bool((found.to(plain.dtype) == plain).all()) else None
         packed: Tensor | None = self.packs["bytes"]
         return packed
+
+    def byte_rows(self) -> Tensor:
+        """Codes of a matrix as bytes ``[out / LINE][in][LINE]``, inputs to a multiple of 4."""
+        if "byte_rows" not in self.packs:
+            plain = self.plain.flatten(1)
+            wide = torch.zeros(-(-plain.shape[0] // LINE) * LINE, -(-plain.shape[1] // 4) * 4, dtype=torch.int8)
+            wide[: plain.shape[0], : plain.shape[1]] = plain
+            self.packs["byte_rows"] = wide.unflatten(0, (-1, LINE)).transpose(1, 2).contiguous()
+        made: Tensor = self.packs["byte_rows"]
+        return made
 
     def sums_of_codes(self) -> Tensor:
         """The sum of every output channel's codes, int32."""

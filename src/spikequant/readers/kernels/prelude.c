@@ -26,9 +26,21 @@
 #define ABS fabs
 #define SIGNED copysign
 #endif
-#define FACTOR(n) ((real)exp2(-(double)(n)))
-#define HALF(n) ((n) > NUM(0) ? (real)exp2((double)(n) - 1.0) : NUM(0))
+#define FACTOR(n) ((real)power_of_two(-(double)(n)))
+#define HALF(n) ((n) > NUM(0) ? (real)power_of_two((double)(n) - 1.0) : NUM(0))
 #define MASK(n) ((uint32_t)((((uint64_t)1) << (int)(n)) - 1u))
+
+/* 2^n; of a whole number without a call, since a layer asks for every channel. */
+static inline double power_of_two(const double n)
+{
+    if (n >= -1022.0 && n <= 1023.0 && (double)(int64_t)n == n) {
+        const uint64_t bits = (uint64_t)((int64_t)n + 1023) << 52;
+        double made;
+        memcpy(&made, &bits, sizeof made);
+        return made;
+    }
+    return exp2(n);
+}
 
 #define HALF_PI NUM(1.5707963267948966)
 
