@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from spikequant.nn import use_path
-from spikequant.nn.products import PATHS, Geometry, LayerProduct, Widths, gradients
+from spikequant.nn.products import PATHS, Geometry, LayerProduct, Widths, event_gradients, gradients
 from spikequant.nn.products.byte_input import as_bytes
 
 
@@ -111,11 +111,11 @@ def gradient_row(shape: Shape, rounds: int) -> str | None:
     weight = torch.zeros(geometry.weight_shape)
     runs = {
         "dense": lambda: gradients.weight_gradient(g, packed.floats(torch.float32), weight, geometry),
-        "events": lambda: gradients.weight_gradient_of_events(g, packed),
+        "events": lambda: event_gradients.weight_gradient_of_events(g, packed),
     }
     with torch.no_grad():
         times = least(runs, rounds)
-    rule = "events" if gradients.suits_events(packed, g) else "dense"
+    rule = "events" if event_gradients.suits_events(packed, g) else "dense"
     ratio = times["events"] / times["dense"]
     return (
         f"| {shape.name} | {shape.density:.0%} | {times['dense']:.2f} | {times['events']:.2f} | {ratio:.2f} | {rule} |"

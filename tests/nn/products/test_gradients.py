@@ -7,7 +7,7 @@ import torch
 from tests.nn.products.cases import case
 
 from spikequant.law.errors import Unsupported
-from spikequant.nn.products import gradients, kernels, use_path
+from spikequant.nn.products import Geometry, Widths, event_gradients, gradients, kernels, use_path
 from spikequant.nn.products.byte_input import as_bytes
 
 
@@ -49,7 +49,7 @@ def suits_the_kernel(made):
 @pytest.mark.skipif(not kernels.has_vnni(), reason="the event kernel is for processors with VNNI")
 @pytest.mark.parametrize("number", range(24))
 def test_the_weight_gradient_of_events(number, monkeypatch):
-    monkeypatch.setattr(gradients, "CACHE", 1 << 12)  # many passes also of these small pictures
+    monkeypatch.setattr(event_gradients, "CACHE", 1 << 12)  # many passes also of these small pictures
     made = [c for c in map(case, range(9000, 9100)) if suits_the_kernel(c)][number]
     geometry = made.geometry.in_two_axes()
     features = len(made.geometry.weight_shape) - 1 if made.geometry.is_conv else 1
@@ -57,10 +57,35 @@ def test_the_weight_gradient_of_events(number, monkeypatch):
     x = x.reshape(*x.shape[:2], *((1, 1) if features == 1 else x.shape[2:] if features == 3 else (1, x.shape[2])))
     packed = as_bytes(x, geometry, made.widths)
     g = torch.randn(packed.output_shape)
-    events = gradients.weight_gradient_of_events(g, packed)
+    events = event_gradients.weight_gradient_of_events(g, packed)
     dense = gradients.weight_gradient(g.double(), x.double(), torch.zeros(geometry.weight_shape).double(), geometry)
     assert packed.live == int(torch.count_nonzero(x))
     torch.testing.assert_close(events.double(), dense, rtol=1e-4, atol=1e-5 * float(dense.abs().max() + 1))
+
+
+SHAPES = [
+    (Geometry((70, 130)).in_two_axes(), (1, 1), 40),
+    (Geometry((64, 65)).in_two_axes(), (1, 1), 1100),
+    (Geometry((100, 67, 1, 1), (1, 1), (0, 0), (1, 1)), (1, 1), 30),
+]
+
+
+@pytest.mark.skipif(not kernels.has_vnni(), reason="the event kernel is for processors with VNNI")
+@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize("geometry, size, batch", SHAPES, ids=lambda value: str(getattr(value, "weight_shape", value)))
+def test_matrices_by_events(geometry, size, batch, most):
+    generator = torch.Generator().manual_seed(batch)
+    shape = (batch, geometry.channels, *size)
+    x = (torch.rand(shape, generator=generator) < 0.1) * torch.randint(1, most + 1, shape, generator=generator)
+    packed = as_bytes(x.float(), geometry, Widths(0, most, -8, 7, 10))
+    g = torch.randn(packed.output_shape, generator=generator)
+    found = event_gradients.event_gradient(g, packed)
+    dense = gradients.weight_gradient(g.double(), x.double(), torch.zeros(geometry.weight_shape).double(), geometry)
+    assert found is not None
+    assert float(dense.abs().max()) > 0.1
+    torch.testing.assert_close(found.double(), dense, rtol=1e-4, atol=1e-5 * float(dense.abs().max() + 1))
+    dense_input = as_bytes(torch.ones(shape), geometry, Widths(0, most, -8, 7, 10))
+    assert event_gradients.event_gradient(g, dense_input) is None
 
 
 def test_spikes_are_kept_as_bytes(monkeypatch):

@@ -19,7 +19,8 @@ from spikequant.law.errors import SpikequantError, Unsupported
 from spikequant.readers.native import shared_object
 
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-ffp-contract=off")
-PARTS = tuple(Path(__file__).parents[1] / part for part in ("products/kernels.c", "layerwise/layers.c", "max_pool.c"))
+FILES = ("products/kernels.c", "products/gradients.c", "layerwise/layers.c", "max_pool.c")
+PARTS = tuple(Path(__file__).parents[1] / part for part in FILES)
 _HOME = os.getpid()
 _INSIDE = threading.local()
 _PART = ctypes.CFUNCTYPE(None, ctypes.c_int)
@@ -37,6 +38,7 @@ def library() -> ctypes.CDLL | None:
     except (SpikequantError, OSError):
         return None
     loaded.sq_linear_events.restype = ctypes.c_ssize_t
+    loaded.sq_list.restype = ctypes.c_ssize_t
     loaded.sq_weight_gradient.restype = loaded.sq_conv.restype = loaded.sq_events.restype = None
     return loaded
 

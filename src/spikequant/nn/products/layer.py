@@ -104,7 +104,7 @@ class LayerProduct:
         work = Work(geometry if cut is None else plane, weights, widths, pad, codes.requires_grad)
         out = product(x, weight, work, self.taken)
         if not geometry.is_conv:
-            return out[:, :, 0, 0].reshape(*lead, out.shape[1])
+            return out.flatten(1).reshape(*lead, out.shape[1])
         out = out if len(geometry.stride) == 2 else out.squeeze(2)
         if len(lead) == 1:
             return out

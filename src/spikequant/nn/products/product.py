@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spikequant.nn.products import float_paths, gradients
 from spikequant.nn.products.byte_input import ByteInput
+from spikequant.nn.products.event_gradients import event_gradient
 from spikequant.nn.products.geometry import Geometry
 from spikequant.nn.products.gradient_type import gradient_type
 from spikequant.nn.products.work import Work, run
@@ -65,8 +66,9 @@ def _toward_weight(g: Tensor, weight: Tensor, packed: ByteInput | None, rest: li
         x = rest[0].to(weight.dtype)
     else:
         whole = g.float() if g.dtype == torch.bfloat16 else g
-        if not again and not has_border and gradients.suits_events(packed, whole):
-            return gradients.weight_gradient_of_events(whole, packed)
+        found = None if again or has_border else event_gradient(whole, packed)
+        if found is not None:
+            return found
         x = packed.floats(weight.dtype)
         if again and rest:
             x = x + rest[0]

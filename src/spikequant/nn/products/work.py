@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spikequant.law.errors import Unsupported
-from spikequant.nn.products import byte_paths, choice, float_paths, gradients, kernels
+from spikequant.nn.products import byte_paths, choice, event_gradients, float_paths, kernels
 from spikequant.nn.products.byte_input import ByteInput, as_bytes
 from spikequant.nn.products.force import PATHS, forced
 from spikequant.nn.products.geometry import Geometry
@@ -67,7 +67,8 @@ def run(work: Work, x: Tensor, weight: Tensor) -> tuple[Tensor, ByteInput | None
     """Sums of ``x: [N, C, H, W]`` with the gained weights, its bytes if they were made, path and key of the choice."""
     names, packed, weight = work.candidates(x), None, weight.detach()
     shape = _shape_key(work, x)
-    if len(names) > 1 and choice.settled(shape) in names and not gradients.may_be_events(work.weights.geometry):
+    may_be_events = event_gradients.may_be_events(work.weights.geometry, tuple(x.shape))
+    if len(names) > 1 and choice.settled(shape) in names and not may_be_events:
         names = [choice.settled(shape)]
     if any(name in BYTE_PATHS for name in names):
         packed = as_bytes(x, work.weights.geometry, work.widths, work.pad)
