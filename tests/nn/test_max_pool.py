@@ -96,4 +96,3 @@ def test_quantize_puts_it_in_place_and_the_network_lowers():
     sq.freeze(model)
     net = sq.lower(model, x)
     sq.verify(model, net, x)
-

@@ -39,8 +39,7 @@ def prove_group(neuron: QuantizedNeuron, found: Integers, *, reach: bool) -> Ste
     for branch, gain in zip(neuron.branches, found.gains, strict=True):
         codes = branch.synapse.codes().detach().flatten(1)
         pool = 1.0 / branch.pool_unit
-        l1 = torch.linalg.vector_norm(codes, 1, dim=1)
-        high = high + l1.to(torch.float64) * gain.abs() * branch.synapse.input_bound * pool
+        high = high + codes.abs().sum(1).to(torch.float64) * gain.abs() * branch.synapse.input_bound * pool
     most = high.to(torch.int64).numpy(force=True)
     bounds = prove_step(found.spec, params, -most, most, where=neuron.path, check_reach=reach)
     if bounds.accumulator_bits > DOUBLE_BITS:

@@ -32,7 +32,7 @@ def finite(x: Tensor) -> Tensor:
     if x.numel() == 0:
         raise DataError(f"a scale cannot be fitted to an empty tensor of shape {tuple(x.shape)}; pass values")
     x = widened(x.detach())
-    if not bool(torch.isfinite(x.abs().amax())):
+    if not bool(torch.isfinite(x.amax() - x.amin())) and not bool(torch.isfinite(largest(x.reshape(1, -1))).all()):
         nan, inf = int(torch.isnan(x).sum()), int(torch.isinf(x).sum())
         raise DataError(
             f"a scale cannot be fitted to a tensor of shape {tuple(x.shape)} with {nan} NaN and {inf} infinite"
@@ -40,6 +40,15 @@ def finite(x: Tensor) -> Tensor:
             " and fit again on finite values"
         )
     return x
+
+
+def largest(rows: Tensor) -> Tensor:
+    """Largest magnitude of each row, without a copy of all magnitudes.
+
+    >>> largest(torch.tensor([[1.0, -3.0], [2.0, 0.5]])).tolist()
+    [3.0, 2.0]
+    """
+    return torch.maximum(rows.amax(dim=1), -rows.amin(dim=1))
 
 
 def channel_rows(x: Tensor, channel_axis: int | None) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from spikequant.law.errors import PlanError
-from spikequant.quantizers.channels import channel_rows, finite, scale_shape, usable_scale
+from spikequant.quantizers.channels import channel_rows, finite, largest, scale_shape, usable_scale
 from spikequant.quantizers.interface import ScaleMode, check_choice
 from spikequant.quantizers.kl import least_divergence_limit
 
@@ -62,7 +62,7 @@ class MaxClipping:
 
     def find_limit(self, rows: Tensor, fake_quantize: FakeQuantize, *, magnitudes: int) -> Tensor:
         """Largest magnitude of each row."""
-        return rows.abs().amax(dim=1)
+        return largest(rows)
 
 
 @final
@@ -224,7 +224,8 @@ def fit_scale(
         return codes(values, scale) * scale
 
     limit = clipping.find_limit(rows, fake_quantize, magnitudes=magnitudes)
-    limit = torch.where(limit > 0, limit, rows.abs().amax(dim=1))
+    if not bool((limit > 0).all()):
+        limit = torch.where(limit > 0, limit, largest(rows))
     return scale_of_limit(limit, steps).reshape(scale_shape(x, channel_axis))
 
 

@@ -72,7 +72,7 @@ SHAPES = [
 
 @pytest.mark.skipif(not kernels.has_vnni(), reason="the event kernel is for processors with VNNI")
 @pytest.mark.parametrize("most", [1, 3])
-@pytest.mark.parametrize("geometry, size, batch", SHAPES, ids=lambda value: str(getattr(value, "weight_shape", value)))
+@pytest.mark.parametrize(("geometry", "size", "batch"), SHAPES, ids=str)
 def test_matrices_by_events(geometry, size, batch, most):
     generator = torch.Generator().manual_seed(batch)
     shape = (batch, geometry.channels, *size)

@@ -22,7 +22,7 @@ from spikequant.law.atomic import write_text
 from spikequant.law.errors import SpikequantError
 from spikequant.readers.native import cache_folder, machine
 
-VERSION = 1
+VERSION = 2
 ROUNDS = 5
 HOPELESS = 2.0
 AGAIN = 100

@@ -99,7 +99,20 @@ int sq_pack_weights(const float *w, ptrdiff_t Ci, ptrdiff_t K, int8_t *out, int3
         const float *from = w + o * many;
         int8_t *to = out + o / 16 * K * Cq * 64 + o % 16 * 4;
         int32_t sum = 0, wrong = 0;
-        for (ptrdiff_t i = 0; i < many; ++i) {
+        ptrdiff_t i = 0;
+#if VNNI
+        __m512i total = _mm512_setzero_si512();
+        for (; i + 16 <= many; i += 16) {
+            const __m512 v = _mm512_loadu_ps(from + i);
+            const __m512i c = _mm512_cvttps_epi32(
+                _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(-128.0f)), _mm512_set1_ps(127.0f)));
+            wrong |= _mm512_cmp_ps_mask(_mm512_cvtepi32_ps(c), v, _CMP_NEQ_UQ);
+            total = _mm512_add_epi32(total, c);
+            _mm_storeu_si128((__m128i *)(void *)(row + i), _mm512_cvtepi32_epi8(c));
+        }
+        sum = _mm512_reduce_add_epi32(total);
+#endif
+        for (; i < many; ++i) {
             const float v = from[i];
             const int32_t c = (int32_t)(v < -128.0f ? -128.0f : (v > 127.0f ? 127.0f : v));
             wrong |= (float)c != v;

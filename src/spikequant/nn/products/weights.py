@@ -94,7 +94,7 @@ class Weights:
             plain = self.plain.flatten(1)
             wide = torch.zeros(-(-plain.shape[0] // LINE) * LINE, -(-plain.shape[1] // 4) * 4, dtype=torch.int8)
             wide[: plain.shape[0], : plain.shape[1]] = plain
-            self.packs["byte_rows"] = wide.unflatten(0, (-1, LINE)).transpose(1, 2).contiguous()
+            self.packs["byte_rows"] = wide.reshape(-1, LINE, wide.shape[1]).transpose(1, 2).contiguous()
         made: Tensor = self.packs["byte_rows"]
         return made
 
