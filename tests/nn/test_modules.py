@@ -213,9 +213,9 @@ def counted(monkeypatch):
     calls = []
     real = coded_weight.encoded
 
-    def encoded(*args):
+    def encoded(*args, **options):
         calls.append(args)
-        return real(*args)
+        return real(*args, **options)
 
     monkeypatch.setattr(coded_weight, "encoded", encoded)
     return calls

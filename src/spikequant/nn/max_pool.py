@@ -40,9 +40,9 @@ class Window:
             torch.arange(n) * s - p
             for n, s, p in zip(self.output_size(size), self.stride, self.padding, strict=True)
         )  # fmt: skip
-        tap = where.to(torch.int64)
-        row = tap.div(self.kernel[1], rounding_mode="floor") + rows[:, None]
-        return row * size[1] + tap % self.kernel[1] + columns
+        tap, (high, wide) = where.to(torch.int64), self.kernel
+        down, across = torch.arange(high).repeat_interleave(wide)[tap], torch.arange(wide).repeat(high)[tap]
+        return (down + rows[:, None]) * size[1] + across + columns
 
 
 class _MaxPool(torch.autograd.Function):
