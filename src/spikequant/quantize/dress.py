@@ -118,16 +118,10 @@ def _dress(work: _Dresser, example_input: Tensor) -> QuantizeReport:
     report = QuantizeReport(tuple(work.rows), tuple(work.notes))
     if not report.quantized and any(rule.asked() for rule in work.plan.rules):
         raise PlanError("the plan quantized nothing; its roles apply to no layer of this model")
-    if report.quantized:
-        _dress_pools(work.model)
+    pools = [(p, m) for p, m in work.model.named_modules() if p and type(m) is nn.MaxPool2d and report.quantized]
+    for path, module in pools:  # the same values and gradients in compiled passes
+        replace_module(work.model, path, SpikeMaxPool2d(module))
     return report
-
-
-def _dress_pools(model: nn.Module) -> None:
-    """Maxima of spikes by compiled passes: the same values and gradients."""
-    for path, module in list(model.named_modules()):
-        if path and type(module) is nn.MaxPool2d:
-            replace_module(model, path, SpikeMaxPool2d(module))
 
 
 @contextmanager
