@@ -191,7 +191,8 @@ behind the training (*with*):
 {table(beside_lqnet(folder))}
 
 The term looks at sorted rates, `match_firing` at each neuron against itself: behind the term it lowers the matched L1
-and can raise the EMD, as on MNIST. Where nothing was trained it lowers both.
+and, in these rows, could raise the EMD, as on MNIST; since commit fcd0a9c a layer whose EMD rises on the judging images
+goes back. Where nothing was trained it lowers both.
 
 Differences between simulation and integer network in all spikes and states of 64 test images, {len(used)} rows:
 {sum(row["verify_differences"] for row in used)}.
