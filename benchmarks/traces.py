@@ -3,7 +3,6 @@
 pip install PyHessian                     # 0.1
 python benchmarks/traces.py spread        # how much one probe varies: needs probes, not a quiet machine
 python benchmarks/traces.py time          # processor seconds of a probe, in turns
-python benchmarks/traces.py race          # each to the error, one after the other: minutes
 python benchmarks/traces.py memory        # peaks, each in a process of its own
 python benchmarks/traces.py page          # writes benchmarks/traces.md from what the others left in traces.json
 """
@@ -14,7 +13,6 @@ import ctypes
 import gc
 import json
 import math
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -35,7 +33,7 @@ TARGET, RECORD = Path(__file__).with_suffix(".md"), Path(__file__).with_suffix("
 BATCH, STEPS, TRAINED, ERROR = 32, 16, 60, 0.05
 PIECE = 4
 """Samples that ours holds at once."""
-SPREAD_PROBES, TIMED, THREADS = 48, 4, 2
+SPREAD_PROBES, TIMED = 48, 4
 WEIGHTS = Path(tempfile.gettempdir()) / "spikequant-traces.pt"
 
 
@@ -129,34 +127,6 @@ def timed() -> dict[str, Any]:
     return {name: min(values) for name, values in found.items()}
 
 
-def race() -> dict[str, Any]:
-    """Until every layer's standard error is 5 % of its mean: ours, theirs, ours again; wall and processor seconds."""
-    torch.set_num_threads(THREADS)
-    net, batch = subject()
-    first = raced(net, batch, seed=1)
-    torch.manual_seed(1)
-    begin = time.perf_counter(), time.process_time()
-    them, samples, errors = Theirs(net, batch), [], [math.inf]
-    while len(samples) < 14 or max(errors) > ERROR:
-        samples.append(them.probe())
-        values = torch.tensor(samples, dtype=torch.float64)
-        errors = (values.std(0) / len(samples) ** 0.5 / values.mean(0).abs()).tolist()
-    theirs = [time.perf_counter() - begin[0], time.process_time() - begin[1], len(samples), max(errors)]
-    del them
-    return {"ours": [first, raced(net, batch, seed=2)], "theirs": theirs}
-
-
-def raced(net: nn.Module, batch: tuple[Tensor, Tensor], seed: int) -> list[float]:
-    begin = time.perf_counter(), time.process_time()
-    found = sq.hessian_trace(
-        net, F.cross_entropy, [batch], relative_error=ERROR, most_probes=1000, at_once=PIECE, seed=seed
-    )
-    seconds = [time.perf_counter() - begin[0], time.process_time() - begin[1]]
-    assert found.settled
-    rows = found.rows
-    return [*seconds, max(r.probes for r in rows), max(r.standard_error / abs(r.trace) for r in rows)]
-
-
 def peak(what: str) -> int:
     """Bytes that one thing adds at its peak, in this process."""
     net, batch = subject()
@@ -206,15 +176,6 @@ batches of N-MNIST; traces of the three layers' Hessian blocks on one batch of {
 PyHessian 0.1 on the same network and batch; it gives the whole trace only, so its products `v'Hv` are split by layer
 here. Commit {commit}, torch {torch}, 2-core x86 CPU without bf16 units.
 
-Each until the standard error of every layer is at most 5 % of its mean, ours before and after PyHessian:
-
-| | probes | largest error | wall, s | processor, s |
-|---|---|---|---|---|
-{race}
-
-{threads} threads, other work at a low priority beside. Ratio {wall:.1f} by wall time and {processor:.1f} by processor
-time (ours: the mean of both); the goal is 3. When a run ends is chance, within about a tenth of its probes.
-
 How much one probe varies, over {probes} probes of each:
 
 | layer | trace, ours | PyHessian | relative deviation of a probe, ours | PyHessian | probes to 5 %, ours | PyHessian |
@@ -231,7 +192,7 @@ Probes to 5 % are `(deviation / 0.05)^2` with the deviation over our trace, whic
 | PyHessian | {b0:.2f} | {b1:.3f} | {b2:,.0f} |
 
 Processor seconds of one thread on a shared machine, taken in turns, least of two; the last column is
-`start + probes x a probe` of the slowest layer. Ratio {ratio:.1f}.
+`start + probes x a probe` of the slowest layer, not one long run. Ratio {ratio:.1f}; the goal is 3.
 
 | peak memory | MiB | of a training step |
 |---|---|---|
@@ -257,12 +218,7 @@ def page() -> str:
     b = times["theirs start"] + most[1] * times["theirs"]
     lines = [f"| {n} | {v / 2**20:,.0f} | {v / peaks['training step']:.2f} |" for n, v in peaks.items()]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
-    mine, theirs = found["race"]["ours"], found["race"]["theirs"]
-    runs = [("spikequant", mine[0]), ("PyHessian", theirs), ("spikequant, again", mine[1])]
-    wall, processor = (theirs[k] / statistics.mean(one[k] for one in mine) for k in (0, 1))
     return PAGE.format(
-        race="\n".join(f"| {name} | {n} | {error:.1%} | {w:.0f} | {s:.0f} |" for name, (w, s, n, error) in runs),
-        threads=THREADS, wall=wall, processor=processor,
         steps=STEPS, trained=TRAINED, batch=BATCH, commit=commit.strip(), torch=torch.__version__,
         probes=spread["probes"], rows="\n".join(rows), doubt=math.sqrt(0.5 / (spread["probes"] - 1)), piece=PIECE,
         a0=times["ours start"], a1=times["ours"], a2=a, b0=times["theirs start"], b1=times["theirs"], b2=b,
@@ -277,8 +233,7 @@ def main(part: str, what: str = "") -> None:
     if part == "page":
         TARGET.write_text(page())
         return
-    parts = {"spread": spread, "time": timed, "race": race, "memory": memory}
-    found = parts[part]()
+    found = {"spread": spread, "time": timed, "memory": memory}[part]()
     record = (json.loads(RECORD.read_text()) if RECORD.is_file() else {}) | {part: found}  # other parts may run beside
     RECORD.write_text(json.dumps(record, indent=1) + "\n")
 

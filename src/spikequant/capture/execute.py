@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from spikequant.capture.graph import Graph, GraphEdge, GraphNode
 from spikequant.law.errors import CaptureError, DataError
 from spikequant.nn import ENCODERS, STATEFUL, NeuronLayer
+from spikequant.nn.by_step import apart, stacked
 from spikequant.nn.delay import delayed
 
 Values = dict[str, Tensor]
@@ -120,7 +121,7 @@ class LayerwiseRunner:
         neurons = [self.model.get_submodule(n.path) for n in group if n.kind == "module"]
         # One view a step, made once: the gradient of x[t] fills a tensor of all steps, T times.
         read = {edge.source for node in group for edge in node.inputs} - trains.keys()
-        outside = {name: values[name].unbind(0) for name in read if self.graph.node(name).per_step}
+        outside = {name: apart(values[name]) for name in read if self.graph.node(name).per_step}
         with _single_step([m for m in neurons if isinstance(m, STATEFUL)]):
             for t in range(self.graph.steps):
                 for node in group:
@@ -131,7 +132,7 @@ class LayerwiseRunner:
                         layer = self.layer(node)
                         value = layer.in_real_units(layer.state or {})[node.options["state"]]
                     trains[node.name].append(value)
-        values.update({name: torch.stack(parts) for name, parts in trains.items()})
+        values.update({name: stacked(parts) for name, parts in trains.items()})
 
     def layer(self, node: GraphNode) -> NeuronLayer:
         """The neuron layer behind a node."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from spikequant.law.neurons import prepare, step
 from spikequant.law.noise import MASK, NOISE_ROLES, mix, step_key
 from spikequant.law.spec import NeuronSpec
+from spikequant.nn.by_step import apart, stacked
 from spikequant.nn.torch_ops import TorchOps
 
 States = dict[str, Tensor]
@@ -65,7 +66,7 @@ def run_over_time(
     """
     ready = params if isinstance(params, Prepared) else prepare(ops, spec, params)
     outputs = []
-    for t, current in enumerate(x.unbind(0), start=first_step):
+    for t, current in enumerate(apart(x), start=first_step):
         ops.begin_step()
         noise = noise_at(t) if noise_at is not None else None
         tick = ops.const(int((t + 1) % spec.adapt_every == 0)) if spec.adapt_every > 1 else None
@@ -73,7 +74,7 @@ def run_over_time(
         if watch is not None:
             watch(states)
         outputs.append(output)
-    return torch.stack(outputs), states  # a copy, of one step too: a user's `count += spikes` leaves the states alone
+    return stacked(outputs), states  # a copy, of one step too: a user's `count += spikes` leaves the states alone
 
 
 def add_per_step(x: Tensor, bias: Tensor) -> Tensor:

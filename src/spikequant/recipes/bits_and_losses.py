@@ -20,6 +20,8 @@ from spikequant.quantize import quantize_
 from spikequant.training import Batch, Loss, first_output, layerwise
 
 RESAMPLES = 2000
+FEWEST = 5
+"""Networks that an interval needs: fewer can be drawn anew in too few ways."""
 LEVEL = (2.5, 97.5)
 SIZE, LEFT, BOTTOM, TOP, RIGHT = 300, 64, 44, 16, 16
 MEASURES = {
@@ -91,10 +93,10 @@ def _ranks(values: Sequence[float]) -> np.ndarray:
 def correlation(groups: Sequence[Sequence[tuple[float, float]]], seed: int = 0) -> tuple[float, float, float]:
     """Spearman over all points, and its 95 % interval by drawing whole networks anew (percentiles of 2,000 draws).
 
-    Draws without variation are left out; of one network the interval is NaN.
+    Draws without variation are left out; of fewer than five networks the interval is NaN.
     """
     value = _pooled(groups)
-    if len(groups) < 2:
+    if len(groups) < FEWEST:
         return value, math.nan, math.nan
     generator = np.random.default_rng(seed)
     draws = [_pooled([groups[k] for k in generator.integers(0, len(groups), len(groups))]) for _ in range(RESAMPLES)]
@@ -114,11 +116,13 @@ def section(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not networks:
         return []
     layers = sum(len({p["layer"] for p in points}) for points in networks.values())
+    told = f"95 % interval by drawing whole networks anew ({RESAMPLES:,} draws)"
+    if len(networks) < FEWEST:
+        told = f"without an interval, which takes {FEWEST} networks or more"
     lines = [
         "", "## Does the trace tell what a layer's bits cost?", "",
         f"Each layer's weights alone at few bits, after training; points of test accuracy lost. {layers} layers of "
-        f"{len(networks)} networks. Spearman's correlation over all layers, 95 % interval by drawing whole networks "
-        f"anew ({RESAMPLES:,} draws).", "",
+        f"{len(networks)} networks. Spearman's correlation over all layers, {told}.", "",
         f"| bits | {' | '.join(MEASURES.values())} |", "| ---: |" + " ---: |" * len(MEASURES),
     ]  # fmt: skip
     for bits in sorted({p["bits"] for points in networks.values() for p in points}):
