@@ -166,6 +166,21 @@ def test_batch_norm_counts_with_its_running_statistics():
     assert float(net[0].layer[1].running_mean.abs().max()) > 0
 
 
+def test_freezing_right_behind_a_training_forgets_its_last_batch():
+    net = nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.BatchNorm1d(HIDDEN), LIF())
+    net = awake_(nn.Sequential(OverTime(nn.Sequential(net[0], net[1])), net[2]))
+    x = spikes(STEPS, 40, INPUTS)
+    sq.quantize_(net, W4U8, x, quiet=True)
+    net.train()
+    for part in (x[:, :20], x[:, 20:23]):  # the last batch is a small one, far from the running statistics
+        net(part).mean().backward()
+    evaluated = copy.deepcopy(net).eval()
+    before = evaluated(x)
+    assert 0 < before.mean() < 1
+    sq.freeze(net)  # no forward pass between
+    assert torch.equal(net.eval()(x), before)
+
+
 def test_a_layer_that_can_never_fire():
     net = chain(leak=0.5, threshold=500.0)
     sq.quantize_(net, W4U8, X, quiet=True)

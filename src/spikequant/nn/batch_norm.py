@@ -99,7 +99,8 @@ class FoldedNorm(nn.Module):
 
     def fold(self) -> tuple[Tensor, Tensor, Tensor]:
         """``(|gamma| / sigma, mean, beta)``, each ``[C]``, in float64."""
-        mean, variance = self._batch if self._batch is not None else (self.running_mean, self.running_var)
+        measured = self._batch if self.training else None  # the last batch of a training is not what counts behind it
+        mean, variance = measured if measured is not None else (self.running_mean, self.running_var)
         factor = self.gamma().to(torch.float64) / torch.sqrt(variance.to(torch.float64) + self.eps)
         beta = self.bias if self.bias is not None else torch.zeros_like(self.running_mean)
         return factor, mean.to(torch.float64), beta.to(torch.float64)
@@ -119,7 +120,7 @@ class FoldedNorm(nn.Module):
     @property
     def measures(self) -> bool:
         """Whether the thresholds of now come from a batch that was just measured."""
-        return self._batch is not None
+        return self.training and self._batch is not None
 
     @untraced
     def forward(self, x: Tensor) -> Tensor:
