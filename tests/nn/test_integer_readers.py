@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
@@ -14,6 +15,8 @@ from spikequant.nn import integer_readers, use_reader
 from spikequant.nn.integer_readers import READERS, choose_reader
 from spikequant.readers import golden, native
 from spikequant.training.integers import IntegerRunner
+
+paths_module = importlib.import_module("spikequant.nn.paths")  # the package's name `paths` is the function
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,14 @@ def test_the_network_names_its_paths(lowered):
     assert [row.layer for row in found.layers] == ["conv", "fc"]
     assert str(found).splitlines()[0] == f"scored by: {found.reader}"
     assert {row.path for row in found.layers} == {{"layers": "int8_vnni", "c99": "events"}.get(found.reader, "int64")}
+
+
+def test_a_wide_matrix_may_be_walked(lowered, monkeypatch):
+    net, _ = lowered
+    if net.paths().reader != "layers":
+        pytest.skip("this machine has no byte products")
+    monkeypatch.setattr(paths_module, "LEAST_ROW", 3)
+    assert [row.path for row in net.paths().layers] == ["int8_vnni", "int8_vnni or events"]
 
 
 @pytest.mark.parametrize("how", ["context", "environment"])

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from spikequant.law.errors import DataError
-from spikequant.law.network import IntNet
+from spikequant.law.network import InputNode, IntNet, SynapseNode
 from spikequant.nn.integer_readers import choose_reader
+from spikequant.nn.layerwise.stages import LEAST_ROW
 from spikequant.nn.products import kernels
 from spikequant.nn.products.choice import timings
 from spikequant.nn.products.proof import machine_of, refusals
@@ -75,12 +76,20 @@ def paths(model: nn.Module | IntNet) -> Paths:
     """
     if isinstance(model, IntNet):
         choice = choose_reader(model)
-        made = SUMS[choice.reader]
-        return Paths(tuple(PathOfLayer(n.name, made, {}, choice.refused) for n in model.synapses), choice.reader)
+        rows = (PathOfLayer(n.name, _made(model, n, choice.reader), {}, choice.refused) for n in model.synapses)
+        return Paths(tuple(rows), choice.reader)
     rows = tuple(_row(name, m) for name, m in model.named_modules() if isinstance(m, Synapse))
     if not rows:
         raise DataError("paths: the model has no quantized layer; call spikequant.quantize_ first")
     return Paths(rows)
+
+
+def _made(net: IntNet, node: SynapseNode, reader: str) -> str:
+    """What makes the sums of a layer: layer by layer, a wide matrix is walked by events where few inputs are live."""
+    source = net.node(node.inputs[0].source)
+    signed = isinstance(source, InputNode) and source.format.min < 0
+    wide = node.product.kind == "linear" and len(node.product.codes) >= LEAST_ROW
+    return f"{SUMS[reader]} or events" if reader == "layers" and wide and not signed else SUMS[reader]
 
 
 def _row(name: str, synapse: Synapse) -> PathOfLayer:
