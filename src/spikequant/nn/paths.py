@@ -76,8 +76,8 @@ def paths(model: nn.Module | IntNet) -> Paths:
     """
     if isinstance(model, IntNet):
         choice = choose_reader(model)
-        rows = (PathOfLayer(n.name, _made(model, n, choice.reader), {}, choice.refused) for n in model.synapses)
-        return Paths(tuple(rows), choice.reader)
+        made = [(node.name, _made(model, node, choice.reader)) for node in model.synapses]
+        return Paths(tuple(PathOfLayer(name, path, {}, choice.refused) for name, path in made), choice.reader)
     rows = tuple(_row(name, m) for name, m in model.named_modules() if isinstance(m, Synapse))
     if not rows:
         raise DataError("paths: the model has no quantized layer; call spikequant.quantize_ first")
