@@ -2,6 +2,7 @@
 
     python benchmarks/unsupervised.py run --rows itq            # float, itq, ptq, roles, wide or all; resumes
     python benchmarks/unsupervised.py table                     # prints the tables of unsupervised.md
+    python benchmarks/unsupervised.py choose                    # settings beside float, on training images alone
 
 Rows that are in unsupervised.jsonl are not run again; a row that was cut off resumes from its checkpoint.
 `unsupervised_race.py` runs BindsNET beside ours.
@@ -150,17 +151,44 @@ def averages(known: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
+def choose() -> None:
+    """Settings beside float on 12,000 training images, tested on the last 4,000 training images."""
+    images = data.load_mnist().train
+    x, y, rest, target = images.x[:12_000], images.y[:4000], images.x[-4000:], images.y[-4000:]
+    tried: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({}, {}),
+        (FOUR, {"w_max": TOP, "refractory": PAUSE}),
+        (FOUR | {"threshold": 10}, {"w_max": TOP, "refractory": PAUSE, "nu_pre": 0.0}),
+        (FOUR | {"membrane": 6, "threshold": 10}, {"w_max": TOP}),
+        *(({role: FOUR[role]}, {}) for role in ("membrane", "trace")),
+        ({"threshold": 8}, {}),
+    ]
+    for bits, changes in tried:
+        config = learn.DiehlCook().replace(**changes)
+        precision = learn.precision_of(**bits) if bits else learn.Precision()
+        network = learn.Network(config, precision)
+        learn.train(network, x, quiet=True)
+        labels = learn.assign_labels(network.infer(x[:4000]), y, classes=10)
+        found = learn.predict(network.infer(rest, first=4000), labels, vote="proportional") == target
+        thresholds = np.quantile(network.real_adaptive(), [0.1, 0.9]).round(1).tolist()
+        times = f"{learn.saving(config, precision):.3f} times less"
+        print(bits, changes, f"{100 * found.mean():.2f} %, {times}, thresholds {thresholds} mV", flush=True)
+
+
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("what", choices=("run", "table", "choose"))
     parser.add_argument("--rows", default="all", choices=("float", "itq", "ptq", "roles", "wide", "all"))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--folder", type=Path, default=HERE.parent / "build" / "unsupervised")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
+    if given.what == "choose":
+        choose()
+        return
     if given.what == "run":
         run(given.rows, given.folder, set(given.seeds))
     print(table())
