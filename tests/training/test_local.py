@@ -13,6 +13,8 @@ from torch import Tensor, nn
 import spikequant as sq
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.models.decolle import Decolle
+from spikequant.nn import SingleState, Surrogate
+from spikequant.nn.over_time import OverTime
 from spikequant.training.local import LocalRun, fit_local
 
 
@@ -161,6 +163,55 @@ def test_a_quantized_network_learns_locally_and_stays_integers() -> None:
     assert proof.spikes > 50
     with pytest.raises(Unsupported, match="before freeze"):
         fit_local(model, batches, epochs=1)
+
+
+@pytest.mark.parametrize("quantizer", ["power_of_two", "ternary", "lqnet"])
+def test_layers_whose_scale_follows_the_weights_learn_locally(quantizer: str) -> None:
+    batches, model = moving_bars(8), small()
+    bits = None if quantizer == "ternary" else 3
+    plan = sq.Plan.uniform(weight_bits=bits, weight_quantizer=quantizer, membrane_bits=6, membrane_rounding="half_up")
+    sq.quantize_(model, plan, batches[0][0], quiet=True)
+    done = fit_local(model, batches, epochs=3, lr=2e-3, burn_in=2)
+    assert done.epochs[-1].loss < done.epochs[0].loss
+
+
+class Averaging(nn.Module):
+    """One layer that takes averages of spikes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.pool, self.conv = OverTime(nn.AvgPool2d(2)), OverTime(nn.Conv2d(2, 6, 3, padding=1))
+        self.lif = SingleState(leak=0.86, surrogate=Surrogate("boxcar", 1.0))
+        self.readout = nn.Linear(96, 2, bias=False)
+        nn.init.constant_(self.conv.layer.bias, -0.05)  # type: ignore[union-attr,arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.readout(self.lif(self.conv(self.pool(x))).flatten(2)).mean(0)  # type: ignore[no-any-return]
+
+    def stages(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.conv, self.lif)]
+
+
+def test_the_membrane_of_a_layer_that_takes_averages_decides_its_spikes() -> None:
+    model, (x, _) = Averaging(), moving_bars(8)[0]
+    plan = sq.Plan.uniform(weight_bits=8, membrane_bits=12, membrane_rounding="half_up")
+    sq.quantize_(model, plan, x, quiet=True)
+    assert model.conv.layer.unit == 0.25
+    run, fired = LocalRun(model.eval()), 0.0
+    for frame in model.pool(x):
+        for one in run.step(frame):
+            assert torch.equal(one.membrane >= 0, one.spikes > 0)
+            fired += float(one.spikes.detach().sum())
+    assert fired > 50
+
+
+def test_schedules_advance_in_local_learning() -> None:
+    batches, model = moving_bars(8), small()
+    plan = sq.Plan.uniform(weight_bits=2, weight_quantizer="sigmoid_sum", membrane_bits=6)
+    sq.quantize_(model, plan, batches[0][0], quiet=True)
+    fit_local(model, batches, epochs=3, burn_in=2)
+    assert float(model.conv1.layer.weight_temperature) == 60.0  # 20 an epoch, as in fit
 
 
 def test_a_quantized_layer_with_batch_norm_cannot_learn_locally() -> None:

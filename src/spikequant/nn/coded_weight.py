@@ -101,7 +101,9 @@ class CodedWeight(nn.Module):
             return self.quantizer.graph_scale(self.weight_scale, self.folded_weight())
         shared = self.link is not None and self.link.branch.shared
         with torch.no_grad():
-            self.weight_scale.copy_(self.link.branch.joint_scale() if self.link and shared else self.fitted_scale())
+            found = self.link.branch.joint_scale() if self.link and shared else self.fitted_scale()
+            if not torch.equal(self.weight_scale, found):  # a graph of the same weights may still need it
+                self.weight_scale.copy_(found)
         return self.weight_scale
 
     @torch.no_grad()

@@ -92,10 +92,9 @@ class QuantizedTrainingForm:
         return found
 
     def _weight(self) -> Tensor:
-        """Codes times their scale, straight through."""
+        """Codes times their scale, straight through; what arrives counts in real units, averages of spikes too."""
         codes = self.synapse.codes()
-        scale = self.synapse.channel_scale().to(codes)
-        return codes * scale.reshape(-1, *[1] * (codes.dim() - 1))
+        return codes * self.synapse.current_scale().to(codes)
 
     def _applied(self, x: Tensor, weight: Tensor) -> Tensor:
         """``W x``, without the bias."""

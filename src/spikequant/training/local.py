@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -26,6 +26,7 @@ from spikequant.nn import QuantizedNeuron, Synapse
 from spikequant.nn.eligibility import TrainingForm
 from spikequant.nn.over_time import OverTime
 from spikequant.nn.quantized_eligibility import QuantizedTrainingForm
+from spikequant.nn.schedule import advance_schedules
 from spikequant.training.checkpoint import Training, load_checkpoint, save_checkpoint
 from spikequant.training.evaluate import Batches, check_batch, pairs
 from spikequant.training.history import Epoch, FitResult
@@ -107,7 +108,7 @@ class LocalRun:
     def _own_readout(self) -> Tensor:
         readout = self.model.readout
         if isinstance(readout, Synapse):
-            return readout.codes() * readout.channel_scale().to(readout.weight)[:, None]
+            return readout.codes() * readout.current_scale().to(readout.weight)
         return readout.weight.detach()
 
 
@@ -162,16 +163,20 @@ def fit_local(
     for number in range(len(history), epochs):
         if hasattr(batches, "set_epoch"):
             batches.set_epoch(number)
-        history = [*history, _epoch(run, batches, optimizer, number, burn_in)]
+        history = [*history, _epoch(run, batches, optimizer, number, epochs=epochs, burn_in=burn_in)]
         if checkpoint is not None:
             save_checkpoint(Path(checkpoint), training, history)
     return FitResult(tuple(history))
 
 
-def _epoch(run: LocalRun, batches: Batches, optimizer: torch.optim.Optimizer, number: int, burn_in: int) -> Epoch:
+def _epoch(
+    run: LocalRun, batches: Batches, optimizer: torch.optim.Optimizer, number: int, *, epochs: int, burn_in: int
+) -> Epoch:
     started = time.perf_counter()
     total, right, count = 0.0, 0, 0
-    for x, y in pairs(batches):
+    length = len(batches) if isinstance(batches, Sized) else None
+    for k, (x, y) in enumerate(pairs(batches)):
+        advance_schedules(run.model, number + (k / length if length else 0.0), epochs)
         loss, hits = _batch(run, x, y, optimizer, burn_in)
         total, right, count = total + loss * len(y), right + hits, count + len(y)
     if not count:
