@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,10 +51,12 @@ class Weights:
 
     def tiles(self) -> tuple[Tensor, Tensor] | None:
         """``[out/16][taps][in/4][16][4]`` bytes and the sum of every channel's codes; None if a code is no int8."""
-        if "tiles" not in self.packs:
-            self.packs["tiles"] = self._tiles()
-        tiles: tuple[Tensor, Tensor] | None = self.packs["tiles"]
+        tiles: tuple[Tensor, Tensor] | None = self._once("tiles", self._tiles)
         return tiles
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives, kept; where threads make it at once, all take the first: a kernel may be reading it."""
+        return self.packs[name] if name in self.packs else self.packs.setdefault(name, make())
 
     def _tiles(self) -> tuple[Tensor, Tensor] | None:
         loaded, plain = kernels.library(), self.plain.to(torch.float32).contiguous()
@@ -76,43 +79,44 @@ class Weights:
 
     def bytes(self) -> Tensor | None:
         """``[out, in / groups, *kernel]`` as int8, inputs filled up to a multiple of 4; None if a code is no int8."""
-        if "bytes" not in self.packs:
-            plain = self.plain
-            found = plain.to(torch.int8)
-            if self.geometry.groups == 1 and plain.shape[1] % 4:
-                fill = plain.new_zeros(plain.shape[0], -plain.shape[1] % 4, *plain.shape[2:]).to(torch.int8)
-                found_filled = torch.cat([found, fill], 1)
-            else:
-                found_filled = found
-            self.packs["bytes"] = found_filled if bool((found.to(plain.dtype) == plain).all()) else None
-        packed: Tensor | None = self.packs["bytes"]
+        packed: Tensor | None = self._once("bytes", self._bytes)
         return packed
+
+    def _bytes(self) -> Tensor | None:
+        plain = self.plain
+        found = plain.to(torch.int8)
+        if not bool((found.to(plain.dtype) == plain).all()):
+            return None
+        if self.geometry.groups != 1 or plain.shape[1] % 4 == 0:
+            return found
+        fill = found.new_zeros(plain.shape[0], -plain.shape[1] % 4, *plain.shape[2:])
+        return torch.cat([found, fill], 1)
 
     def byte_rows(self) -> Tensor:
         """Codes of a matrix as bytes ``[out / LINE][in][LINE]``, inputs to a multiple of 4."""
-        if "byte_rows" not in self.packs:
-            plain = self.plain.flatten(1)
-            wide = torch.zeros(-(-plain.shape[0] // LINE) * LINE, -(-plain.shape[1] // 4) * 4, dtype=torch.int8)
-            wide[: plain.shape[0], : plain.shape[1]] = plain
-            self.packs["byte_rows"] = wide.reshape(-1, LINE, wide.shape[1]).transpose(1, 2).contiguous()
-        made: Tensor = self.packs["byte_rows"]
+        made: Tensor = self._once("byte_rows", self._byte_rows)
         return made
+
+    def _byte_rows(self) -> Tensor:
+        plain = self.plain.flatten(1)
+        wide = torch.zeros(-(-plain.shape[0] // LINE) * LINE, -(-plain.shape[1] // 4) * 4, dtype=torch.int8)
+        wide[: plain.shape[0], : plain.shape[1]] = plain
+        return wide.reshape(-1, LINE, wide.shape[1]).transpose(1, 2).contiguous()
 
     def sums_of_codes(self) -> Tensor:
         """The sum of every output channel's codes, int32."""
-        if "sums" not in self.packs:
-            self.packs["sums"] = self.plain.flatten(1).sum(1, dtype=torch.float64).to(torch.int32)
-        sums: Tensor = self.packs["sums"]
+        sums: Tensor = self._once("sums", lambda: self.plain.flatten(1).sum(1, dtype=torch.float64).to(torch.int32))
         return sums
 
     def rows(self) -> Tensor:
         """``[taps][in][out]`` as int16, inputs to a multiple of 4 and outputs to one of 32."""
-        if "rows" not in self.packs:
-            plain = self.plain
-            out, inputs = plain.shape[:2]
-            taps = plain[0, 0].numel()
-            rows = torch.zeros(taps, -(-inputs // 4) * 4, -(-out // 32) * 32, dtype=torch.int16)
-            rows[:, :inputs, :out] = plain.reshape(out, inputs, taps).permute(2, 1, 0).to(torch.int16)
-            self.packs["rows"] = rows
-        made: Tensor = self.packs["rows"]
+        made: Tensor = self._once("rows", self._rows)
         return made
+
+    def _rows(self) -> Tensor:
+        plain = self.plain
+        out, inputs = plain.shape[:2]
+        taps = plain[0, 0].numel()
+        rows = torch.zeros(taps, -(-inputs // 4) * 4, -(-out // 32) * 32, dtype=torch.int16)
+        rows[:, :inputs, :out] = plain.reshape(out, inputs, taps).permute(2, 1, 0).to(torch.int16)
+        return rows
