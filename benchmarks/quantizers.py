@@ -276,8 +276,8 @@ QAT: one epoch on {QAT_SAMPLES:,} training images in batches of 64, from the sam
 1.5e-3, cosine; the temperature of `sigmoid_sum` rises from 20 to 200 in it.
 Accuracy on the whole test set, after `freeze`; change against the float network in points, paired, 95 % interval over
 images (not over seeds). EMD: mean over the two spiking layers; its floor: two halves of the test set in the float
-network. Memory: bytes of the exported C arrays. The last rows of a table have the membrane in
-few bits instead, under uniform 8-bit weights.
+network. Memory: bytes of the exported C arrays, after QAT where it was run. The last rows of a table have the
+membrane in few bits instead, under uniform 8-bit weights.
 Each row was lowered and verified: {sum(r["verify_differences"] for r in good)} differences in {len(good)} rows.
 
 What QAT is here is a budget, the same for all: a quantizer that needs a long schedule (`sigmoid_sum` and its

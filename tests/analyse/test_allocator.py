@@ -101,6 +101,15 @@ def test_reasons_say_what_one_step_changes():
     )
 
 
+def test_reasons_say_rises_that_grow_with_the_bits_without_a_minus():
+    grows = Item("a", "weight", (Choice(2, 0.1, {"flash": 20}), Choice(4, 0.3, {"flash": 40})))
+    flat = Item("b", "weight", (Choice(2, 0.5, {"flash": 20}), Choice(4, 0.5, {"flash": 40})))
+    found = solve([grows, flat], {"flash": 50})
+    over = "and flash would be 60 of 50"
+    assert found.reasons["a", "weight"] == f"2 bits, expected rise 0.1; 4 bits would add 0.2, {over}"
+    assert found.reasons["b", "weight"] == f"2 bits, expected rise 0.5; 4 bits would change nothing, {over}"
+
+
 def test_a_limit_that_cannot_be_kept_says_what_is_needed():
     items = random_items(3)
     with pytest.raises(PlanError, match=r"the limit flash = 1 cannot be kept: .* are needed"):

@@ -116,12 +116,18 @@ def _reason(group: tuple[Item, ...], k: int, limits: Mapping[str, float], used: 
     parts = [f"{choices[k].bits} bits, expected rise {total[k]:.3g}"]
     if k > 0:
         saved = _differences(group, k, k - 1, limits)
-        parts.append(f"{choices[k - 1].bits} bits would add {total[k - 1] - total[k]:.3g}{saved}")
+        parts.append(f"{choices[k - 1].bits} bits would {_moved(total[k - 1] - total[k])}{saved}")
     if k + 1 < len(choices):
-        gain, over = total[k] - total[k + 1], _exceeded(group, k, limits, used)
-        parts.append(f"{choices[k + 1].bits} bits would take off {gain:.3g}{f', but {over}' if over else ''}")
+        rise, over = total[k + 1] - total[k], _exceeded(group, k, limits, used)
+        but = f", {'but' if rise < 0 else 'and'} {over}" if over else ""
+        parts.append(f"{choices[k + 1].bits} bits would {_moved(rise)}{but}")
     tied = f"; tied: {', '.join(item.name for item in group)}" if len(group) > 1 else ""
     return "; ".join(parts) + tied
+
+
+def _moved(rise: float) -> str:
+    """A change of the expected rise in words; measured rises do not always fall with more bits."""
+    return "change nothing" if rise == 0 else f"add {rise:.3g}" if rise > 0 else f"take off {-rise:.3g}"
 
 
 def _differences(group: tuple[Item, ...], k: int, j: int, limits: Mapping[str, float]) -> str:
