@@ -15,6 +15,7 @@ from spikequant.capture import Graph, GraphNode, LayerwiseRunner
 from spikequant.law.errors import Unsupported
 from spikequant.law.formats import IntFormat
 from spikequant.nn import ENCODERS, NORMS, SYNAPSES, Delay, FoldedNorm, NeuronLayer, Normalize, Synapse
+from spikequant.nn.copying import copied
 from spikequant.nn.torch_ops import encode_ste
 from spikequant.quantizers import LSQ, MSEClipping, Quantizer, Uniform
 
@@ -124,7 +125,7 @@ def static_network(model: nn.Module, graph: Graph, *, activation_bits: int) -> S
         Unsupported: a network whose time cannot be taken away.
     """
     _check(model, graph)
-    body = copy.deepcopy(model)
+    body = copied(model)
     activations = []
     for node in graph.nodes:
         if node.kind != "module":

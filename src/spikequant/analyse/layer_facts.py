@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ from spikequant.frontends.registry import read_
 from spikequant.measure import flash_bits, ram_bits
 from spikequant.measure.synops import SynOpsCount
 from spikequant.nn import SYNAPSES, NeuronLayer, QuantizedNeuron, Synapse
+from spikequant.nn.copying import copied
 from spikequant.plan import Plan, TensorRole
 from spikequant.quantize import quantize_
 
@@ -74,7 +74,7 @@ def facts_of(model: nn.Module, x: Tensor, y: Tensor) -> Facts:
     Raises:
         SpikequantError: the network has no integer form, as `quantize_` says it.
     """
-    probe = copy.deepcopy(model)
+    probe = copied(model)
     quantize_(probe, Plan.uniform(weight_bits=PROBE_BITS, membrane_bits=PROBE_BITS), x, quiet=True)
     before, after = observe(model, [(x, y)]), observe(probe, [(x, y)], operations=False)
     readings = read_(model)

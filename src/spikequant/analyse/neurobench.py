@@ -7,7 +7,6 @@ that holds the codes, fed with the integers that the quantized layer multiplies.
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +22,7 @@ from spikequant.law.errors import DataError, Unsupported
 from spikequant.law.network import IntNet
 from spikequant.measure import FLASH_ROLES, MemoryRow, network_memory
 from spikequant.nn import SYNAPSES, NeuronLayer, Synapse
+from spikequant.nn.copying import copied
 from spikequant.nn.reset import reset_states
 from spikequant.readers import golden
 
@@ -248,7 +248,7 @@ def _with_our_neurons(model: nn.Module) -> nn.Module:
     """The model, or a copy in which the neurons of another library are read, whose spikes NeuroBench would not see."""
     if all(library_of(module) is None for module in model.modules()):
         return model
-    read = copy.deepcopy(model)
+    read = copied(model)
     read_(read)
     return read
 

@@ -13,6 +13,7 @@ from spikequant.analyse.memory import memory_rows
 from spikequant.analyse.probe import Observation, observe
 from spikequant.frontends.registry import read_
 from spikequant.measure import MemoryRow, flash_bits, ram_bits
+from spikequant.nn.copying import copied
 from spikequant.plan import Plan
 from spikequant.quantize import quantize_
 
@@ -42,7 +43,7 @@ class Recount:
     """Counts a plan's memory as `compare` does, on a copy of the real network as it was when its traces were taken."""
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor, seen: Observation) -> None:
-        self._model = copy.deepcopy(model)
+        self._model = copied(model)
         self._x = few_samples(x, len(y))
         axis = 0 if len(x) == len(y) else 1
         self._y = y[torch.arange(self._x.shape[axis], device=y.device) % len(y)]

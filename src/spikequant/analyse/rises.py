@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from spikequant.analyse.score import Score
 from spikequant.frontends.registry import read_
 from spikequant.law.errors import DataError, PlanError, Unsupported
 from spikequant.measure import emd
+from spikequant.nn.copying import copied
 from spikequant.nn.reset import reset_states
 from spikequant.plan import Plan, literally
 from spikequant.quantize import calibrate, quantize_
@@ -174,7 +174,7 @@ def _alone(
     if role == "weight":
         asked = weight_role(bits).model_dump(mode="json", exclude_none=True)
     plan = Plan.from_dict({"rules": [{"match": literally(layer), role: asked}]})
-    alone = copy.deepcopy(model)
+    alone = copied(model)
     quantize_(alone, plan, batches[0][0], quiet=True)
     if calibrated:
         calibrate(alone, batches, max_batches=2, refit_norms=False)  # other statistics would be another change

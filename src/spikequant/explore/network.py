@@ -15,6 +15,7 @@ from spikequant.explore.tree import Node, Tree
 from spikequant.frontends import read_or_undo
 from spikequant.frontends.registry import put
 from spikequant.law.errors import Unsupported
+from spikequant.nn.copying import copied
 from spikequant.plan import Plan
 from spikequant.quantize import quantize_
 from spikequant.quantize.calibrate import first_samples
@@ -37,7 +38,7 @@ class SharedNetwork:
     """
 
     def __init__(self, model: nn.Module, example: Tensor, calibration: Sequence[Tensor], *, tree: Tree) -> None:
-        self.model = copy.deepcopy(model).eval()
+        self.model = copied(model).eval()
         self.calibration = tuple(calibration)
         self.few = len(first_samples(list(calibration)))
         self.example = example

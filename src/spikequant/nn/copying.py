@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
@@ -13,5 +14,14 @@ def copied(model: nn.Module) -> nn.Module:
     Neurons of other libraries keep their last membrane, as it left the training step;
     torch refuses to copy such a tensor.  In the copy it has no graph.
     """
-    held = [value for m in model.modules() for value in (*m.__dict__.values(), *m._buffers.values())]
-    return copy.deepcopy(model, {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf})
+    held = [t for m in model.modules() for t in _tensors(m.__dict__)]
+    return copy.deepcopy(model, {id(t): t.detach().clone() for t in held if not t.is_leaf})
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    """Tensors of a module's own attributes; SpikingJelly keeps its states in a table by name."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(inner)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import Tensor, nn
 
 from spikequant.law.errors import WidthError
+from spikequant.nn.copying import copied
 from spikequant.quantize.freeze import freeze_layers
 from spikequant.quantize.lower import integer_network
 from spikequant.targets import Target, require
@@ -18,7 +17,7 @@ def rehearse(model: nn.Module, example_input: Tensor, target: Target) -> str:
     Raises:
         Unsupported: the target cannot do the network; every layer and limit is named.
     """
-    trial = copy.deepcopy(model)
+    trial = copied(model)
     try:
         freeze_layers(trial, refuse_dead=False)
         return str(require(integer_network(trial, example_input), target))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from spikequant.law.errors import PlanError
 from spikequant.nn import QuantizedNeuron, Synapse
+from spikequant.nn.copying import copied
 from spikequant.plan import Plan, literally
 from spikequant.quantize import quantize_
 
@@ -109,7 +109,7 @@ def roles_of(model: nn.Module, example_input: Tensor) -> Roles:
     Raises:
         SpikequantError: the network has no integer form, as `quantize_` says it.
     """
-    probe = copy.deepcopy(model)
+    probe = copied(model)
     quantize_(probe, Plan.uniform(weight_bits=8, membrane_bits=8), example_input, quiet=True)
     synapses = {p: m for p, m in probe.named_modules() if isinstance(m, Synapse)}
     neurons = {p: m for p, m in probe.named_modules() if isinstance(m, QuantizedNeuron)}

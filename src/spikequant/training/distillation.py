@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from fnmatch import fnmatchcase
 from typing import final
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from spikequant.frontends.registry import read_
 from spikequant.law.errors import DataError
+from spikequant.nn.copying import copied
 from spikequant.nn.reset import reset_states
 from spikequant.training.evaluate import Forward, first_output, layerwise
 from spikequant.training.step import LossTerm, Step, Watched, check_number, check_weight
@@ -32,7 +32,7 @@ class Teacher:
     def __init__(self, model: nn.Module) -> None:
         if not isinstance(model, nn.Module):
             raise DataError(f"Teacher: expected a torch nn.Module, got {type(model).__name__}")
-        self.model = copy.deepcopy(model)
+        self.model = copied(model)
         read_(self.model)
         self.model.eval().requires_grad_(False)
         self._run: Forward | None = None
