@@ -179,3 +179,17 @@ def test_a_buffer_that_numpy_fills_again_is_no_static_input():
             found = model([x] * STEPS)
             assert torch.equal(found, model([given.clone()] * STEPS))
             assert found.sum() > 0
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("graphed_before", [True, False])
+def test_a_look_without_gradients_keeps_no_codes_for_a_step(train, graphed_before):
+    """``p.data.sub_()`` makes no version; codes made with and without a graph were never each other's."""
+    layer = quantized(events()).train(train)[0].layer
+    with torch.set_grad_enabled(graphed_before):
+        before = layer.codes().detach().clone()
+    layer.weight.data.neg_()
+    with torch.set_grad_enabled(not graphed_before):
+        after = layer.codes().detach()
+    assert before.any()
+    assert not torch.equal(after, before)

@@ -158,9 +158,8 @@ class CodedWeight(nn.Module):
         made_from = self._cache.get("made_from", ())
         now = (self.weight, self.weight_scale, *self.weight_state.values())
         same = bool(made_from) and self._cache["graphed"] == torch.is_grad_enabled()
-        holds = bool(made_from) and all(then.holds(t) for then, t in zip(made_from, now, strict=True))
-        if not same or not holds:
-            codes, scale = shared(self._made(self._cache["codes"].detach() if holds else None), now)
+        if not same or not all(then.holds(t) for then, t in zip(made_from, now, strict=True)):
+            codes, scale = shared(self._made(), now)
             made_from = tuple(Seen(t) for t in now)
             self._cache = {"made_from": made_from, "graphed": torch.is_grad_enabled(), "codes": codes, "scale": scale}
             if codes.requires_grad:
@@ -168,11 +167,11 @@ class CodedWeight(nn.Module):
                 codes.register_hook(lambda _, cache=self._cache: cache.clear())  # type: ignore[no-untyped-call]
         return self._cache["codes"]  # type: ignore[no-any-return]
 
-    def _made(self, known: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Codes and the scale that belongs to them; `known` are those of the same tensors, without a graph."""
+    def _made(self) -> tuple[Tensor, Tensor]:
+        """Codes and the scale that belongs to them."""
         if not is_stateful(self.quantizer):
             scale = self.scale()
-            return encoded(self.quantizer, self.folded_weight(), scale, self._noise(), known=known), scale
+            return encoded(self.quantizer, self.folded_weight(), scale, self._noise()), scale
         weight, state = self.folded_weight(), self.weight_state
         if self.training and torch.is_grad_enabled():
             with torch.no_grad():

@@ -17,11 +17,9 @@ class _Encode(torch.autograd.Function):
     """``round_half_even(clip(w / scale))``; backward ``1 / scale`` inside the range."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, scale: Tensor, low: int, high: int, known: Tensor | None) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
         ctx.save_for_backward(weight, scale)
         ctx.range = (low, high)
-        if known is not None:
-            return known.detach()
         out = POOL.empty_like(weight)
         _over_rows("sq_encode", weight, scale, (low, high), out)
         return out
@@ -31,10 +29,10 @@ class _Encode(torch.autograd.Function):
         (g,), (weight, scale), (low, high) = grad_outputs, ctx.saved_tensors, ctx.range
         if torch.is_grad_enabled() or g.dtype != torch.float32:
             units = weight / scale
-            return g * ((units >= low) & (units <= high)) / scale, None, None, None, None
+            return g * ((units >= low) & (units <= high)) / scale, None, None, None
         out = POOL.empty_like(weight)
         _over_rows("sq_encode_backward", weight, scale, (low, high), g.contiguous(), out)
-        return out, None, None, None, None
+        return out, None, None, None
 
 
 def _over_rows(name: str, weight: Tensor, scale: Tensor, limits: tuple[int, int], *tensors: Tensor) -> None:
@@ -52,13 +50,8 @@ def _over_rows(name: str, weight: Tensor, scale: Tensor, limits: tuple[int, int]
     kernels.shared_among_threads(part, rows, 8 * weight.numel())
 
 
-def encoded(
-    quantizer: Quantizer, weight: Tensor, scale: Tensor, noise: Tensor | None = None, *, known: Tensor | None = None
-) -> Tensor:
-    """`quantizer.codes`, bit for bit; in compiled passes where the scale is given and rounding is half to even.
-
-    `known` are the codes of the same weights and scale, where only their gradient is missing.
-    """
+def encoded(quantizer: Quantizer, weight: Tensor, scale: Tensor, noise: Tensor | None = None) -> Tensor:
+    """`quantizer.codes`, bit for bit; in compiled passes where the scale is given and rounding is half to even."""
     plain = isinstance(quantizer, Uniform) and quantizer.grid != "symmetric" and quantizer.rounding == "half_even"
     ours = weight.dtype == scale.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
     per_row = scale.numel() in (1, weight.shape[0]) and scale.numel() == scale.shape[:1].numel()
@@ -66,5 +59,5 @@ def encoded(
     if not (plain and ours and per_row) or learns or torch.compiler.is_compiling() or kernels.library() is None:
         return quantizer.codes(weight, scale, noise=noise)
     fmt = quantizer.code_format
-    codes: Tensor = _Encode.apply(weight, scale.detach(), fmt.min, fmt.max, known)  # type: ignore[no-untyped-call]
+    codes: Tensor = _Encode.apply(weight, scale.detach(), fmt.min, fmt.max)  # type: ignore[no-untyped-call]
     return codes
