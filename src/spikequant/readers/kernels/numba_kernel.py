@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
+from threading import RLock
 from types import ModuleType
 from typing import Any
 
@@ -27,6 +28,7 @@ from spikequant.readers.kernels.numba_text import fixed_masks, fixed_reals, numb
 from spikequant.readers.kernels.tape import record_step
 from spikequant.readers.numba_ import numba_missing
 
+_LOADING = RLock()
 COUNTS = 15
 """Sizes in front of one flag per parameter (`frame.c`)."""
 
@@ -166,10 +168,13 @@ def loaded(text: str) -> Any:
 
 
 def module_of(text: str, kind: str) -> ModuleType:
-    """A printed text as a module of its own."""
+    """A printed text as a module of its own; where threads ask for one at once, the others wait for the first."""
     name = f"spikequant_{kind}_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
-    if name in sys.modules:
-        return sys.modules[name]
+    with _LOADING:
+        return sys.modules[name] if name in sys.modules else _executed(name, text)
+
+
+def _executed(name: str, text: str) -> ModuleType:
     path = cache_folder() / f"{name}.py"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
@@ -178,7 +183,11 @@ def module_of(text: str, kind: str) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]  # half a module is none
+        raise
     return module
 
 
