@@ -92,6 +92,8 @@ def allocation(
     The budget holds: the widths of thresholds and biases follow from the bits that are chosen, so the plan is tried on
     a copy of the network, counted as `compare` counts, and what was counted goes into the next solution until the
     counted size is within every limit.  Calibration and training may still move a threshold across a power of two.
+    Each solution is exact for what was counted before it; a better one whose thresholds and biases happen to be
+    narrower may be missed, most of all in small networks.
 
     Args:
         sensitivities: of `hessian_trace` or `sensitivity` on the real model.
