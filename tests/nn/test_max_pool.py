@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 
 import spikequant as sq
 from spikequant.nn.max_pool import SpikeMaxPool2d
@@ -96,3 +97,21 @@ def test_quantize_puts_it_in_place_and_the_network_lowers():
     sq.freeze(model)
     net = sq.lower(model, x)
     sq.verify(model, net, x)
+
+
+def test_forward_mode_has_its_tangent():
+    x = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    found = []
+    for pool in (nn.MaxPool2d(2), SpikeMaxPool2d(nn.MaxPool2d(2))):
+        with forward_ad.dual_level():
+            found.append(forward_ad.unpack_dual(pool(forward_ad.make_dual(x, torch.cos(x)))))
+    assert torch.equal(found[1].primal, found[0].primal)
+    assert torch.equal(found[1].tangent, found[0].tangent)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_trace_runs_on_other_images():
+    x, other = torch.randn(2, 2, 3, 4, 4).unbind(0)
+    layer = nn.Conv2d(3, 3, 1).to(memory_format=torch.channels_last)
+    traced = torch.jit.trace(nn.Sequential(layer, SpikeMaxPool2d(nn.MaxPool2d(2))), x)
+    assert torch.equal(traced(other), nn.MaxPool2d(2)(layer(other)))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from spikequant.nn.memory import POOL
 from spikequant.nn.products import kernels
@@ -125,6 +126,9 @@ class SpikeMaxPool2d(nn.MaxPool2d):
     def _window(self, x: Tensor) -> Window | None:
         """The window, or None where torch's own operation has to run."""
         if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
+            return None
+        traced = torch._C._get_tracing_state() is not None
+        if traced or forward_ad._current_level >= 0:  # neither sees what a kernel writes
             return None
         plain = type(x) is Tensor and x.dim() == 4 and x.device.type == "cpu" and x.dtype == torch.float32
         if not plain or x.numel() == 0 or not x.is_contiguous(memory_format=torch.channels_last):
