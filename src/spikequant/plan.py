@@ -179,9 +179,12 @@ class Plan(_Strict):
         'learned'
 
         Raises:
-            PlanError: a name that is none of these, with the nearest one; a value that no plan has.
+            PlanError: a name that is none of these, with the nearest one; a value that no plan has; levels of a
+                membrane without its bits.
         """
         _refuse(unknown, Plan.uniform, "Plan.uniform")
+        if membrane_bits is None and membrane_levels != "uniform":
+            raise PlanError(f"Plan.uniform: membrane_levels={membrane_levels!r} needs membrane_bits; expected 1 to 4")
         layer: dict[str, Any] = {}
         if weight_bits is not None or weight_quantizer is not None:
             layer["weight"] = _weight_role(weight_bits, weight_quantizer, weight_clipping)

@@ -237,3 +237,8 @@ def test_a_mistake_in_a_late_layer_leaves_the_model_alone():
 def test_a_misspelt_option_is_told_with_the_nearest_one():
     with pytest.raises(PlanError, match=r"no option 'mebrane_bits'; expected some of .* Did you mean membrane_bits\?"):
         Plan.uniform(mebrane_bits=4)
+
+
+def test_levels_of_a_membrane_need_its_bits():
+    with pytest.raises(PlanError, match="membrane_levels='learned' needs membrane_bits"):
+        Plan.uniform(weight_bits=4, membrane_levels="learned")

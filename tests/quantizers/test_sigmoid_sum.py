@@ -253,3 +253,14 @@ def test_state_travels(digits, tmp_path):
     for other in (again, twin):
         assert torch.equal(sq.evaluate(other, test).predictions, sq.evaluate(model, test).predictions)
         assert {float(m.weight_temperature) for m in other.modules() if isinstance(m, sq.nn.Synapse)} == {20.0}
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_a_channel_with_one_weight_keeps_the_scale_that_was_fitted(bits):
+    weight = torch.zeros(2, 5000)
+    weight[0, 0], weight[1, :2500] = 1.0, 1.0
+    quantizer = SigmoidSum(bits)
+    scale = quantizer.fit(weight, channel_axis=0)
+    assert torch.equal(quantizer.graph_scale(scale, weight), scale)
+    total = quantizer.fit(weight)
+    assert torch.equal(quantizer.graph_scale(total, weight), total)

@@ -210,11 +210,14 @@ class SigmoidSum:
     def _scale_bounds(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Smallest and largest alpha: its outermost level stays between the mean weight / 1024 and 1024 times the mean.
 
-        For a channel of zeros the mean counts as 1.
+        It may always reach the largest weight, which lies beyond that in a channel of few weights that are not 0.  For
+        a channel of zeros the mean counts as 1.
         """
-        outer = max(abs(self.level_set[0]), abs(self.level_set[-1]))
-        unit = usable_scale(mean_like(x.detach().abs(), scale)).to(scale) / outer
-        return unit / SCALE_RANGE, unit * SCALE_RANGE
+        outer, size = max(abs(self.level_set[0]), abs(self.level_set[-1])), x.detach().abs()
+        unit = usable_scale(mean_like(size, scale)).to(scale) / outer
+        shared = [i for i in range(x.dim()) if scale.dim() == 0 or scale.shape[i] == 1]
+        most = (size.amax(shared, keepdim=scale.dim() > 0) if shared else size).to(scale) / outer
+        return unit / SCALE_RANGE, torch.maximum(unit * SCALE_RANGE, most)
 
     def _clusters(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """``beta [C, 1]`` and bounds ``[n, C, 1]`` in its units; an all-zero channel gets the midpoints."""
