@@ -65,7 +65,7 @@ class Watched:
 
     def __init__(self, browser, path: Path) -> None:
         self.page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(60_000)
         self.heard: list[str] = []
         self.page.on("console", lambda message: self.heard.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.heard.append(str(error)))

@@ -145,7 +145,7 @@ class Watched:
         self.context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
         self.context.grant_permissions(["clipboard-read", "clipboard-write"])
         self.page = self.context.new_page()
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(60_000)
         self.heard: list[str] = []
         self.page.on("console", lambda message: self.heard.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.heard.append(str(error)))
