@@ -9,9 +9,9 @@ from typing import Any
 
 from spikequant.analyse.allocator import Allocation
 from spikequant.analyse.budget_curve import CurvePoint, curve
-from spikequant.analyse.layer_facts import Facts, LayerFact, weight_role
-from spikequant.analyse.limits import LOADS, Budget, requested_bits
-from spikequant.analyse.recount import Stored
+from spikequant.analyse.layer_facts import Facts, weight_role
+from spikequant.analyse.limits import Budget, requested_bits, unit
+from spikequant.analyse.recount import LOADS, Stored
 from spikequant.analyse.score import Sensitivities
 from spikequant.analyse.widths import Choice, Item
 from spikequant.analyse.within import Within
@@ -27,10 +27,10 @@ class Allocated:
 
     Attributes:
         plan: one rule for each layer.
-        allocation: bits, expected rise of the loss, loads in bits of what was chosen, reasons.
-        requested: the most of each load, in bits.
+        allocation: bits, expected rise of the loss, reasons, loads of what was chosen (in bits; energy: pJ of traffic).
+        requested: the most of each load, in bits (energy: pJ).
         predicted: each load before anything was quantized: what was chosen, the rest as it is at eight bits.
-        stored: what the quantized network takes, counted as `compare` counts.
+        stored: what the quantized network takes, counted as `compare` counts; operations are the real network's.
         share: that over the memory of the float network, weights and states counted.
     """
 
@@ -43,20 +43,20 @@ class Allocated:
 
     @property
     def counted(self) -> dict[str, float]:
-        """Each requested load as it came out, in bits."""
-        sizes = {name: self.stored.of(name) for name in self.requested}
-        return {name: self.allocation.loads[name] if size is None else float(size) for name, size in sizes.items()}
+        """Each requested load as it came out, in bits (energy: pJ)."""
+        return {name: self.stored.of(name) for name in self.requested}
 
     def __str__(self) -> str:
         lines = [f"{self.share:.3f} of the float memory, expected rise of the loss {self.allocation.rise:.4g}"]
         for name, most in self.requested.items():
-            unit, per = ("", 1) if name == "synop_bits" else (" B", 8)
-            told = [f"{bits / per:,.0f}{unit}" for bits in (most, self.predicted[name], self.counted[name])]
+            short, per = unit(name)
+            told = [f"{v / per:,.0f} {short}".rstrip() for v in (most, self.predicted[name], self.counted[name])]
             lines.append("  {}: {} asked for, {} predicted, {} counted".format(name, *told))
         names = {key: f"{key[0]} {key[1]}" for key in self.allocation.bits}
         width = max(len(name) for name in names.values())
         lines += [f"  {names[key]:{width}s}  {reason}" for key, reason in self.allocation.reasons.items()]
-        return "\n".join([*lines, "loads in the reasons are bits of what was chosen"])
+        energy = ", of energy pJ of its traffic" if "energy" in self.requested else ""
+        return "\n".join([*lines, f"loads in the reasons are bits of what was chosen{energy}"])
 
 
 def allocate(sensitivities: Sensitivities, budget: Budget, **options: Any) -> Plan:
@@ -95,11 +95,19 @@ def allocation(
     Each solution is exact for what was counted before it; a better one whose thresholds and biases happen to be
     narrower may be missed, most of all in small networks.
 
+    Energy is ``integer_ops_and_traffic`` of `measure.energy_pj`: 0.1 pJ an accumulate, 3.2 pJ a multiply-accumulate,
+    and 5/32 pJ for every bit of a weight fetched (one weight an operation) and of a state or buffer read or written
+    (each once a step).  Share 1 is the same line of the real network, as `compare` gives it for the reference: the
+    same operations, 32 bits a weight and a state.  ``energy`` and ``synop_bits`` hold for the operations of the real
+    network on the first batch of the traces: a prediction, since quantization changes firing rates, and weights that
+    become 0 cost no operation.  `compare` counts those of the quantized network.
+
     Args:
         sensitivities: of `hessian_trace` or `sensitivity` on the real model.
         budget: ``"0.1x"`` (of the float network's memory, weights and states counted), a number of bytes of memory, or
-            limits by name: ``{"flash": "0.1x", "ram": 2048, "synop_bits": "0.25x"}``.  Names: ``flash``, ``ram``,
-            ``memory`` (both), ``synop_bits`` (synaptic operations of a sample times bits of their weight).
+            limits by name: ``{"flash": "0.1x", "ram": 2048, "energy": "0.25x"}``.  Names: ``flash``, ``ram``,
+            ``memory`` (both), ``synop_bits`` (synaptic operations of a sample times bits of their weight), ``energy``
+            (of a sample, see above; a number is picojoules).
         weight_widths: allowed for weights; None: of 1, 2, 3, 4, 5, 6, 8 those for which a rise is known.
         membrane_widths: allowed for membranes; None: of 2, 3, 4, 5, 6, 8, 10, 12 likewise.
         membrane_bits: of membranes without a trace.
@@ -119,7 +127,7 @@ def allocation(
         items, requested, fixed, lambda found: _plan(found, facts, membrane_bits, template), facts.recount
     ).search()
     predicted = {name: held.allocation.loads.get(name, 0.0) + fixed.get(name, 0.0) for name in requested}
-    share = held.stored.memory / (facts.float_flash + facts.float_ram)
+    share = held.stored.memory / facts.real.memory
     return Allocated(held.plan, held.allocation, requested, predicted, held.stored, share)
 
 
@@ -131,7 +139,7 @@ def budget_curve(
     membrane_widths: Iterable[int] | None = None,
     tied: Sequence[Sequence[str]] = (),
 ) -> list[CurvePoint]:
-    """Every budget at which the best bits change; loads in bits of what varies.
+    """Every budget at which the best bits change; loads are of what varies, in bits, of energy in pJ.
 
     Raises:
         DataError: as in `allocation`, or an unknown load.
@@ -186,25 +194,18 @@ def _items(
         missing = [bits for bits in allowed if bits not in known]
         if missing:
             raise PlanError(f"allocate: {layer} {role}: {missing[0]} bits; known: {list(known)}")
-        choices = tuple(_choice(bits, sensitivities.expected_rise(layer, role, bits).value, fact) for bits in allowed)
+        choices = tuple(
+            Choice(bits, sensitivities.expected_rise(layer, role, bits).value, fact.loads(bits)) for bits in allowed
+        )
         items.append(Item(layer, role, choices, groups.get(layer) if role == "weight" else None))
     return items
-
-
-def _choice(bits: int, rise: float, fact: LayerFact) -> Choice:
-    """A width with what it costs."""
-    stored = float(fact.count * bits)
-    memory = {"memory": stored, "flash" if fact.role == "weight" else "ram": stored}
-    loads = memory | ({"synop_bits": fact.operations * bits} if fact.role == "weight" else {})
-    return Choice(bits, rise, loads)
 
 
 def _fixed(facts: Facts, items: Sequence[Item], membrane_bits: int) -> dict[str, float]:
     chosen = {(item.layer, item.role) for item in items}
     left = [row for row in facts.rows if (row.layer, row.role) not in chosen]
-    flash = facts.fixed_flash + sum(8 * r.count for r in left if r.role == "weight")
-    ram = facts.fixed_ram + sum(membrane_bits * r.count for r in left if r.role == "membrane")
-    return {"flash": float(flash), "ram": float(ram), "memory": float(flash + ram)}
+    loads = [row.loads(8 if row.role == "weight" else membrane_bits) for row in left]
+    return {name: facts.fixed[name] + sum(one.get(name, 0.0) for one in loads) for name in LOADS}
 
 
 def _plan(found: Allocation, facts: Facts, membrane_bits: int, template: Plan | None) -> Plan:

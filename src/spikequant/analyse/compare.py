@@ -14,15 +14,14 @@ from spikequant.analyse.memory import connection_sparsity, memory_rows
 from spikequant.analyse.probe import Observation, Probe, Trains
 from spikequant.analyse.records import Comparison, LayerBehaviour, Raster
 from spikequant.analyse.side import AnnBaseline, LayerOperations, Side
+from spikequant.analyse.work import work_of
 from spikequant.law.errors import DataError, SpikequantError
 from spikequant.measure import (
     CMemory,
     c_memory,
     dead_share,
     emd,
-    energy_pj,
     matched_l1,
-    moved_bits,
     saturated_share,
     silent_share,
 )
@@ -180,22 +179,15 @@ def _layer(path: str, results: list[Observation], dead_below: float) -> LayerBeh
 def side_of(model: nn.Module, seen: Observation) -> Side:
     """Accuracy, memory, operations and energy of one network; call it while its neurons are read."""
     rows = memory_rows(model, seen.shapes, graph=seen.graph, input_bits=seen.input_bits, steps=seen.steps)
-    samples = len(seen.right)
-    counts = {path: counter.count().per(samples) for path, counter in seen.operations.items()}
-    widths = {row.layer: row.bits for row in rows if row.role == "weight"}
+    work = work_of(seen)
     return Side(
         accuracy=float(seen.right.mean()),
         memory=rows,
         operations=tuple(
             LayerOperations(layer=p, effective_acs=c.effective_acs, effective_macs=c.effective_macs, dense=c.dense)
-            for p, c in counts.items()
+            for p, c in work.operations.items()
         ),
-        energy=energy_pj(
-            sum(c.effective_macs for c in counts.values()),
-            sum(c.effective_acs for c in counts.values()),
-            weight_bits_read=sum(widths[p] * (c.effective_acs + c.effective_macs) for p, c in counts.items()),
-            state_bits_moved=moved_bits(rows, steps=seen.sample_steps / samples),
-        ),
+        energy=work.energy(rows),
         connection_sparsity=connection_sparsity(model),
         in_c=_in_c(model, seen),
         activation_sparsity=1.0 - seen.emitted / seen.places,

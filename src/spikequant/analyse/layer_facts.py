@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from spikequant.analyse.memory import memory_rows
 from spikequant.analyse.probe import Observation, observe
-from spikequant.analyse.recount import Recount
+from spikequant.analyse.recount import LOADS, Recount, Stored, stored_of
+from spikequant.analyse.work import Work, work_of
 from spikequant.frontends.registry import read_
-from spikequant.measure import flash_bits, ram_bits
-from spikequant.measure.synops import SynOpsCount
+from spikequant.measure import MemoryRow, energy_pj, moved_bits
 from spikequant.nn import SYNAPSES, NeuronLayer, QuantizedNeuron, Synapse
 from spikequant.nn.copying import copied
 from spikequant.plan import Plan, TensorRole
@@ -34,6 +34,8 @@ class LayerFact:
         squared_error: by width, mean over the numbers of ``(Q(x) - x)^2`` in real units: weights as they are, clipped
             where their squared error is least; membranes of a grid from minus to plus the threshold, ``step^2 / 12``.
         operations: synaptic operations a sample, of weights.
+        energy_per_bit: pJ a sample for each bit of its width: a weight is fetched for every operation, a state is read
+            and written in every step.
     """
 
     layer: str
@@ -41,25 +43,34 @@ class LayerFact:
     count: int
     squared_error: dict[int, float]
     operations: float = 0.0
+    energy_per_bit: float = 0.0
+
+    def loads(self, bits: int) -> dict[str, float]:
+        """What it takes at that width, by load: bits, and pJ of energy (of traffic: operations cost the same always).
+
+        >>> LayerFact("fc", "weight", 640, {}, operations=50.0, energy_per_bit=7.8125).loads(4)
+        {'memory': 2560.0, 'flash': 2560.0, 'energy': 31.25, 'synop_bits': 200.0}
+        """
+        stored, spent = float(self.count * bits), self.energy_per_bit * bits
+        if self.role == "weight":
+            return {"memory": stored, "flash": stored, "energy": spent, "synop_bits": self.operations * bits}
+        return {"memory": stored, "ram": stored, "energy": spent}
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Of a network; memory in bits.
+    """Of a network.
 
     Attributes:
-        fixed_flash: what varies with no choice (thresholds, biases), as it is at eight bits everywhere.
-        fixed_ram: buffers and states that no choice moves, likewise.
-        float_flash: of the real network.
-        float_ram: likewise.
+        fixed: by load, what `rows` do not tell, as it is at eight bits everywhere: thresholds, biases, buffers, states
+            and layers that stay real; of energy also the operations.
+        real: what the real network takes.
         recount: counts what a plan really takes.
     """
 
     rows: tuple[LayerFact, ...]
-    fixed_flash: int
-    fixed_ram: int
-    float_flash: int
-    float_ram: int
+    fixed: dict[str, float]
+    real: Stored
     recount: Recount = field(repr=False, compare=False)
 
     def row(self, layer: str, role: str) -> LayerFact | None:
@@ -80,36 +91,36 @@ def facts_of(model: nn.Module, x: Tensor, y: Tensor) -> Facts:
     readings = read_(model)
     try:
         real = memory_rows(model, before.shapes, graph=before.graph, input_bits=before.input_bits, steps=before.steps)
-        rows = _rows(model, probe, before)
+        work = work_of(before)
+        rows = _rows(model, probe, before, work)
     finally:
         readings.undo()
     stored = memory_rows(probe, after.shapes, graph=after.graph, input_bits=after.input_bits, steps=after.steps)
-    fixed = [row for row in stored if row.role not in ("weight", "membrane", "current")]
-    recount = Recount(model, x, y, before)
-    return Facts(tuple(rows), flash_bits(fixed), ram_bits(fixed), flash_bits(real), ram_bits(real), recount)
+    whole, told = stored_of(stored, work), [row.loads(PROBE_BITS) for row in rows]
+    fixed = {name: whole.of(name) - sum(one.get(name, 0.0) for one in told) for name in LOADS}
+    return Facts(tuple(rows), fixed, stored_of(real, work), Recount(model, x, y, before))
 
 
-def _rows(model: nn.Module, probe: nn.Module, seen: Observation) -> list[LayerFact]:
+def _rows(model: nn.Module, probe: nn.Module, seen: Observation, work: Work) -> list[LayerFact]:
     dressed = dict(probe.named_modules())
     rows = []
     for path, module in model.named_modules():
         twin = dressed.get(path)
         if isinstance(module, SYNAPSES) and isinstance(twin, Synapse):
-            found = seen.operations.get(path)
-            operations = 0.0 if found is None else _effective(found.count()) / len(seen.right)
-            rows.append(
-                LayerFact(path, "weight", module.weight.numel(), weight_errors(path, module.weight), operations)
-            )
+            found = work.operations.get(path)
+            operations = 0.0 if found is None else found.effective_macs + found.effective_acs
+            spent = energy_pj(0, 0, weight_bits_read=operations, state_bits_moved=0).integer_ops_and_traffic
+            errors = weight_errors(path, module.weight)
+            rows.append(LayerFact(path, "weight", module.weight.numel(), errors, operations, spent))
         elif isinstance(module, NeuronLayer) and isinstance(twin, QuantizedNeuron) and path in seen.shapes:
             states = 2 if module.neuron_spec.has_current else 1
             reach = twin.default_limit() if module.neuron_spec.output == "spike" else DEFAULT_REACH
             errors = {bits: (2 * reach * 2.0**-bits) ** 2 / 12 for bits in MEMBRANE_WIDTHS}
-            rows.append(LayerFact(path, "membrane", states * math.prod(seen.shapes[path]), errors))
+            count = states * math.prod(seen.shapes[path])
+            moved = moved_bits([MemoryRow(path, "membrane", count, 1)], steps=work.steps)
+            spent = energy_pj(0, 0, weight_bits_read=0, state_bits_moved=moved).integer_ops_and_traffic
+            rows.append(LayerFact(path, "membrane", count, errors, energy_per_bit=spent))
     return rows
-
-
-def _effective(count: SynOpsCount) -> float:
-    return float(count.effective_macs + count.effective_acs)
 
 
 def weight_errors(path: str, weight: Tensor) -> dict[int, float]:

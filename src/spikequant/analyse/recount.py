@@ -1,8 +1,12 @@
-"""What a plan really takes: a copy of the network is quantized with it, and every stored number counted."""
+"""What a plan really takes: a copy of the network is quantized with it, and every stored number counted.
+
+Operations and firing rates are those of the real network, at the bits of the quantized one.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,36 +15,56 @@ from torch import Tensor, nn
 from spikequant.analyse.inputs import few_samples
 from spikequant.analyse.memory import memory_rows
 from spikequant.analyse.probe import Observation, observe
+from spikequant.analyse.work import Work, work_of
 from spikequant.frontends.registry import read_
 from spikequant.measure import MemoryRow, flash_bits, ram_bits
 from spikequant.nn.copying import copied
 from spikequant.plan import Plan
 from spikequant.quantize import quantize_
 
+LOADS = ("flash", "ram", "memory", "synop_bits", "energy")
+"""What a budget may limit: `Stored` tells each."""
+
 
 @dataclass(frozen=True)
 class Stored:
-    """Memory of a network in bits.
+    """What a network takes: memory in bits, and what a sample costs.
 
-    >>> Stored(flash=300, ram=20).memory
+    Attributes:
+        synop_bits: synaptic operations of a sample times the bits of their weight.
+        energy: of a sample, operations and traffic, in pJ (the third line of `energy_pj`).
+
+    >>> Stored(flash=300, ram=20, synop_bits=0.0, energy=0.0).memory
     320
     """
 
     flash: int
     ram: int
+    synop_bits: float
+    energy: float
 
     @property
     def memory(self) -> int:
         """Flash and RAM."""
         return self.flash + self.ram
 
-    def of(self, load: str) -> int | None:
-        """The load of that name; None for what is no memory."""
-        return {"flash": self.flash, "ram": self.ram, "memory": self.memory}.get(load)
+    def of(self, load: str) -> float:
+        """The load of that name, one of `LOADS`."""
+        return float(getattr(self, load))
+
+
+def stored_of(rows: Sequence[MemoryRow], work: Work) -> Stored:
+    """The sums of `rows`, and what `work` costs with their bits."""
+    return Stored(
+        flash=flash_bits(rows),
+        ram=ram_bits(rows),
+        synop_bits=work.weight_bits_read(rows),
+        energy=work.energy(rows).integer_ops_and_traffic,
+    )
 
 
 class Recount:
-    """Counts a plan's memory as `compare` does, on a copy of the real network as it was when its traces were taken."""
+    """Counts what a plan takes as `compare` does, on a copy of the network as it was when its traces were taken."""
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor, seen: Observation) -> None:
         self._model = copied(model)
@@ -48,6 +72,7 @@ class Recount:
         axis = 0 if len(x) == len(y) else 1
         self._y = y[torch.arange(self._x.shape[axis], device=y.device) % len(y)]
         self._input_bits, self._steps = seen.input_bits, seen.steps
+        self._work = work_of(seen)
 
     @torch.no_grad()
     def rows(self, plan: Plan) -> tuple[MemoryRow, ...]:
@@ -67,5 +92,4 @@ class Recount:
 
     def __call__(self, plan: Plan) -> Stored:
         """Their sums."""
-        rows = self.rows(plan)
-        return Stored(flash_bits(rows), ram_bits(rows))
+        return stored_of(self.rows(plan), self._work)

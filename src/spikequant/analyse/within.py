@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from spikequant.analyse.allocator import Allocation, solve
 from spikequant.analyse.integer_program import SLACK
-from spikequant.analyse.limits import LOADS, unreachable
-from spikequant.analyse.recount import Recount, Stored
+from spikequant.analyse.limits import unreachable
+from spikequant.analyse.recount import LOADS, Recount, Stored
 from spikequant.analyse.widths import Item, grouped, tables
 from spikequant.law.errors import PlanError
 from spikequant.plan import Plan
@@ -39,7 +39,7 @@ class Within:
 
     Args:
         items: layers and roles with their choices.
-        requested: the most of each load, in bits, all of the network counted.
+        requested: the most of each load, in bits (energy: pJ), all of the network counted.
         fixed: a first guess at what has no choice, by load.
         plan_of: the plan of an allocation.
         recount: counts a plan.
@@ -104,11 +104,10 @@ class Within:
         return self._counted[key]
 
     def _rest(self, held: Held) -> dict[str, float]:
-        """What is stored beyond what was chosen, by load."""
+        """What is taken beyond what was chosen, by load."""
         rest = {}
         for name in self.requested:
-            stored = held.stored.of(name)
-            rest[name] = 0.0 if stored is None else stored - held.allocation.loads.get(name, 0.0)
+            rest[name] = held.stored.of(name) - held.allocation.loads.get(name, 0.0)
         return rest
 
     def _room(self, fixed: Mapping[str, float]) -> dict[str, float]:
