@@ -245,7 +245,7 @@ RECIPE = Recipe(
         "Scale local, MNIST and Fashion-MNIST: 16C5-BN-MP2-LIF-64C3s2-BN-LIF-FC10, 5 and 3 epochs in float (Adam 3e-3, "
         "cosine), 2 epochs for every copy (1.5e-3), no augmentation; training samples are all 60,000.",
         "MNIST has five seeds, of which the last two were added because the first three differed too much to decide "
-        "about 0.2 points: W1 -0.06 +- 0.16, W1/U4 -0.08 +- 0.12.",
+        "about 0.2 points.",
         "Scale smoke: the network of the demo on 8x8 digits.",
     ),
     sections=sections,
