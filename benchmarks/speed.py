@@ -33,7 +33,8 @@ def main() -> None:
     )  # fmt: skip
     name = f"speed{'-' + given.suffix if given.suffix else ''}"
     command = f"Command: `python benchmarks/speed.py {' '.join(sys.argv[1:])}`."
-    beside = "How a step grows with T, batch, width and bits, and its memory: [speed_growth.md](speed_growth.md)."
+    page = "[speed_growth.md](speed_growth.md)" if (HERE / "speed_growth.md").exists() else "`speed_growth.py`"
+    beside = f"How a step grows with T, batch, width and bits, and its memory: {page}."
     (HERE / f"{name}.md").write_text(found.markdown() + f"\n{beside}\n\n{command}\n", encoding="utf-8")
     (HERE / f"{name}.html").write_text(found.html(), encoding="utf-8")
     (HERE / f"{name}.json").write_text(json.dumps(found.to_dict(), indent=1), encoding="utf-8")
