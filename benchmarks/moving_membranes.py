@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from learned_membranes import batches, commit, float_network, kept, over_seeds, score
+from learned_membranes import batches, commit, epoch, float_network, kept, over_seeds, score
 from torch import Tensor, nn
 
 import spikequant as sq
@@ -102,17 +102,6 @@ def ternary(neuron: QuantizedNeuron) -> None:
     unit = neuron.default_limit()
     levels, cuts = torch.tensor([-1.0, 0.0, 1.0, 1.01]).double(), torch.tensor([-0.5, 0.5, 50.0]).double()
     place(neuron, levels * unit, cuts * unit)
-
-
-def epoch(model: nn.Module, given: Any, optimizer: torch.optim.Optimizer) -> None:
-    """One pass of plain training."""
-    model.train()
-    for x, y in given:
-        sq.reset(model)
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
-    model.eval()
 
 
 def measured(seed: int, way: str, folder: Path, backward: Backward) -> dict[str, Any]:

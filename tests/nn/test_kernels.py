@@ -250,7 +250,7 @@ def test_an_engine_is_asked_for_by_name(monkeypatch):
     assert kernels.engines("cuda") == ("triton",)
     assert kernels.engines() == ("c", "numba")
     monkeypatch.setenv("SPIKEQUANT_KERNEL_ENGINE", "cuda")
-    with pytest.raises(sq.Unsupported, match="kernel engine: 'cuda'; expected one of c, numba, triton"):
+    with pytest.raises(sq.Unsupported, match="no kernel engine 'cuda'; expected one of c, numba, triton"):
         kernels.engines()
 
 

@@ -45,6 +45,7 @@ def prove_group(neuron: QuantizedNeuron, found: Integers, *, reach: bool) -> Ste
     if bounds.accumulator_bits > DOUBLE_BITS:
         raise WidthError(
             f"{neuron.path}: an intermediate needs {bounds.accumulator_bits} bits, the simulation carries "
-            f"{DOUBLE_BITS}; use fewer fraction, leak or state bits, or a smaller learning rate if a scale collapsed"
+            f"{DOUBLE_BITS}; use fewer fraction, leak or state bits, or, if a learned scale collapsed, a smaller "
+            "rate of the scales (training.parameter_groups)"
         )
     return bounds

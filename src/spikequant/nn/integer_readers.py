@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from spikequant.law.errors import Unsupported
 from spikequant.law.network import IntNet
+from spikequant.nn.asked import Asked
 from spikequant.nn.layerwise import LayerwiseNet, layerwise
 from spikequant.readers import native
 
 READERS = ("layers", "c99", "golden")
 """In the order in which they are taken; the last one is always possible."""
-ENVIRONMENT = "SPIKEQUANT_READER"
+ASKED = Asked("reader", "SPIKEQUANT_READER", READERS)
 COMPILED_UP_TO = 4_000_000
 """Weights up to which the C text compiles in seconds."""
 
-_forced: ContextVar[str | None] = ContextVar("spikequant_reader", default=None)
 
-
-@contextmanager
-def use_reader(name: str) -> Iterator[None]:
+def use_reader(name: str) -> AbstractContextManager[None]:
     """Within it integer networks are scored by this reader, or `Unsupported` is raised where that is not possible.
 
     ``layers``: layer by layer on bytes (`nn/layerwise`); ``c99``: the exported C, compiled; ``golden``: the golden
@@ -36,17 +31,12 @@ def use_reader(name: str) -> Iterator[None]:
     Raises:
         Unsupported: there is no reader of this name.
     """
-    token = _forced.set(_checked(name))
-    try:
-        yield
-    finally:
-        _forced.reset(token)
+    return ASKED.within(name)
 
 
 def forced_reader() -> str | None:
     """The reader that is asked for here."""
-    name = _forced.get()
-    return name if name is not None else _checked(os.environ.get(ENVIRONMENT) or None)
+    return ASKED.now()
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +73,6 @@ def _no_compiled(net: IntNet) -> str:
     if weights > COMPILED_UP_TO:
         return f"{weights:,} weights; C text of up to {COMPILED_UP_TO:,} compiles in seconds"
     return "" if native.find_compiler() is not None else "there is no C compiler"
-
-
-def _checked(name: str | None) -> str | None:
-    if name is not None and name not in READERS:
-        raise Unsupported(f"no reader {name!r}; expected one of {', '.join(READERS)}")
-    return name
 
 
 __all__ = ["READERS", "ReaderChoice", "choose_reader", "forced_reader", "use_reader"]

@@ -9,9 +9,7 @@ and Triton's on a GPU; ``SPIKEQUANT_KERNEL_ENGINE`` (``c``, ``numba``, ``triton`
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -19,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from spikequant.law.errors import SpikequantError, Unsupported
+from spikequant.law.errors import SpikequantError
 from spikequant.law.spec import NeuronSpec
+from spikequant.nn.asked import Asked
 from spikequant.nn.first_use import disagreement
 from spikequant.nn.fused import Call, layout_of, run_fused
 from spikequant.nn.loop import Noise, States, add_per_step, run_over_time, zero_states
@@ -36,28 +35,19 @@ SMALLEST = 2**14
 """Neuron-steps in one call from which a fused kernel is worth being compiled."""
 SMALLEST_OF = {"c": SMALLEST, "numba": 2**17, "triton": 2**17}
 """The same by engine: numba and Triton compile for seconds, once per machine."""
-_CHOICE: ContextVar[str | None] = ContextVar("spikequant_kernels", default=None)
-_ENGINE: ContextVar[str | None] = ContextVar("spikequant_kernel_engine", default=None)
+CHOICE = Asked("choice of neuron kernels", "SPIKEQUANT_KERNELS", get_args(Choice))
+ENGINE = Asked("kernel engine", "SPIKEQUANT_KERNEL_ENGINE", tuple(SMALLEST_OF))
 
 
 def choice() -> str:
     """The choice that holds now."""
-    chosen = _CHOICE.get() or os.environ.get("SPIKEQUANT_KERNELS", "auto")
-    if chosen not in get_args(Choice):
-        raise Unsupported(f"neuron kernels: {chosen!r}; expected one of {', '.join(get_args(Choice))}")
-    return chosen
+    return CHOICE.now() or "auto"
 
 
 def engines(device: str = "cpu") -> tuple[str, ...]:
     """What may compile kernels for a type of device now, in the order in which it is tried."""
-    asked = _ENGINE.get() or os.environ.get("SPIKEQUANT_KERNEL_ENGINE")
-    return (_checked_engine(asked),) if asked else ENGINES if device == "cpu" else ("triton",)
-
-
-def _checked_engine(name: str) -> str:
-    if name not in SMALLEST_OF:
-        raise Unsupported(f"kernel engine: {name!r}; expected one of {', '.join(SMALLEST_OF)}")
-    return name
+    asked = ENGINE.now()
+    return (asked,) if asked else ENGINES if device == "cpu" else ("triton",)
 
 
 @contextlib.contextmanager
@@ -72,14 +62,8 @@ def using(chosen: Choice, *, engine: str | None = None) -> Iterator[None]:
     ...     choice()
     'plain'
     """
-    if chosen not in get_args(Choice):
-        raise Unsupported(f"neuron kernels: {chosen!r}; expected one of {', '.join(get_args(Choice))}")
-    token, compiler = _CHOICE.set(chosen), _ENGINE.set(_ENGINE.get() if engine is None else _checked_engine(engine))
-    try:
+    with CHOICE.within(chosen), ENGINE.within(engine):
         yield
-    finally:
-        _CHOICE.reset(token)
-        _ENGINE.reset(compiler)
 
 
 def used(model: nn.Module) -> dict[str, str]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from spikequant.law.errors import Unsupported
-from spikequant.readers.kernels import BackwardKey, ForwardKey, Surface, adjoint, record_step, step_body
+from spikequant.readers.kernels import BackwardKey, ForwardKey, Surface, adjoint
 from spikequant.readers.kernels.body import Body
 from spikequant.readers.kernels.c_text import BLOCK
 from spikequant.readers.kernels.numba_kernel import module_of
@@ -125,8 +125,7 @@ def triton_forward_kernel(key: ForwardKey) -> TritonKernel:
     Raises:
         Unsupported: the spec has no kernel, or Triton is not installed.
     """
-    tape = record_step(key.spec, key.params, compares=key.compares)
-    body = step_body(tape, rounds=key.rounds)
+    tape, body = key.recorded()
     text, face = triton_forward(tape, body)
     return TritonKernel(face, body, _loaded(text).forward, back=False)
 
@@ -138,9 +137,7 @@ def triton_backward_kernel(key: BackwardKey) -> TritonKernel:
     Raises:
         Unsupported: the spec has no kernel, or Triton is not installed.
     """
-    forward = key.forward
-    tape = record_step(forward.spec, forward.params, compares=forward.compares)
-    body = step_body(tape, rounds=forward.rounds)
+    tape, body = key.forward.recorded()
     text, face = triton_backward(tape, body, adjoint(tape, body, key.wanted), key.surrogate)
     return TritonKernel(face, body, _loaded(text).backward, back=True)
 

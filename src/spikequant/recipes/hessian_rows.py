@@ -25,14 +25,11 @@ from spikequant.recipes.bits_and_losses import accuracy_and_loss, alone
 from spikequant.recipes.budgeted import PATTERNS, Trial, by_hand, compared
 from spikequant.recipes.plans_of_a_size import Widths
 from spikequant.recipes.reproduction import Bench, plain_name
-from spikequant.training import Batch, Batches, Distillation, KeptBatches, Loss, LossTerm, fit
+from spikequant.training import Batch, Batches, Distillation, KeptBatches, Loss, LossTerm, fit, parameter_groups
 from spikequant.training.local import fit_local
 
 CROP = slice(1, -1)
 """N-MNIST has 34 x 34 pixels, the paper's network 32 x 32."""
-
-SCALE_RATE = 0.02
-"""Rate of learned steps beside that of weights; at 1 the step of an 8-bit layer falls to nothing within an epoch."""
 
 
 def trained_on(*, signed: bool = False, **options: Any) -> Plan:
@@ -221,20 +218,11 @@ def _fitted(
     terms: Sequence[LossTerm] = (),
 ) -> None:
     done = fit(
-        model, on, epochs=epochs, optimizer=_optimizer(model, lr), loss=loss, terms=terms, checkpoint=checkpoint,
-        quiet=True,
+        model, on, epochs=epochs, optimizer=torch.optim.Adam(parameter_groups(model, lr), lr=lr), loss=loss,
+        terms=terms, checkpoint=checkpoint, quiet=True,
     )  # fmt: skip
     if done.interrupted:
         raise KeyboardInterrupt
-
-
-def _optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """Adam, whose steps are as long as its rate: learned steps of quantizers, some hundredths large, get less of it."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    scales = [p for name, p in named if name.endswith("_scale")]
-    others = [p for name, p in named if not name.endswith("_scale")]
-    groups = [{"params": others, "lr": lr}, {"params": scales, "lr": lr * SCALE_RATE}]
-    return torch.optim.Adam([group for group in groups if group["params"]], lr=lr)
 
 
 def _part(train: Any, samples: int | None, seed: int) -> Batches:

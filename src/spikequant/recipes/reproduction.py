@@ -167,7 +167,8 @@ def reproduce(name: str, scale: Scale, bench: Bench, *, only: Sequence[str] = ()
     text = files[TABLE]
     return {
         "recipe": name, "scale": scale, "title": found.title, "rows": done, "left_out": missing,
-        "not_run": [row.name for row in rows if row.name not in done], "table": text, "files": list(files),
+        "not_run": [row.name for row in rows if row.name not in done and row.name not in missing],
+        "table": text, "files": list(files),
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from spikequant.training.held_out import Batch, Divided, KeptBatches, at_first_e
 from spikequant.training.history import Epoch, FitResult
 from spikequant.training.level_pull import LevelPull
 from spikequant.training.local import fit_local
+from spikequant.training.parameter_groups import parameter_groups
 from spikequant.training.rate_distribution import RateDistribution
 from spikequant.training.routines import Routine
 from spikequant.training.schedules import Constant, Cosine, Schedule, WarmRestarts
@@ -52,4 +53,5 @@ __all__ = [
     "fit_local",
     "layerwise",
     "length_of",
+    "parameter_groups",
 ]

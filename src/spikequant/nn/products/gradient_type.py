@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
 
 import torch
 
-from spikequant.law.errors import Unsupported
+from spikequant.nn.asked import Asked
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-ENVIRONMENT = "SPIKEQUANT_GRADIENTS"
-
-_asked: ContextVar[str | None] = ContextVar("spikequant_gradients", default=None)
+ASKED = Asked("type of gradients", "SPIKEQUANT_GRADIENTS", tuple(TYPES))
 
 
 def gradient_type() -> torch.dtype:
     """What is asked for here; a product keeps it from its forward pass to its backward pass."""
-    name = _asked.get()
-    return TYPES[name if name is not None else _checked(os.environ.get(ENVIRONMENT) or "float32")]
+    return TYPES[ASKED.now() or "float32"]
 
 
-@contextmanager
-def use_gradients(name: str) -> Iterator[None]:
+def use_gradients(name: str) -> AbstractContextManager[None]:
     """Products that are made within it have their gradients in this type, ``float32`` or ``bfloat16``.
 
     In bfloat16 the operands of a gradient are rounded to 8 bits of mantissa, its sums are kept in float32 and its
@@ -39,17 +32,7 @@ def use_gradients(name: str) -> Iterator[None]:
     Raises:
         Unsupported: there is no such type of gradients.
     """
-    token = _asked.set(_checked(name))
-    try:
-        yield
-    finally:
-        _asked.reset(token)
-
-
-def _checked(name: str) -> str:
-    if name not in TYPES:
-        raise Unsupported(f"gradients in {name!r}; expected one of {', '.join(TYPES)}")
-    return name
+    return ASKED.within(name)
 
 
 __all__ = ["gradient_type", "use_gradients"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from spikequant.readers.kernels.native import BackwardKey, ForwardKey, Kernel, backward_kernel, forward_kernel
+from spikequant.readers.kernels.keys import BackwardKey, ForwardKey
+from spikequant.readers.kernels.native import Kernel, backward_kernel, forward_kernel
 from spikequant.readers.kernels.numba_kernel import NumbaKernel, numba_backward_kernel, numba_forward_kernel
 
 ENGINES = ("c", "numba")

@@ -4,45 +4,17 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from spikequant.law.errors import Unsupported
-from spikequant.law.spec import NeuronSpec
 from spikequant.readers.compiler import shared_object
-from spikequant.readers.kernels.adjoint import Wanted, adjoint
-from spikequant.readers.kernels.body import step_body
+from spikequant.readers.kernels.adjoint import adjoint
 from spikequant.readers.kernels.c_text import BLOCK, Surface, backward_text, forward_text
-from spikequant.readers.kernels.tape import record_step
+from spikequant.readers.kernels.keys import BackwardKey, ForwardKey
 
 FLAGS = ("-std=gnu99", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 THREADS = "-fopenmp"
-
-
-@dataclass(frozen=True)
-class ForwardKey:
-    """What decides the text of a forward kernel: spec, names of the prepared parameters, number types.
-
-    Attributes:
-        bytes: the output is written as uint8: spikes of 0 to 255.
-    """
-
-    spec: NeuronSpec
-    params: tuple[str, ...]
-    compares: int
-    rounds: bool
-    double: bool
-    bytes: bool = False
-
-
-@dataclass(frozen=True)
-class BackwardKey:
-    """The same for gradients: besides, which are wanted, and the surrogate's name (not its slope)."""
-
-    forward: ForwardKey
-    wanted: Wanted
-    surrogate: str
 
 
 class Kernel:
@@ -71,8 +43,8 @@ def forward_kernel(key: ForwardKey) -> Kernel:
     Raises:
         Unsupported: the spec has no kernel, or there is no C compiler.
     """
-    tape = record_step(key.spec, key.params, compares=key.compares)
-    text, face = forward_text(tape, step_body(tape, rounds=key.rounds), double=key.double, as_bytes=key.bytes)
+    tape, body = key.recorded()
+    text, face = forward_text(tape, body, double=key.double, as_bytes=key.bytes)
     return Kernel(face, _compiled(text).forward)
 
 
@@ -83,10 +55,8 @@ def backward_kernel(key: BackwardKey) -> Kernel:
     Raises:
         Unsupported: the spec has no kernel, or there is no C compiler.
     """
-    forward = key.forward
-    tape = record_step(forward.spec, forward.params, compares=forward.compares)
-    body = step_body(tape, rounds=forward.rounds)
-    text, face = backward_text(tape, body, adjoint(tape, body, key.wanted), key.surrogate, double=forward.double)
+    tape, body = key.forward.recorded()
+    text, face = backward_text(tape, body, adjoint(tape, body, key.wanted), key.surrogate, double=key.forward.double)
     return Kernel(face, _compiled(text).backward)
 
 

@@ -21,11 +21,10 @@ from spikequant.law.atomic import write_text
 from spikequant.law.errors import Unsupported
 from spikequant.readers.compiler import cache_folder
 from spikequant.readers.kernels.adjoint import adjoint
-from spikequant.readers.kernels.body import Body, step_body
+from spikequant.readers.kernels.body import Body
 from spikequant.readers.kernels.c_text import BLOCK, Surface
-from spikequant.readers.kernels.native import BackwardKey, ForwardKey
+from spikequant.readers.kernels.keys import BackwardKey, ForwardKey
 from spikequant.readers.kernels.numba_text import fixed_masks, fixed_reals, numba_backward, numba_forward
-from spikequant.readers.kernels.tape import record_step
 from spikequant.readers.numba_ import numba_missing
 
 _LOADING = RLock()
@@ -140,8 +139,7 @@ def numba_forward_kernel(key: ForwardKey) -> NumbaKernel:
     Raises:
         Unsupported: the spec has no kernel, or numba is not installed.
     """
-    tape = record_step(key.spec, key.params, compares=key.compares)
-    body = step_body(tape, rounds=key.rounds)
+    tape, body = key.recorded()
     text, face = numba_forward(tape, body, double=key.double)
     return NumbaKernel(face, body, loaded(text).forward, double=key.double, back=False)
 
@@ -153,11 +151,9 @@ def numba_backward_kernel(key: BackwardKey) -> NumbaKernel:
     Raises:
         Unsupported: the spec has no kernel, or numba is not installed.
     """
-    forward = key.forward
-    tape = record_step(forward.spec, forward.params, compares=forward.compares)
-    body = step_body(tape, rounds=forward.rounds)
-    text, face = numba_backward(tape, body, adjoint(tape, body, key.wanted), key.surrogate, double=forward.double)
-    return NumbaKernel(face, body, loaded(text).backward, double=forward.double, back=True)
+    tape, body = key.forward.recorded()
+    text, face = numba_backward(tape, body, adjoint(tape, body, key.wanted), key.surrogate, double=key.forward.double)
+    return NumbaKernel(face, body, loaded(text).backward, double=key.forward.double, back=True)
 
 
 def loaded(text: str) -> Any:
