@@ -14,7 +14,7 @@ from spikequant.analyse import Observation
 from spikequant.explore import Candidate, Measured, Study, Trial
 from spikequant.law.errors import DataError
 from spikequant.recipes import finalists as place
-from spikequant.recipes.finalists import confirmed, finalists, most_accurate
+from spikequant.recipes.finalists import apart, confirmed, finalists, most_accurate
 
 REAL = Measured(accuracy=0.9, samples=100, flash_bytes=80.0, ram_bytes=20.0, energy_pj=1.0, emd=0.0, dead=0.0,
                 stopped_early=False, seconds=0.0, scheme="float")  # fmt: skip
@@ -90,3 +90,21 @@ def test_the_most_accurate_saw_all_samples_if_any_did() -> None:
     assert most_accurate(early).number == 0
     with pytest.raises(DataError, match="no candidate"):
         most_accurate([trial(3, math.nan, 1.0)])
+
+
+def numbered(*sizes: int) -> list[tuple[Any, torch.Tensor]]:
+    """Batches of these sizes whose samples are numbered."""
+    return [(None, part) for part in torch.arange(sum(sizes)).split(list(sizes))]
+
+
+def test_no_sample_is_explored_on_and_decides() -> None:
+    held_out, unseen = numbered(4, 4, 2), [(None, 100 + y) for _, y in numbered(3, 3, 3)]
+    explored, deciding = apart(held_out, unseen, 6, 5)
+    assert torch.cat([y for _, y in explored]).tolist() == list(range(8))
+    assert torch.cat([y for _, y in deciding]).tolist() == [8, 9, 100, 101, 102]
+
+
+def test_where_no_other_sample_is_left_those_explored_on_decide() -> None:
+    explored, deciding = apart(numbered(4, 2), (), 50, 50)
+    assert explored == deciding
+    assert sum(len(y) for _, y in deciding) == 6

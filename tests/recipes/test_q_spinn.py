@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ def test_smoke_writes_its_table_and_resumes_by_row(tmp_path: Path) -> None:
     assert supervised["smaller"] > 4
     assert supervised["differences"] == 0
     assert supervised["looks"]
+    assert (supervised["explored_on"], supervised["decided_on"]) == (180, 233)
     assert {row["factor"] for row in supervised["tolerance"]} == {"*:weight", "*:membrane"}
     plastic = found["rows"]["unsupervised-digits-0"]
     assert plastic["before"] > 0.3
@@ -69,6 +71,45 @@ def test_the_papers_network_has_rows_for_who_has_its_data(tmp_path: Path) -> Non
     assert [row.name for row in rows] == [f"dvs-gesture-{seed}" for seed in range(5)]
     with pytest.raises(DataError, match="gesture"):
         rows[0].run(Bench(folder=tmp_path, data_dir=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("scale", "name", "sizes"),
+    [("smoke", "digits-0", (180, 233)), ("local", "mnist-0", (1000, 5024)), ("paper", "mnist-0", (2000, 3000))],
+)
+def test_nothing_is_decided_on_what_was_explored_or_trained_on(
+    scale: Any, name: str, sizes: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[bytes]] = {}
+
+    def kept(what: str, batches: Any) -> int:
+        images = [image.numpy().tobytes() for x, _ in batches for image in x]
+        seen[what] = set(images)
+        return len(images)
+
+    class Done(Exception):
+        pass
+
+    def fit(model: Any, batches: Any, **options: Any) -> Any:
+        kept("trained", batches)
+        return SimpleNamespace(interrupted=False)
+
+    def explored(bench: Any, model: Any, learn: Any, explored: Any, deciding: Any, test: Any, **rest: Any) -> Any:
+        assert (kept("explored", explored), kept("decided", deciding)) == sizes
+        kept("calibrated", learn)
+        raise Done
+
+    monkeypatch.setattr(q_spinn, "fit", fit)
+    monkeypatch.setattr(q_spinn, "_explored", explored)
+    (row,) = [row for row in recipe("q-spinn").rows(scale) if row.name == name]
+    try:
+        with pytest.raises(Done):
+            row.run(Bench(folder=tmp_path))
+    except DataError as error:
+        pytest.skip(str(error))
+    assert not seen["decided"] & seen["explored"]
+    assert not seen["decided"] & seen["trained"]
+    assert seen["calibrated"] <= seen["trained"]
 
 
 def test_a_row_of_gestures_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The last choice of an exploration: finalists on more samples than the exploration saw, judged by a paired interval.
+"""The last choice of an exploration: finalists on samples that the exploration did not see, by a paired interval.
 
 The best of many looks at few samples is optimistic.  So a few of those that keep the target and are small enough are
 looked at once more, smallest first, and the first whose interval ends above what is asked for is taken.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from spikequant.analyse import observe, paired_difference
@@ -38,6 +39,35 @@ class Look:
         """JSON-able."""
         settings = dict(self.trial.candidate.settings)
         return {"settings": settings, "smaller": self.smaller, "difference": self.difference, "interval": self.interval}
+
+
+def apart(
+    held_out: Sequence[Batch], unseen: Iterable[Batch], exploring: int, deciding: int
+) -> tuple[list[Batch], list[Batch]]:
+    """Whole batches for so many samples to explore on, and for so many others to decide on.
+
+    The first ones of `held_out` are explored on; the rest of them decides, then `unseen`: training samples that nothing
+    was trained or calibrated on.  Where nothing is left, as in small data sets, those that were explored on decide.
+
+    >>> import torch
+    >>> few = [(None, torch.zeros(2)) for _ in range(3)]
+    >>> [[len(y) for _, y in part] for part in apart(few, [(None, torch.zeros(9))], 3, 5)]
+    [[2, 2], [2, 9]]
+    """
+    explored = so_many(iter(held_out), exploring)
+    others = so_many(chain(held_out[len(explored) :], unseen), deciding)
+    return explored, others or explored
+
+
+def so_many(batches: Iterable[Batch], samples: int) -> list[Batch]:
+    """The first whole batches that hold so many samples; fewer where there are fewer."""
+    found: list[Batch] = []
+    for batch in batches:
+        found.append(batch)
+        samples -= len(batch[1])
+        if samples <= 0:
+            break
+    return found
 
 
 def confirmed(
