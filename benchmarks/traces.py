@@ -1,6 +1,7 @@
 """Traces of all layers to a 5 % standard error: this library beside PyHessian, on one network and one batch.
 
 pip install PyHessian                     # 0.1
+python benchmarks/traces.py race          # whole runs to 5 %, one behind the other: some four minutes
 python benchmarks/traces.py spread        # how much one probe varies: needs probes, not a quiet machine
 python benchmarks/traces.py time          # processor seconds of a probe, in turns
 python benchmarks/traces.py memory        # peaks, each in a process of its own
@@ -34,6 +35,8 @@ BATCH, STEPS, TRAINED, ERROR = 32, 16, 60, 0.05
 PIECE = 4
 """Samples that ours holds at once."""
 SPREAD_PROBES, TIMED = 48, 4
+LEAST, MOST = 8, 2000
+"""Probes of a race: no standard error is trusted before the first, none ends behind the last."""
 WEIGHTS = Path(tempfile.gettempdir()) / "spikequant-traces.pt"
 
 
@@ -69,8 +72,8 @@ def subject() -> tuple[Conv, tuple[Tensor, Tensor]]:
     return net, (x, y)
 
 
-def ours(net: nn.Module, batch: tuple[Tensor, Tensor], probes: int) -> Any:
-    return sq.hessian_trace(net, F.cross_entropy, [batch], relative_error=1e-9, most_probes=probes, at_once=PIECE)
+def ours(net: nn.Module, batch: tuple[Tensor, Tensor], probes: int, error: float = 1e-9) -> Any:
+    return sq.hessian_trace(net, F.cross_entropy, [batch], relative_error=error, most_probes=probes, at_once=PIECE)
 
 
 class Theirs:
@@ -88,6 +91,41 @@ class Theirs:
         signs = [2.0 * torch.randint_like(p, high=2) - 1.0 for p in self.state.params]
         found = self.product(self.state.gradsH, self.state.params, signs)
         return [float((h * v).sum()) for h, v in zip(found, signs, strict=True)]
+
+
+def race() -> dict[str, Any]:
+    """Ours, then PyHessian, on one network and batch; each stops when its own standard errors say so."""
+    torch.set_num_threads(1)
+    net, batch = subject()
+    found = {"commit": commit(), "error": ERROR}
+    for name, run in (("ours", _our_run), ("theirs", _their_run)):
+        wall, processor = time.perf_counter(), time.process_time()
+        rows, probes, reached = run(net, batch)
+        times = {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor}
+        found[name] = {**times, "probes": probes, "reached": reached, "rows": rows}
+        print(name, found[name], flush=True)
+    return found
+
+
+def _our_run(net: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[list[tuple[float, float]], int, bool]:
+    traces = ours(net, batch, MOST, ERROR)
+    return [(row.trace, row.standard_error) for row in traces.rows], traces.rows[0].probes, traces.settled
+
+
+def _their_run(net: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[list[tuple[float, float]], int, bool]:
+    """PyHessian's products until the standard error of every layer's mean is within `ERROR`; looked at each time."""
+    torch.manual_seed(0)
+    them, samples = Theirs(net, batch), []
+    rows: list[tuple[float, float]] = []
+    while len(samples) < MOST:
+        samples.append(them.probe())
+        if len(samples) >= LEAST:
+            values = torch.tensor(samples, dtype=torch.float64)
+            errors = values.std(0) / math.sqrt(len(samples))
+            rows = list(zip(values.mean(0).tolist(), errors.tolist(), strict=True))
+            if all(error <= ERROR * abs(mean) for mean, error in rows):
+                return rows, len(samples), True
+    return rows, len(samples), False
 
 
 def spread() -> dict[str, Any]:
@@ -174,7 +212,17 @@ PAGE = """# Traces of a network: time to a 5 % standard error
 `python benchmarks/traces.py`: conv16-LIF-pool-conv32-LIF-pool-FC10 on 2 x 34 x 34 events, T = {steps}, after {trained}
 batches of N-MNIST; traces of the three layers' Hessian blocks on one batch of {batch} training samples.
 PyHessian 0.1 on the same network and batch; it gives the whole trace only, so its products `v'Hv` are split by layer
-here. Commit {commit}, torch {torch}, 2-core x86 CPU without bf16 units.
+here. torch {torch}, 2-core x86 CPU without bf16 units.
+
+One run of each, one behind the other in one process of one thread; it ends when the standard error of every layer's
+trace, from its own probes, is at most {error:.0%} of that trace:
+
+| | probes | wall, s | processor, s | {layers} |
+|---|---|---|---|{rules}|
+{race}
+
+PyHessian takes {wall:.1f} times as long (processor: {processor:.1f}); the goal is 3. Commit {commit}. Ours holds
+{piece} samples at once, looks every eight probes, and counts layers and errors for the allocator, too.
 
 How much one probe varies, over {probes} probes of each:
 
@@ -186,13 +234,12 @@ A probe of PyHessian is one vector of signs for the whole batch; ours differ fro
 flat layers. The deviations have a relative error of about {doubt:.0%} themselves, more where a few probes weigh much.
 Probes to 5 % are `(deviation / 0.05)^2` with the deviation over our trace, which is known better.
 
-| | start, s | a probe, s | all layers to 5 %, s |
-|---|---|---|---|
-| spikequant, {piece} samples at once | {a0:.2f} | {a1:.3f} | {a2:,.0f} |
-| PyHessian | {b0:.2f} | {b1:.3f} | {b2:,.0f} |
+| | start, s | a probe, s |
+|---|---|---|
+| spikequant, {piece} samples at once | {a0:.2f} | {a1:.3f} |
+| PyHessian | {b0:.2f} | {b1:.3f} |
 
-Processor seconds of one thread on a shared machine, taken in turns, least of two; the last column is
-`start + probes x a probe` of the slowest layer, not one long run. Ratio {ratio:.1f}; the goal is 3.
+Processor seconds of one thread on a shared machine, taken in turns, least of two.
 
 | peak memory | MiB | of a training step |
 |---|---|---|
@@ -200,30 +247,43 @@ Processor seconds of one thread on a shared machine, taken in turns, least of tw
 
 The goal is 1.5 training steps. PyHessian holds the graph of the whole batch.
 """
+NAMES = {"ours": "spikequant", "theirs": "PyHessian"}
 
 
 def page() -> str:
     found = json.loads(RECORD.read_text())
-    spread, times, peaks = found["spread"], found["time"], found["memory"]
-    rows, most = [], [0, 0]
+    if "race" not in found:
+        raise SystemExit(f"{RECORD} has no race; run `python benchmarks/traces.py race` first")
+    spread, times, peaks, run = found["spread"], found["time"], found["memory"], found["race"]
+    rows, root = [], math.sqrt(spread["probes"])
     for layer, (t, s), (pt, ps) in zip(spread["layers"], spread["ours"], spread["theirs"], strict=True):
-        probes = [max(8, math.ceil((d / abs(t) / ERROR) ** 2)) for d in (s, ps)]
-        most = [max(a, b) for a, b in zip(most, probes, strict=True)]
-        root = math.sqrt(spread["probes"])
+        probes = [max(LEAST, math.ceil((d / abs(t) / ERROR) ** 2)) for d in (s, ps)]
         rows.append(
             f"| {layer} | {t:.3g} ± {s / root:.1g} | {pt:.3g} ± {ps / root:.1g} | {s / abs(t):.2f} | {ps / abs(t):.2f} "
             f"| {probes[0]:,} | {probes[1]:,} |"
         )
-    a = times["ours start"] + most[0] * times["ours"]
-    b = times["theirs start"] + most[1] * times["theirs"]
-    lines = [f"| {n} | {v / 2**20:,.0f} | {v / peaks['training step']:.2f} |" for n, v in peaks.items()]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
+    raced = [_raced(NAMES[name], run[name]) for name in NAMES]
+    memory = [f"| {n} | {v / 2**20:,.0f} | {v / peaks['training step']:.2f} |" for n, v in peaks.items()]
     return PAGE.format(
-        steps=STEPS, trained=TRAINED, batch=BATCH, commit=commit.strip(), torch=torch.__version__,
+        steps=STEPS, trained=TRAINED, batch=BATCH, commit=run["commit"], torch=torch.__version__,
+        error=run["error"], layers=" | ".join(spread["layers"]), rules="|".join("---" for _ in spread["layers"]),
+        race="\n".join(raced), wall=run["theirs"]["wall"] / run["ours"]["wall"],
+        processor=run["theirs"]["processor"] / run["ours"]["processor"],
         probes=spread["probes"], rows="\n".join(rows), doubt=math.sqrt(0.5 / (spread["probes"] - 1)), piece=PIECE,
-        a0=times["ours start"], a1=times["ours"], a2=a, b0=times["theirs start"], b1=times["theirs"], b2=b,
-        ratio=b / a, memory="\n".join(lines),
+        a0=times["ours start"], a1=times["ours"], b0=times["theirs start"], b1=times["theirs"],
+        memory="\n".join(memory),
     )  # fmt: skip
+
+
+def _raced(name: str, run: dict[str, Any]) -> str:
+    cells = " | ".join(f"{trace:.3g} ± {error / abs(trace):.1%}" for trace, error in run["rows"])
+    probes = f"{run['probes']:,}" + ("" if run["reached"] else ", not reached")
+    return f"| {name} | {probes} | {run['wall']:.1f} | {run['processor']:.1f} | {cells} |"
+
+
+def commit() -> str:
+    words = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main(part: str, what: str = "") -> None:
@@ -233,7 +293,7 @@ def main(part: str, what: str = "") -> None:
     if part == "page":
         TARGET.write_text(page())
         return
-    found = {"spread": spread, "time": timed, "memory": memory}[part]()
+    found = {"race": race, "spread": spread, "time": timed, "memory": memory}[part]()
     record = (json.loads(RECORD.read_text()) if RECORD.is_file() else {}) | {part: found}  # other parts may run beside
     RECORD.write_text(json.dumps(record, indent=1) + "\n")
 
