@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spikequant.nn.memory import POOL
-from spikequant.nn.products import kernels
+from spikequant.nn.products import conv_gradients, kernels
 from spikequant.nn.products.byte_input import ByteInput
 from spikequant.nn.products.geometry import Geometry
 
@@ -35,7 +35,8 @@ def event_gradient(g: Tensor, x: ByteInput) -> Tensor | None:
         return None
     if _is_matrix(x.geometry, x.shape):
         return matrix_gradient_of_events(g, x) if x.density <= DENSEST_MATRIX else None
-    return weight_gradient_of_events(g, x) if suits_events(x, g) else None
+    found = conv_gradients.gathered(g, x)
+    return weight_gradient_of_events(g, x) if found is None and suits_events(x, g) else found
 
 
 def _is_matrix(geometry: Geometry, shape: tuple[int, ...]) -> bool:
@@ -73,7 +74,8 @@ def matrix_gradient_of_events(g: Tensor, x: ByteInput) -> Tensor:
 
 def may_be_events(geometry: Geometry, shape: tuple[int, ...]) -> bool:
     """Whether events can be faster than a dense product for these shapes of weights and of the input."""
-    return kernels.has_vnni() and (_is_matrix(geometry, shape) or _is_wide(geometry))
+    known = _is_matrix(geometry, shape) or _is_wide(geometry) or bool(conv_gradients.gathered_by(geometry, shape))
+    return kernels.has_vnni() and known
 
 
 def _is_wide(geometry: Geometry) -> bool:

@@ -1,10 +1,11 @@
-"""Dense gradients of a product: float32 by oneDNN.  `event_gradients.py` has those of sparse spikes."""
+"""Dense gradients of a product: float32 by oneDNN, or by links where pictures are small (`conv_gradients.py`)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from spikequant.nn.products import conv_gradients
 from spikequant.nn.products.geometry import Geometry
 
 LAST_UP_TO = 256
@@ -15,6 +16,9 @@ def input_gradient(g: Tensor, x_shape: torch.Size, weight: Tensor, geometry: Geo
     """``dL/dx`` for ``[N, C, H, W]``; differentiable."""
     if geometry.is_flat(tuple(x_shape[2:])):
         return (g[:, :, 0, 0] @ weight[:, :, 0, 0])[:, :, None, None]
+    plain = g.dtype == weight.dtype == torch.float32 and g.device.type == "cpu" and not torch.is_grad_enabled()
+    if plain and conv_gradients.suits_links(geometry, x_shape):
+        return conv_gradients.input_gradient_of_links(g, x_shape, weight, geometry)
     stand_in = weight.new_zeros(()).expand(x_shape)
     return _backward(g, stand_in, weight, geometry, (True, False))[0]
 

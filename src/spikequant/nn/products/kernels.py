@@ -19,7 +19,7 @@ from spikequant.law.errors import SpikequantError, Unsupported
 from spikequant.readers.native import shared_object
 
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-ffp-contract=off")
-FILES = ("products/kernels.c", "products/gradients.c", "layerwise/layers.c", "max_pool.c")
+FILES = ("products/kernels.c", "products/gradients.c", "products/conv_gradients.c", "layerwise/layers.c", "max_pool.c")
 PARTS = tuple(Path(__file__).parents[1] / part for part in FILES)
 _HOME = os.getpid()
 _INSIDE = threading.local()
@@ -72,6 +72,16 @@ def at(tensor: Tensor, offset: int = 0) -> ctypes.c_void_p:
 @cache
 def _pool(workers: int, process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=workers, thread_name_prefix=f"spikequant-{process}")
+
+
+def threads(cost: int, most: int) -> ctypes.c_int:
+    """For how many threads a kernel that shares its own loop asks, at most `most`; 1 where the work is small.
+
+    Nothing of Python runs on them: each would wait for its turn at the interpreter.
+    """
+    if getattr(_INSIDE, "part", False) or os.getpid() != _HOME:
+        return ctypes.c_int(1)
+    return ctypes.c_int(max(1, min(torch.get_num_threads(), most, cost // SMALL)))
 
 
 def shared_among_threads(work: Callable[[int, int], Any], count: int, cost: int) -> list[Any]:
