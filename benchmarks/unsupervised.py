@@ -29,6 +29,8 @@ FOUR = {"weight": 4, "membrane": 8, "threshold": 9, "trace": 1}
 TOP = 0.5
 PAUSE = 3
 """Refractory steps of the rows of FOUR: their counter has 2 bits, and the bit that it saves goes to the threshold."""
+COMMON = 40.0
+"""Reach in mV of a neuron's own threshold above the part that all have in common."""
 THREE = {"weight": 3, "membrane": 8, "threshold": 8, "trace": 4}
 """Registers of the rows that are quantized after learning."""
 
@@ -44,6 +46,7 @@ def row(name: str, **options: Any) -> dict[str, Any]:
         "rounding": "SR",
         "top": 1.0,
         "refractory": 5,
+        "common": 0.0,
     } | options
 
 
@@ -51,6 +54,11 @@ def rows(which: str) -> list[dict[str, Any]]:
     floats = [row("float", epochs=e, seed=s) for e in (1, 3) for s in SEEDS]
     itq = [row("itq", scheme="itq", epochs=1, seed=s, bits=EIGHT) for s in SEEDS]
     itq += [row("itq", scheme="itq", epochs=1, seed=s, bits=FOUR, top=TOP, refractory=PAUSE) for s in SEEDS]
+    itq += [
+        row("itq", scheme="itq", epochs=e, seed=s, bits=FOUR, top=TOP, refractory=PAUSE, common=COMMON)
+        for e in (1, 3)
+        for s in SEEDS
+    ]
     ptq = [row("ptq", scheme="ptq", epochs=e, seed=s, bits=THREE, rounding="RN") for e in (1, 3) for s in SEEDS]
     roles = [
         row(f"{role} alone", scheme="itq", bits={role: bits}, rounding=rounding)
@@ -67,7 +75,14 @@ def key(r: dict[str, Any]) -> str:
     bits = [f"{role[:2]}{b}" for role, b in r["bits"].items()]
     words = [r["scheme"], *bits, *([r["rounding"]] if bits else []), *([f"top{r['top']}"] if r["top"] != 1.0 else [])]
     words += [f"refractory{r['refractory']}"] if r["refractory"] != 5 else []
+    words += [f"common{r['common']:g}"] if r.get("common") else []
     return " ".join([*words, f"n{r['neurons']}", f"e{r['epochs']}", f"s{r['seed']}"])
+
+
+def precision_of(r: dict[str, Any]) -> learn.Precision:
+    """The registers of a row."""
+    precision = learn.precision_of(**r["bits"], rounding=r["rounding"])
+    return precision.replace(threshold_reach_mv=r["common"], common_threshold=True) if r.get("common") else precision
 
 
 def finished() -> dict[str, dict[str, Any]]:
@@ -88,7 +103,7 @@ def run(which: str, folder: Path, seeds: set[int]) -> None:
         outcome = learn.experiment(
             images,
             config=learn.DiehlCook(neurons=r["neurons"], seed=r["seed"], w_max=r["top"], refractory=r["refractory"]),
-            precision=learn.precision_of(**r["bits"], rounding=r["rounding"]),
+            precision=precision_of(r),
             scheme=r["scheme"],
             epochs=r["epochs"],
             checkpoint=own,
@@ -113,7 +128,7 @@ def own_float(record: dict[str, Any], known: dict[str, dict[str, Any]]) -> dict[
 def memory_cells(record: dict[str, Any]) -> str:
     """Kilobytes and saving: of a row that learns quantized with its traces, of the others to infer."""
     config = learn.DiehlCook(neurons=record["neurons"], refractory=record.get("refractory", 5))
-    precision = learn.precision_of(**record["bits"], rounding=record["rounding"])
+    precision = precision_of(record)
     learns = record["scheme"] == "itq"
     kilobytes = learn.memory(config, precision, learns=learns).bytes / 1000
     return f"{kilobytes:.0f} | {learn.saving(config, precision, learns=learns):.2f}"

@@ -20,6 +20,7 @@ class Expected:
     counts: Any
     weights: Any
     adaptive: Any
+    common: int
     v: Any
     r: Any
 
@@ -39,7 +40,7 @@ class _Reference:
     def __init__(self, net: Network, learns: bool) -> None:
         self.net, self.learns, self.n = net, learns, net.numbers
         self.ops: Any = RealOps() if net.numbers.real else IntOps()
-        self.w, self.a = net.weights.copy(), net.adaptive.copy()
+        self.w, self.a, self.common = net.weights.copy(), net.adaptive.copy(), net.common
         self.rule = rule_named(net.config.rule)
         self.rates = self.n.rates
 
@@ -62,7 +63,7 @@ class _Reference:
             counts[s] = sum(sent for sent, _, _ in trains)
             v.append([v for _, v, _ in trains])
             r.append([r for _, _, r in trains])
-        return Expected(counts, self.w, self.a, np.array(v).swapaxes(0, 1), np.array(r).swapaxes(0, 1))
+        return Expected(counts, self.w, self.a, self.common, np.array(v).swapaxes(0, 1), np.array(r).swapaxes(0, 1))
 
     def image(self, sample: int, spikes: Any) -> list[tuple[Any, Any, Any]]:
         c, zero = self.net.config, np.zeros(self.net.config.neurons)
@@ -92,7 +93,26 @@ class _Reference:
                 self.learn(spikes[t], sent, pre, post, sample, t)
         if self.learns:
             self.normalise(fired, sample)
+            self.carry()
         return trains
+
+    def carry(self) -> None:
+        """The common part decays; where a threshold is in the last sixteenths of its register, all hand one over."""
+        precision, c, learning = self.net.precision, self.net.config, self.n.params["learning"]
+        if not precision.common_threshold:
+            return
+        codes = 2 ** precision.register("threshold").bits
+        part = max(1, codes // 16)
+        self.common = (self.common * learning["leak_a"] + 2**29) >> 30
+        room = (precision.membrane_reach_mv - c.threshold_mv - precision.threshold_reach_mv) / self.n.a_lsb
+        if self.a.max() >= codes - part and self.common / 2**16 + part <= int(room):
+            self.common += part * 2**16
+            self.a = np.maximum(self.a - part, 0)
+
+    def base(self) -> Any:
+        """The threshold that all neurons have, in accumulator units."""
+        learning = self.n.params["learning"]
+        return self.n.theta + ((((self.common + 2**15) // 2**16) * learning["a_load"]) >> learning["a_shift"])
 
     def adapt(self, sample: int, t: int) -> Any:
         noise = words(self.net, "adapt", sample, t, np.arange(self.net.config.neurons))
@@ -103,7 +123,9 @@ class _Reference:
     def neurons(self, state: Any, x: Any, draw: Any, sample: int, t: int) -> Any:
         c = self.net.config
         name = "learning" if self.learns else "inferring"
-        per = {"adapt": draw} if self.learns else {"theta": self.n.theta_of(self.a)}
+        per = {"adapt": draw} if self.learns else {"theta": self.n.theta_of(self.a, self.common)}
+        if self.learns and self.net.precision.common_threshold:
+            per["theta"] = np.asarray(self.base())
         if self.learns:
             state = {**state, "a": self.a}
         noise = self.noise(0, sample, t)

@@ -13,6 +13,7 @@ from tests.learn.networks import images, tiny
 from tests.learn.reference import reference_run
 
 from spikequant import learn
+from spikequant.law.errors import PlanError
 from spikequant.learn.config import Precision, Register
 from spikequant.learn.stdp import RULES
 
@@ -35,7 +36,9 @@ def configurations(draw: Any) -> tuple[learn.DiehlCook, Precision]:
         refractory=draw(st.sampled_from([0, 1, 4])),
         seed=draw(st.integers(0, 2**32 - 1)),
     )
-    return config, Precision(**{role: draw(registers) for role in ("weight", "membrane", "threshold", "trace")})
+    given = {role: draw(registers) for role in ("weight", "membrane", "threshold", "trace")}
+    common = given["threshold"] is not None and draw(st.booleans())
+    return config, Precision(**given, common_threshold=common, threshold_reach_mv=draw(st.sampled_from([112.0, 3.0])))
 
 
 @given(configurations())
@@ -49,6 +52,7 @@ def test_learning_and_inference_equal_the_law_bit_by_bit(case: tuple[learn.Diehl
     assert net.weights.dtype == expected.weights.dtype
     assert np.array_equal(net.weights, expected.weights)
     assert np.array_equal(net.adaptive, expected.adaptive)
+    assert net.common == expected.common
     expected = reference_run(net, images(2, seed=1), learns=False)
     activity = net.infer(images(2, seed=1), records=True)
     assert np.array_equal(activity.counts, expected.counts)
@@ -74,6 +78,7 @@ def test_the_configurations_are_alive() -> None:
     [
         ({}, Precision()),
         ({"inhibition": "layer", "trace": "add"}, learn.precision_of(weight=4, membrane=7, threshold=6, trace=5)),
+        ({}, learn.precision_of(weight=4, threshold=5, common_threshold=True, threshold_reach_mv=3)),
         ({"rule": "target_trace"}, learn.precision_of(weight=8, trace=3, rounding="RN")),
     ],
 )
@@ -85,3 +90,26 @@ def test_numba_and_python_agree_bit_by_bit(changes: dict[str, Any], precision: P
     assert np.array_equal(answers[0].order, answers[1].order)
     assert np.array_equal(nets[0].weights, nets[1].weights)
     assert np.array_equal(nets[0].adaptive, nets[1].adaptive)
+    assert nets[0].common == nets[1].common
+    assert (nets[0].common > 0) == precision.common_threshold
+
+
+def test_a_common_part_makes_room_for_thresholds_that_rise_together() -> None:
+    """The same network with a register of 10 bits for all of a threshold, and with 7 for its own part."""
+    wide = learn.precision_of(threshold=10, threshold_reach_mv=64, rounding="SR")
+    own = learn.precision_of(threshold=7, threshold_reach_mv=8, rounding="SR", common_threshold=True)
+    nets = [
+        learn.Network(tiny(tau_adapt_ms=1e7, adapt_mv=0.25), precision, engine="python") for precision in (wide, own)
+    ]
+    counts = [net.learn(images(40)).counts for net in nets]
+    thresholds = [net.real_adaptive() for net in nets]
+    assert nets[0].numbers.a_lsb == nets[1].numbers.a_lsb == 1 / 16
+    assert nets[1].common > 2 * 8 << 15, "at least two sixteenths of 128 codes, little of which has decayed"
+    assert thresholds[0].max() > 8.2, "beyond the reach of a register of 7 bits"
+    assert np.array_equal(counts[0], counts[1])
+    assert np.allclose(thresholds[0], thresholds[1], atol=0.1)
+
+
+def test_a_common_part_needs_a_register() -> None:
+    with pytest.raises(PlanError, match="common_threshold is True; expected False, or True with a Register"):
+        Precision(weight=Register(4), common_threshold=True)

@@ -22,14 +22,16 @@ from spikequant.readers import golden
     rounding=st.sampled_from(["TR", "RN", "SR"]),
     inhibition=st.sampled_from(["direct", "layer"]),
     first=st.sampled_from([0, 1000]),
+    common=st.booleans(),
 )
 @settings(max_examples=12)
 def test_every_spike_and_state_equals_the_golden_model(
-    bits: tuple[int, ...], rounding: str, inhibition: Any, first: int
+    bits: tuple[int, ...], rounding: str, inhibition: Any, first: int, common: bool
 ) -> None:
+    reaches = NEAR | {"threshold_reach_mv": 3.0} if common else NEAR
     precision = learn.precision_of(
-        weight=bits[0], membrane=bits[1], threshold=bits[2], trace=bits[3], rounding=rounding, **NEAR
-    )
+        weight=bits[0], membrane=bits[1], threshold=bits[2], trace=bits[3], rounding=rounding, **reaches
+    ).replace(common_threshold=common)
     net = learn.Network(tiny(inhibition=inhibition), precision, engine="python")
     net.learn(images(3))
     report = learn.verify(net, learn.lower(net), images(3, seed=1), first=first)
@@ -77,6 +79,10 @@ def test_a_float_network_has_no_integers_until_it_is_quantized() -> None:
         np.abs(small.real_weights() - np.clip(net.real_weights(), 0, small.config.w_max)).max() <= small.numbers.w_lsb
     )
     assert np.abs(small.real_adaptive() - net.real_adaptive()).max() <= small.numbers.a_lsb
+    own = learn.quantized(net, FOUR.replace(common_threshold=True))
+    assert own.common > 0
+    assert learn.verify(own, learn.lower(own), images(3)).differences == 0
+    assert np.abs(own.real_adaptive() - net.real_adaptive()).max() <= own.numbers.a_lsb < small.numbers.a_lsb
     with pytest.raises(PlanError, match="quantized already"):
         learn.quantized(small, FOUR)
     with pytest.raises(PlanError, match="quantizes nothing"):

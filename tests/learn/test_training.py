@@ -25,11 +25,15 @@ def network(precision: Precision = FOUR, **changes: Any) -> learn.Network:
     return learn.Network(tiny(**changes), precision, engine="python")
 
 
+OWN = FOUR.replace(threshold_reach_mv=3.0, common_threshold=True)
+
+
 def same(a: learn.Network, b: learn.Network) -> bool:
-    return a.seen == b.seen and np.array_equal(a.weights, b.weights) and np.array_equal(a.adaptive, b.adaptive)
+    numbers = (a.seen, a.common) == (b.seen, b.common)
+    return numbers and np.array_equal(a.weights, b.weights) and np.array_equal(a.adaptive, b.adaptive)
 
 
-@pytest.mark.parametrize("precision", [FOUR, Precision()])
+@pytest.mark.parametrize("precision", [FOUR, OWN, Precision()])
 @pytest.mark.parametrize("cut", [1, 3, 5])
 def test_a_training_that_was_cut_off_gives_the_same_bits(tmp_path: Path, precision: Precision, cut: int) -> None:
     whole, seen = network(precision), []

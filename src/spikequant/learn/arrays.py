@@ -19,7 +19,7 @@ class Keys(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Scratch arrays: per neuron, then per input."""
+    """Scratch arrays: per neuron, then per input; `base` and `common` hold one number each."""
 
     x: Any
     v: Any
@@ -30,6 +30,8 @@ class Work(NamedTuple):
     per_neuron: Any
     noise_v: Any
     noise_a: Any
+    base: Any
+    common: Any
     hits: Any
     fired: Any
     xi: Any

@@ -13,12 +13,14 @@ from spikequant.law.noise import mix
 from spikequant.learn.config import DiehlCook
 from spikequant.learn.kernel import NETWORK
 from spikequant.learn.kernel_plasticity import PLASTICITY
-from spikequant.learn.numbers import Numbers
+from spikequant.learn.numbers import COMMON_BITS, SLOW_BITS, Numbers
 from spikequant.learn.printed import TextOps, loop_text, scalar_text, step_text
 from spikequant.learn.stdp import Rates, decayed_trace, land, rescaled, rule_named
 
 Engine = Literal["auto", "numba", "python"]
 ENGINES = ("auto", "numba", "python")
+IDENTITY = "def {}(x):\n    return x\n"
+"""What is compiled but never called in a network without a common part of its thresholds."""
 
 
 def chosen_engine(engine: str) -> str:
@@ -72,6 +74,32 @@ def texts(numbers: Numbers, config: DiehlCook, *, learns: bool) -> dict[str, str
             real,
             lambda o: o.shr(o.const(numbers.adapt), o.const(numbers.adapt_bits), drawn, "noise"),
         ),
+        **(
+            _common_texts(numbers)
+            if numbers.carry
+            else {f: IDENTITY.format(f) for f in ("base_of", "faded", "lowered")}
+        ),
+    }
+
+
+def _common_texts(numbers: Numbers) -> dict[str, str]:
+    """How the common part of the thresholds decays, what is left of a neuron's own, and the threshold that all have."""
+    learning, most = numbers.params["learning"], numbers.full + numbers.carry
+
+    def based(ops: TextOps) -> str:
+        part = ops.mul(ops.shr("common", ops.const(COMMON_BITS), "half_up"), ops.const(numbers.adapt_unit))
+        return ops.add(ops.const(numbers.theta), ops.shr(part, ops.const(learning["a_shift"]), "floor"))
+
+    def faded(ops: TextOps) -> str:
+        return ops.shr(ops.mul("common", ops.const(learning["leak_a"])), ops.const(SLOW_BITS), "half_up")
+
+    def lowered(ops: TextOps) -> str:
+        return ops.clip(ops.sub("own", ops.const(numbers.carry)), 0, most)
+
+    return {
+        "base_of": scalar_text("base_of", ("common",), False, based),
+        "faded": scalar_text("faded", ("common",), False, faded),
+        "lowered": scalar_text("lowered", ("own",), False, lowered),
     }
 
 
@@ -97,6 +125,10 @@ def constants(numbers: Numbers, config: DiehlCook, *, learns: bool) -> dict[str,
         "A_NOISE": random["threshold"],
         "W_NOISE": random["weight"],
         "TRACE_NOISE": random["trace"],
+        "COMMON": numbers.carry > 0,
+        "CARRY": numbers.carry << COMMON_BITS,
+        "FULL": numbers.full,
+        "COMMON_MOST": numbers.common_most,
         "GAIN": numbers.gain,
         "INHIBIT": numbers.inhibit,
         "EXCITE": numbers.excite,

@@ -36,6 +36,7 @@ def save_network(network: Network, path: Path | str, *, facts: dict[str, Any] | 
         "config": network.config.to_dict(),
         "precision": network.precision.to_dict(),
         "seen": network.seen,
+        "common": network.common,
         "facts": facts or {},
     }
     tensors = {"weights": network.weights, "adaptive": network.adaptive}
@@ -67,6 +68,7 @@ def load_checkpoint(path: Path | str, *, engine: str = "auto") -> tuple[Network,
             raise ArtifactError(f"learn: {path} has version {record['version']}; this release reads {VERSION}")
         network = Network(DiehlCook(**record["config"]), Precision.from_dict(record["precision"]), engine=engine)
         _fill(network, tensors.pop("weights"), tensors.pop("adaptive"), int(record["seen"]))
+        network.common = int(record.get("common", 0))  # files of before have none
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, SpikequantError):
             raise

@@ -15,6 +15,7 @@ Inhibition = Literal["direct", "layer"]
 TraceMode = Literal["set", "add"]
 ROLES = ("weight", "membrane", "threshold", "trace")
 REACHES = ("membrane_reach_mv", "threshold_reach_mv")
+SWITCHES = ("common_threshold",)
 MOST_BITS = 16
 WHOLE = ("inputs", "neurons", "levels", "steps", "refractory", "seed")
 POSITIVE = (
@@ -147,6 +148,8 @@ class Precision:
         membrane_reach_mv: what the membrane's register must hold, above and below rest.
         threshold_reach_mv: what the register of the adaptive part holds.  The base threshold and this must lie within
             `membrane_reach_mv`: a threshold that the membrane's register cannot reach silences its neuron for good.
+        common_threshold: hold what all adaptive parts have in common once, in one word: they rise together, and the
+            register of a neuron then holds only what it has above it.  `threshold_reach_mv` is the reach of that.
     """
 
     weight: Register | None = None
@@ -155,6 +158,7 @@ class Precision:
     trace: Register | None = None
     membrane_reach_mv: float = 128.0
     threshold_reach_mv: float = 112.0
+    common_threshold: bool = False
 
     def __post_init__(self) -> None:
         for role in ROLES:
@@ -163,6 +167,8 @@ class Precision:
             _expect(role, given, good, f"None, or a Register(bits, rounding) of at most {MOST_BITS} bits")
         for name in REACHES:
             _expect(name, getattr(self, name), 0 < getattr(self, name) < math.inf, "a number above 0")
+        good = self.common_threshold in (False, True) and (not self.common_threshold or self.threshold is not None)
+        _expect("common_threshold", self.common_threshold, good, "False, or True with a Register as threshold")
 
     @property
     def is_real(self) -> bool:
@@ -185,8 +191,9 @@ class Precision:
     @staticmethod
     def from_dict(record: dict[str, Any]) -> Precision:
         """Read `to_dict` back; an unknown role raises."""
-        for name in sorted(set(record) - {*ROLES, *REACHES}):
-            raise PlanError(f"precision: unknown role {name!r}; expected some of {', '.join((*ROLES, *REACHES))}")
+        known = (*ROLES, *REACHES, *SWITCHES)
+        for name in sorted(set(record) - set(known)):
+            raise PlanError(f"precision: unknown role {name!r}; expected some of {', '.join(known)}")
         fields: dict[str, Any] = {k: Register(**v) if isinstance(v, dict) else v for k, v in record.items()}
         return Precision(**fields)
 

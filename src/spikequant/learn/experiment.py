@@ -72,11 +72,11 @@ def precision_of(
     threshold: int | None = None,
     trace: int | None = None,
     rounding: str = "SR",
-    **reaches: float,
+    **others: Any,
 ) -> Precision:
-    """One rounding for all roles; None leaves a role alone; `reaches` are those of `Precision`."""
+    """One rounding for all roles; None leaves a role alone; `others` are those of `Precision` by name."""
     given = {"weight": weight, "membrane": membrane, "threshold": threshold, "trace": trace}
-    return Precision(**{k: None if b is None else Register(b, rounding) for k, b in given.items()}, **reaches)  # type: ignore[arg-type]
+    return Precision(**{k: None if b is None else Register(b, rounding) for k, b in given.items()}, **others)  # type: ignore[arg-type]
 
 
 def experiment(

@@ -13,6 +13,7 @@ from typing import Any
 
 from spikequant.law.noise import mix
 from spikequant.learn.kernel_plasticity import (
+    carry_over,
     depress,
     fill_words,
     normalise,
@@ -23,7 +24,7 @@ from spikequant.learn.kernel_plasticity import (
 )
 
 # Bound by `build.py`.
-LEARNS = LAYERED = ONE_SPIKE = HAS_PRE_RULE = V_NOISE = A_NOISE = False
+LEARNS = LAYERED = ONE_SPIKE = HAS_PRE_RULE = V_NOISE = A_NOISE = COMMON = False
 GAIN: Any = 1
 INHIBIT: Any = 0
 EXCITE: Any = 0
@@ -99,7 +100,9 @@ def inhibit_layer(work: Any, n: int, keys: Any, sample: int, t: int) -> int:
         fill_words(mix(mix(mix(mix(mix(0, keys.seed), 1), 0), t), sample), n, work.noise_v)
     for j in range(n):
         work.xi[j] = EXCITE * work.sent[j]
-    advance_inhibitory(n, work.xi, work.vi, work.ri, work.ri, work.xi, 0, work.noise_v, work.noise_a, work.si)
+    advance_inhibitory(
+        n, work.xi, work.vi, work.ri, work.ri, work.xi, work.base, 0, work.noise_v, work.noise_a, work.si
+    )
     total = 0
     for j in range(n):
         total += int(work.si[j])
@@ -126,7 +129,8 @@ def neurons_step(a: Any, work: Any, n: int, keys: Any, sample: int, t: int, last
         fill_words(mix(mix(mix(mix(mix(0, keys.seed), 0), 0), t), sample), n, work.noise_v)
     if A_NOISE and last:
         fill_words(mix(mix(mix(mix(mix(0, keys.seed), 0), 2), t), sample), n, work.noise_a)
-    advance(n, work.x, work.v, a, work.r, work.per_neuron, 1 if last else 0, work.noise_v, work.noise_a, work.out)
+    tick = 1 if last else 0
+    advance(n, work.x, work.v, a, work.r, work.per_neuron, work.base, tick, work.noise_v, work.noise_a, work.out)
     if LEARNS and A_NOISE:
         redraw_adapt(work, n, False, mix(mix(keys.adapt, sample), t + 1))
 
@@ -188,6 +192,8 @@ def present(
                 potentiate(weights, work, n_active, n_sent, key)
         if LEARNS:
             normalise(weights, work, n_fired, mix(keys.norm, sample))
+        if LEARNS and COMMON:
+            carry_over(a, work, n)
 
 
 NETWORK = (sort_inputs, draw_inputs, gather, send, inhibit_layer, begin, neurons_step, write_down, present)

@@ -21,6 +21,12 @@ land_pre: Any = None
 rescale: Any = None
 factor_of: Any = None
 adapt_of: Any = None
+FULL: Any = 0
+CARRY: Any = 0
+COMMON_MOST: Any = 0
+faded: Any = None
+lowered: Any = None
+base_of: Any = None
 
 
 def fill_words(key: int, n: int, words: Any) -> None:
@@ -107,5 +113,29 @@ def redraw_adapt(work: Any, n: int, every: bool, key: int) -> None:
             work.per_neuron[j] = adapt_of(mix(key, j))
 
 
-PLASTICITY = (fill_words, raised, update_traces, depress, potentiate, remember_fired, normalise, redraw_adapt)
+def carry_over(a: Any, work: Any, n: int) -> None:
+    """The thresholds' common part decays, and takes over from all of them where one is about to be full."""
+    common = faded(work.common[0])
+    highest = a[0]
+    for j in range(n):
+        highest = max(highest, a[j])
+    if highest > FULL and common + CARRY <= COMMON_MOST:
+        common += CARRY
+        for j in range(n):
+            a[j] = lowered(a[j])
+    work.common[0] = common
+    work.base[0] = base_of(common)
+
+
+PLASTICITY = (
+    fill_words,
+    raised,
+    update_traces,
+    depress,
+    potentiate,
+    remember_fired,
+    normalise,
+    redraw_adapt,
+    carry_over,
+)
 """In the order in which they may be compiled."""

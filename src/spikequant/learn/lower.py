@@ -90,7 +90,7 @@ def _gain(value: int) -> IntArray:
 
 def _excitatory(network: Network, source: Edge) -> NeuronNode:
     numbers = network.numbers
-    theta = np.asarray(numbers.theta_of(network.adaptive), dtype=np.int64)
+    theta = np.asarray(numbers.theta_of(network.adaptive, network.common), dtype=np.int64)
     params = {k: _gain(v) for k, v in numbers.params["inferring"].items() if not isinstance(v, str)}
     return NeuronNode(
         name="neurons",

@@ -3,8 +3,9 @@
 ``bits = sum over roles of count * bits``.  A float network holds 32 bits of each, its refractory counters included.
 While it learns, it holds weights, membranes, counters, adaptive thresholds, both kinds of traces, and of every neuron
 whether it has fired in this image (its weights are normalised behind it); to infer it needs neither traces nor these,
-and one threshold per neuron in place of the adaptive part.  Spikes that inhibit one step later are states, too: one bit
-each, or the number of the one neuron that may send.  Flags and spikes are bits in a float network as well.
+and one threshold per neuron in place of the adaptive part.  What thresholds have in common is one word, where a
+precision says so.  Spikes that inhibit one step later are states, too: one bit each, or the number of the one neuron
+that may send.  Flags and spikes are bits in a float network as well.
 
 Not counted: the image, which is the input; the noise, which is a function of its position; and the rise of a threshold,
 which this program draws behind a neuron's last spike and one that draws at the next spike does not hold.
@@ -68,6 +69,8 @@ def memory(config: DiehlCook, precision: Precision, *, learns: bool = True) -> M
         "constants": CONSTANTS * FLOAT_BITS,
         "spikes on their way": n.bit_length() if learns and config.one_spike else n,
     }
+    if precision.common_threshold:
+        parts["common part of the thresholds"] = FLOAT_BITS
     if config.inhibition == "layer":
         parts["inhibitory membranes"] = n * bits("membrane")
         parts["inhibitory counters"] = n * counter(2)

@@ -15,7 +15,7 @@ from spikequant.law.rounding import Rounding, shift_right
 from spikequant.learn.arrays import Keys, Record, Work
 from spikequant.learn.build import build
 from spikequant.learn.config import DiehlCook, Precision
-from spikequant.learn.numbers import Numbers, numbers
+from spikequant.learn.numbers import Numbers, numbers, whole
 from spikequant.learn.poisson import chance_table, check_images, stream_key
 
 INFERENCE_LAYER = 0
@@ -47,6 +47,7 @@ class Network:
         numbers: its constants.
         weights: codes (or float32) ``[inputs, neurons]``.
         adaptive: adaptive thresholds ``[neurons]``, in their own units.
+        common: what they all have besides, in these units with 16 fraction bits (`Precision.common_threshold`).
         seen: images it has learned from; the position in its random streams.
         engine: ``"auto"``, ``"numba"`` or ``"python"``.
     """
@@ -59,6 +60,7 @@ class Network:
         self.table = chance_table(config.levels, rate_hz=config.rate_hz, dt_ms=config.dt_ms)
         self.weights: npt.NDArray[Any] = self.coded_weights(start_weights(config))
         self.adaptive: npt.NDArray[Any] = np.zeros(config.neurons, self.numbers.state_type)
+        self.common = 0
         self.seen = 0
 
     def coded_weights(self, weights: npt.NDArray[np.float64], stream: str = "init") -> npt.NDArray[Any]:
@@ -74,7 +76,7 @@ class Network:
 
     def real_adaptive(self) -> npt.NDArray[np.float64]:
         """The adaptive thresholds in mV."""
-        return np.asarray(self.adaptive, dtype=np.float64) * self.numbers.a_lsb
+        return (np.asarray(self.adaptive, dtype=np.float64) + whole(self.common)) * self.numbers.a_lsb
 
     def learn(self, images: Any) -> Activity:
         """Show `images` once, learning from each; the next call goes on behind them."""
@@ -111,7 +113,8 @@ class Network:
         config, learns = self.config, stream == "train"
         work = self._work()
         if not learns:
-            work.per_neuron[:] = self.numbers.theta_of(self.adaptive)
+            work.per_neuron[:] = self.numbers.theta_of(self.adaptive, self.common)
+        work.common[0], work.base[0] = self.common, self.numbers.base_of(self.common)
         shape = (config.steps, len(flat), config.neurons) if records else (0, 0, 0)
         record = Record(
             counts=np.zeros((len(flat), config.neurons), np.int32),
@@ -122,6 +125,7 @@ class Network:
             r=np.zeros(shape, self.numbers.state_type),
         )
         kernel(flat, self.table, self.weights, self.adaptive, work, record, self._keys(stream), first, config.steps)
+        self.common = int(work.common[0])
         longest = min(most, int(record.length.max()))
         return Activity(record.counts, record.order[:, :longest], record.spikes, record.v, record.r)
 
@@ -131,9 +135,10 @@ class Network:
 
     def _work(self) -> Work:
         n, inputs, numbers = self.config.neurons, self.config.inputs, self.numbers
-        types = {**dict.fromkeys(("x", "xi", "per_neuron"), numbers.sum_type)}
+        types = {**dict.fromkeys(("x", "xi", "per_neuron", "base"), numbers.sum_type)}
         types |= dict.fromkeys(("v", "r", "out", "post", "vi", "ri", "si", "pre"), numbers.state_type)
         lengths = dict.fromkeys(("active", "chance", "pre", "noise_in", "spiking"), inputs)
+        lengths |= {"base": 1, "common": 1}
         return Work(**{f: np.zeros(lengths.get(f, n), types.get(f, np.int64)) for f in Work._fields})
 
 

@@ -28,6 +28,7 @@ SLOW_BITS = 30
 FINE_BITS = 32
 SCALE_BITS = 24
 ADAPT_BITS = 16
+COMMON_BITS = 16
 ADDED_TRACES = 4
 """Largest trace where spikes add up."""
 
@@ -45,6 +46,9 @@ class Numbers:
         excite: what an excitatory spike gives to its inhibitory neuron.
         theta, adapt_unit: fixed threshold, and accumulator units of one unit of the adaptive part.
         adapt: its rise per spike in units of ``2^-adapt_bits``.
+        carry: units of the adaptive part that go over to the common one at a time; 0 where there is none.
+        full: with a neuron above this, they go.
+        common_most: the largest common part, with `COMMON_BITS` fraction bits.
         w_max, w_lsb, a_lsb, v_lsb: largest weight in its units; what one unit is worth.
         fine_bits: fraction bits of a weight while it changes.
         norm: sum of a neuron's weights after normalisation.
@@ -66,6 +70,9 @@ class Numbers:
     adapt_unit: Any
     adapt: Any
     adapt_bits: int
+    carry: int
+    full: int
+    common_most: int
     w_max: Any
     w_lsb: float
     a_lsb: float
@@ -95,12 +102,23 @@ class Numbers:
         """The numpy type of sums."""
         return np.float64 if self.real else np.int64
 
-    def theta_of(self, adaptive: Any) -> Any:
-        """Thresholds in accumulator units for adaptive parts in their own units."""
+    def base_of(self, common: int) -> Any:
+        """The threshold in accumulator units that all neurons have: the fixed one and the common part."""
+        if not self.carry:
+            return self.theta
+        return self.theta + (whole(common) * int(self.adapt_unit) >> int(self.params["learning"]["a_shift"]))
+
+    def theta_of(self, adaptive: Any, common: int = 0) -> Any:
+        """Thresholds in accumulator units for adaptive parts in their own units, and the common part."""
         if self.real:
             return self.theta + np.asarray(adaptive, dtype=np.float64)
         shift = int(self.params["learning"]["a_shift"])
-        return self.theta + (np.asarray(adaptive, dtype=np.int64) >> shift) * int(self.adapt_unit)
+        return self.base_of(common) + (np.asarray(adaptive, dtype=np.int64) >> shift) * int(self.adapt_unit)
+
+
+def whole(common: int) -> int:
+    """The common part of the thresholds in units of the adaptive ones, nearest."""
+    return (common + (1 << (COMMON_BITS - 1))) >> COMMON_BITS
 
 
 def numbers(config: DiehlCook, precision: Precision) -> Numbers:
@@ -170,6 +188,9 @@ def _real(config: DiehlCook) -> Numbers:
         adapt_unit=1.0,
         adapt=config.adapt_mv,
         adapt_bits=0,
+        carry=0,
+        full=0,
+        common_most=0,
         w_max=config.w_max,
         w_lsb=1.0,
         a_lsb=1.0,
@@ -230,7 +251,7 @@ def _integer_specs(config: DiehlCook, precision: Precision) -> tuple[NeuronSpec,
     return (learning.replace(a=a, leak_a=Leak(form="multiply", bits=SLOW_BITS)), *others)
 
 
-def _integer_params(config: DiehlCook, u: _Units) -> dict[str, dict[str, Any]]:
+def _integer_params(config: DiehlCook, u: _Units, theta: int, *, common: bool) -> dict[str, dict[str, Any]]:
     grid = {"v_load": 2**u.v_shift, "v_shift": u.v_shift}
     leak = round(math.exp(-config.dt_ms / config.tau_ms) * 2**LEAK_BITS)
     shared = {**grid, "reset": u.units(config.reset_mv), "leak": leak}
@@ -240,7 +261,7 @@ def _integer_params(config: DiehlCook, u: _Units) -> dict[str, dict[str, Any]]:
     adaptive["leak_a"] = round(_slow_leak(config) * 2**SLOW_BITS)
     inhibitory_leak = round(math.exp(-config.dt_ms / INHIBITORY["tau_ms"]) * 2**LEAK_BITS)
     return {
-        "learning": {**shared, **adaptive, "theta": math.ceil(config.threshold_mv / u.lsb)},
+        "learning": {**shared, **adaptive, "theta": "base" if common else theta},
         "inferring": {**shared, "theta": "per_neuron"},
         "inhibitory": {
             **grid,
@@ -256,7 +277,8 @@ def _integer(config: DiehlCook, precision: Precision) -> Numbers:
     learning, inferring, inhibitory = _integer_specs(config, precision)
     trace_max = 2 ** precision.register("trace").bits - 1
     trace_one = trace_max if config.trace == "set" else max(1, trace_max // ADDED_TRACES)
-    params = _integer_params(config, u)
+    theta = math.ceil(config.threshold_mv / u.lsb)
+    params = _integer_params(config, u, theta, common=precision.common_threshold)
     return Numbers(
         real=False,
         learning=learning,
@@ -266,10 +288,11 @@ def _integer(config: DiehlCook, precision: Precision) -> Numbers:
         gain=u.gain,
         inhibit=u.units(config.inhibit_mv),
         excite=u.units(config.excite_mv),
-        theta=params["learning"]["theta"],
+        theta=theta,
         adapt_unit=u.a_load,
         adapt=round(config.adapt_mv / u.a_lsb * 2**ADAPT_BITS),
         adapt_bits=ADAPT_BITS,
+        **_common(config, precision, u),
         w_max=2 ** precision.register("weight").bits - 1,
         w_lsb=u.w_lsb,
         a_lsb=u.a_lsb,
@@ -284,6 +307,16 @@ def _integer(config: DiehlCook, precision: Precision) -> Numbers:
         rates=_integer_rates(config, u, trace_one),
         roundings={role: precision.register(role).rounding for role in ("weight", "membrane", "threshold", "trace")},
     )
+
+
+def _common(config: DiehlCook, precision: Precision, u: _Units) -> dict[str, int]:
+    """What goes over to the common part of the thresholds where one is near the end of its register: a sixteenth."""
+    if not precision.common_threshold:
+        return {"carry": 0, "full": 0, "common_most": 0}
+    codes = 2 ** precision.register("threshold").bits
+    carry = max(1, codes // 16)
+    room = precision.membrane_reach_mv - config.threshold_mv - precision.threshold_reach_mv
+    return {"carry": carry, "full": codes - 1 - carry, "common_most": int(room / u.a_lsb) << COMMON_BITS}
 
 
 def _integer_rates(config: DiehlCook, u: _Units, trace_one: int) -> Rates:

@@ -19,6 +19,8 @@ from spikequant.law.spec import NeuronSpec
 from spikequant.readers.emit_python import ROUNDED
 
 STATES = ("v", "a", "r")
+HELD = {"per_neuron": "per_neuron[j]", "base": "base[0]"}
+"""Parameters that are no literals, by the text that stands for them."""
 
 
 class TextOps:
@@ -92,12 +94,12 @@ class TextOps:
 
 
 def step_text(spec: NeuronSpec, params: Mapping[str, Any], name: str) -> str:
-    """``name(n, x, v, a, r, per_neuron, tick, noise_v, noise_a, out)``: the law's step of `n` neurons, in place.
+    """``name(n, x, v, a, r, per_neuron, base, tick, noise_v, noise_a, out)``: the law's step of `n` neurons, in place.
 
-    `params` that are the text ``"per_neuron"`` are read from that array, all others are literals.
+    `params` that are the text ``"per_neuron"`` or ``"base"`` are read from that array, all others are literals.
     """
     ops = TextOps(real=spec.is_real)
-    known = {key: "per_neuron[j]" if value == "per_neuron" else ops.const(value) for key, value in params.items()}
+    known = {key: HELD[value] if isinstance(value, str) else ops.const(value) for key, value in params.items()}
     ready = _prepared(spec, params, known)
     states = tuple(s for s in STATES if s in spec.state_formats())
     noise: dict[str, str] = {"v": "noise_v[j]", "a": "noise_a[j]"}
@@ -107,7 +109,7 @@ def step_text(spec: NeuronSpec, params: Mapping[str, Any], name: str) -> str:
     loads = [f"old_{s} = wide({s}[j])" for s in states]
     stores = [f"{s}[j] = {value}" for s, value in new.items()] + [f"out[j] = {output}"]
     body = "".join(f"        {line}\n" for line in (*loads, *ops.lines, *stores))
-    return f"def {name}(n, x, v, a, r, per_neuron, tick, noise_v, noise_a, out):\n    for j in range(n):\n{body}"
+    return f"def {name}(n, x, v, a, r, per_neuron, base, tick, noise_v, noise_a, out):\n    for j in range(n):\n{body}"
 
 
 def _prepared(spec: NeuronSpec, params: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, str]:
@@ -115,7 +117,7 @@ def _prepared(spec: NeuronSpec, params: Mapping[str, Any], known: Mapping[str, s
     from spikequant.law.ops import IntOps, RealOps
 
     ops: Any = RealOps() if spec.is_real else IntOps()
-    fixed = {key: ops.const(value) for key, value in params.items() if value != "per_neuron"}
+    fixed = {key: ops.const(value) for key, value in params.items() if not isinstance(value, str)}
     computed = {key: value for key, value in prepare(ops, spec, fixed).items() if key not in fixed}
     text = TextOps(real=spec.is_real)
     return {**known, **{key: text.const(value) for key, value in computed.items()}}

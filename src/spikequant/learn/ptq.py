@@ -11,6 +11,7 @@ import numpy.typing as npt
 from spikequant.law.errors import PlanError
 from spikequant.learn.config import Precision, Register
 from spikequant.learn.network import Network, coded
+from spikequant.learn.numbers import COMMON_BITS, whole
 
 CANDIDATES = 40
 
@@ -35,13 +36,19 @@ def quantized(network: Network, precision: Precision) -> Network:
         raise PlanError("learn.quantized: the precision quantizes nothing; name a Register for at least one role")
     weights, adaptive = network.real_weights(), network.real_adaptive()
     top = best_top(weights, precision.register("weight"))
-    highest = max(float(adaptive.max()), network.config.adapt_mv, 1e-3)
-    reached = precision.replace(membrane_reach_mv=network.config.threshold_mv + highest, threshold_reach_mv=highest)
+    codes = 2 ** precision.register("threshold").bits
+    lowest = float(adaptive.min()) if precision.common_threshold else 0.0
+    reach = max(float(adaptive.max()) - lowest, network.config.adapt_mv, 1e-3)
+    if precision.common_threshold:
+        reach *= codes / max(1, codes - 2)  # the common part is a whole number of codes, and the last code is one less
+    held = network.config.threshold_mv + lowest + reach
+    reached = precision.replace(membrane_reach_mv=held, threshold_reach_mv=reach)
     result = Network(network.config.replace(w_max=top), reached, engine=network.engine)
     numbers, seed = result.numbers, network.config.seed
-    most = 2 ** precision.register("threshold").bits - 1
     result.weights = result.coded_weights(weights, "ptq")
-    result.adaptive = coded(adaptive / numbers.a_lsb, numbers.roundings["threshold"], most, seed, "ptq")
+    result.common = math.floor(lowest / numbers.a_lsb) << COMMON_BITS
+    own = adaptive / numbers.a_lsb - whole(result.common)
+    result.adaptive = coded(own, numbers.roundings["threshold"], codes - 1, seed, "ptq")
     result.seen = network.seen
     return result
 

@@ -134,11 +134,11 @@ def _chunk(network: Network, flat: npt.NDArray[np.uint8], screen: _Screen, most:
     started = time.perf_counter()
     epoch, at = divmod(network.seen, len(flat))
     where = epoch_order(len(flat), seed=network.config.seed, epoch=epoch)[at : at + most]
-    kept = network.weights.copy(), network.adaptive.copy(), network.seen
+    kept = network.weights.copy(), network.adaptive.copy(), network.common, network.seen
     try:
         activity = network.learn(flat[where])
     except BaseException:
-        network.weights, network.adaptive, network.seen = kept
+        network.weights, network.adaptive, network.common, network.seen = kept
         raise
     return Chunk(
         seen=network.seen,
@@ -188,6 +188,7 @@ def _resumed(network: Network, path: Path, screen: _Screen, shown: str) -> list[
     if arrays["answers"].shape != screen.answers.shape:
         raise ArtifactError(f"train: {path} was written with other labels; delete it or pass resume=False")
     network.weights, network.adaptive, network.seen = saved.weights, saved.adaptive, saved.seen
+    network.common = saved.common
     screen.answers = arrays["answers"].copy()
     return [Chunk(**record) for record in facts["chunks"]]
 

@@ -21,7 +21,7 @@ from spikequant.analyse import compare
 from spikequant.data.places import root_of
 from spikequant.explore.search import explore
 from spikequant.law.errors import DataError
-from spikequant.learn.config import DiehlCook
+from spikequant.learn.config import DiehlCook, Precision
 from spikequant.learn.experiment import Scheme as Learning
 from spikequant.learn.experiment import experiment, precision_of
 from spikequant.models import digits_net, gesture_net, mnist_net
@@ -201,11 +201,11 @@ def unsupervised_row(
     found = {}
     for each in ("float", scheme):
         bench.say(f"  {neurons} neurons, seed {seed}: {each}")
-        narrow = {"w_max": TOP, "refractory": PAUSE} if each == "itq" and bits["weight"] <= 4 else {}
+        narrow = each == "itq" and bits["weight"] <= 4
         found[each] = experiment(
             loaded,
-            config=config.replace(**narrow),
-            precision=None if each == "float" else precision_of(**bits, rounding="SR" if each == "itq" else "RN"),
+            config=config.replace(w_max=TOP, refractory=PAUSE) if narrow else config,
+            precision=None if each == "float" else _registers(bits, each, narrow=narrow),
             scheme=each,
             epochs=epochs,
             samples=samples,
@@ -227,6 +227,11 @@ def unsupervised_row(
     }
 
 
+def _registers(bits: dict[str, int], scheme: Learning, *, narrow: bool) -> Precision:
+    precision = precision_of(**bits, rounding="SR" if scheme == "itq" else "RN")
+    return precision.replace(threshold_reach_mv=OWN, common_threshold=True) if narrow else precision
+
+
 def _samples(batches: Iterable[Batch]) -> int:
     return sum(len(target) for _, target in batches)
 
@@ -239,9 +244,9 @@ def _narrow(x: Tensor, example: Tensor) -> Tensor:
 
 EIGHT_TIMES = {"weight": 4, "membrane": 8, "threshold": 9, "trace": 1}
 AFTERWARDS = {"weight": 6, "membrane": 8, "threshold": 8, "trace": 4}
-TOP, PAUSE = 0.5, 3
-"""Where weights have 4 bits: the largest one, for few grow beyond it and the grid is twice as fine; and the refractory
-steps that a counter of 2 bits holds."""
+TOP, PAUSE, OWN = 0.5, 3, 40.0
+"""Where weights have 4 bits: the largest one, for few grow beyond it and the grid is twice as fine; the refractory
+steps that a counter of 2 bits holds; and how far a threshold reaches above the part that all have in common, in mV."""
 GESTURE_STEPS = 20
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"digits": digits_net, "dvs-gesture": gesture_net}
 TINY = {"rules": [{"match": "*", "weight": {"bits": [3, 4, 8]}, "membrane": {"bits": [4, 8], "rounding": "half_up"}}]}
@@ -304,6 +309,6 @@ RECIPE = Recipe(
         "SHD: the network was trained on SHD's own training set; folds divide its test set, four to calibrate and "
         "choose on and one to measure.",
         "Unsupervised rows have fixed bits and are not swept; on MNIST they are quantized while they learn (4-bit "
-        "weights, stochastic rounding), the small row on digits after it.",
+        "weights, stochastic rounding, thresholds above a common part), the small row on digits after it.",
     ),
 )
