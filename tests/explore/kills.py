@@ -3,6 +3,7 @@
     python -m tests.explore.kills '{"folder": ..., "kills": 10, "trials": 200, "most_seconds": 0.3, "seed": 0}'
 
 Each life is a fork of this process, which has everything imported, so that a kill costs a fraction of a second.
+With ``"storage": URL`` the trials are kept in a database and what the dead one was at is taken over from it.
 """
 
 from __future__ import annotations
@@ -47,9 +48,12 @@ class Witness:
 
 def life(asked: dict[str, Any]) -> list[Any]:
     witness = Witness(Path(asked["folder"]) / "witness")
+    kept: dict[str, Any] = {"folder": Path(asked["folder"]) / "study"}
+    if "storage" in asked:
+        kept = {"storage": asked["storage"], "grace": 0.3, "settle": 0.1}
     trials = run_study(
         space(), witness, sampler=asked["sampler"], trials=asked["trials"], batch=8, chunk=1, told=witness.told,
-        folder=Path(asked["folder"]) / "study", seed=5, wanted=("accuracy", "flash_bytes"),
+        seed=5, wanted=("accuracy", "flash_bytes"), **kept,
     )  # fmt: skip
     return [[t.number, t.candidate.key, t.measured.accuracy if not t.was_refused else None] for t in trials]
 

@@ -28,7 +28,7 @@ def killed_study(folder: Path, **asked: Any) -> dict[str, Any]:
     return found
 
 
-def check(folder: Path, found: dict[str, Any], trials: int, sampler: str) -> None:
+def check(folder: Path, found: dict[str, Any], trials: int, sampler: str, storage: Any = None) -> None:
     whole = run_study(
         space(), Formula(), sampler=sampler, trials=trials, batch=8, seed=5, wanted=("accuracy", "flash_bytes")
     )
@@ -44,10 +44,12 @@ def check(folder: Path, found: dict[str, Any], trials: int, sampler: str) -> Non
             assert words[0] not in acknowledged.values(), "measured again after it was acknowledged"
     keys = {number: key for number, key, _ in found["trials"]}
     assert all(keys[number] == key for number, key in acknowledged.items()), "an acknowledged trial was lost"
-    backend = optuna.storages.journal.JournalFileBackend(str(folder / "study" / "journal.log"))
-    study = optuna.load_study(study_name="explore", storage=optuna.storages.JournalStorage(backend))
+    if storage is None:
+        backend = optuna.storages.journal.JournalFileBackend(str(folder / "study" / "journal.log"))
+        storage = optuna.storages.JournalStorage(backend)
+    study = optuna.load_study(study_name="explore", storage=storage)
     assert {trial.state.name for trial in study.trials} <= {"COMPLETE", "FAIL"}, "a zombie"
-    assert len(study.trials) == trials
+    assert sum("surplus" not in trial.user_attrs for trial in study.trials) == trials
 
 
 @pytest.mark.parametrize("sampler", ["random", "nsga2"])
@@ -55,6 +57,15 @@ def test_ten_kills(sampler: str, tmp_path: Path) -> None:
     found = killed_study(tmp_path, sampler=sampler, kills=10, trials=160, most_seconds=0.25)
     assert found["killed"] >= 5, "the study ended before it was killed often enough to say anything"
     check(tmp_path, found, 160, sampler)
+
+
+@pytest.mark.conformance
+def test_twenty_kills_of_a_worker_that_keeps_its_trials_in_sqlite(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    found = killed_study(tmp_path, sampler="random", kills=20, trials=200, most_seconds=3.0, storage=url)
+    print(f"\n{found['killed']} kills, {len(found['trials'])} trials in SQLite")
+    assert found["killed"] == 20
+    check(tmp_path, found, 200, "random", url)
 
 
 @pytest.mark.conformance
