@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from spikequant.nn import use_path
-from spikequant.nn.products import PATHS, Geometry, LayerProduct, Widths, event_gradients, gradients
+from spikequant.nn.products import PATHS, Geometry, LayerProduct, Widths, event_gradients, gradients, kernels
 from spikequant.nn.products.byte_input import as_bytes
 
 
@@ -106,16 +106,18 @@ def gradient_row(shape: Shape, rounds: int) -> str | None:
     packed = as_bytes(x, geometry, widths)
     assert packed is not None
     g = torch.randn(packed.output_shape).contiguous(memory_format=torch.channels_last)
-    if not gradients.kernels.has_vnni():
+    if not kernels.has_vnni():
         return None
     weight = torch.zeros(geometry.weight_shape)
+    matrix = not shape.geometry.is_conv
+    by_events = event_gradients.matrix_gradient_of_events if matrix else event_gradients.weight_gradient_of_events
     runs = {
         "dense": lambda: gradients.weight_gradient(g, packed.floats(torch.float32), weight, geometry),
-        "events": lambda: event_gradients.weight_gradient_of_events(g, packed),
+        "events": lambda: by_events(g, packed),
     }
     with torch.no_grad():
         times = least(runs, rounds)
-    rule = "events" if event_gradients.suits_events(packed, g) else "dense"
+        rule = "dense" if event_gradients.event_gradient(g, packed) is None else "events"
     ratio = times["events"] / times["dense"]
     return (
         f"| {shape.name} | {shape.density:.0%} | {times['dense']:.2f} | {times['events']:.2f} | {ratio:.2f} | {rule} |"

@@ -211,13 +211,18 @@ def test_training_a_copy_leaves_the_first_alone():
 def counted(monkeypatch):
     """How often weights were encoded."""
     calls = []
-    real = coded_weight.encoded
 
-    def encoded(*args, **options):
-        calls.append(args)
-        return real(*args, **options)
+    def counting(real):
+        def encoded(*args, **options):
+            made = real(*args, **options)
+            if made is not None:
+                calls.append(args)
+            return made
 
-    monkeypatch.setattr(coded_weight, "encoded", encoded)
+        return encoded
+
+    for name in ("encoded", "fitted_and_encoded"):
+        monkeypatch.setattr(coded_weight, name, counting(getattr(coded_weight, name)))
     return calls
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from spikequant.law.errors import NotFrozen
 from spikequant.nn.kept import Seen, shared
 from spikequant.nn.optional_buffers import take_optional
-from spikequant.nn.products.encode import encoded
+from spikequant.nn.products.encode import Coding, encoded, fitted_and_encoded, is_compiled, reach_of
 from spikequant.quantizers import Quantizer
 from spikequant.quantizers.stateful import HasCodebook, State, is_stateful
 
@@ -101,9 +102,7 @@ class CodedWeight(nn.Module):
             return self.quantizer.graph_scale(self.weight_scale, self.folded_weight())
         shared = self.link is not None and self.link.branch.shared
         with torch.no_grad():
-            found = self.link.branch.joint_scale() if self.link and shared else self.fitted_scale()
-            if not torch.equal(self.weight_scale, found):  # a graph of the same weights may still need it
-                self.weight_scale.copy_(found)
+            self._follow(self.link.branch.joint_scale() if self.link and shared else self.fitted_scale())
         return self.weight_scale
 
     @torch.no_grad()
@@ -165,19 +164,55 @@ class CodedWeight(nn.Module):
             if codes.requires_grad:
                 # What is changed behind autograd's back between two training steps is seen by the second.
                 codes.register_hook(lambda _, cache=self._cache: cache.clear())  # type: ignore[no-untyped-call]
+                self._cache["coding"] = self._coding(scale, self._cache.clear)
         return self._cache["codes"]  # type: ignore[no-any-return]
+
+    def reach(self) -> Tensor:
+        """``sum |code|`` of each output channel, ``[C]``, float64; once per version of the codes."""
+        codes, kept = self.codes(), self._cache.get("reach")
+        if kept is None or kept[0] is not codes:
+            kept = self._cache["reach"] = (codes, reach_of(codes))
+        reach: Tensor = kept[1]
+        return reach
 
     def _made(self) -> tuple[Tensor, Tensor]:
         """Codes and the scale that belongs to them."""
         if not is_stateful(self.quantizer):
-            scale = self.scale()
-            return encoded(self.quantizer, self.folded_weight(), scale, self._noise()), scale
+            return self._fitted() or self._encoded(self.scale())
         weight, state = self.folded_weight(), self.weight_state
         if self.training and torch.is_grad_enabled():
             with torch.no_grad():
                 self.quantizer.learn_(weight.detach(), self.weight_scale, state)
         scale = self.scale()
         return self.quantizer.state_codes(weight, scale, state, soft=self.is_soft, noise=self._noise()), scale
+
+    def _encoded(self, scale: Tensor) -> tuple[Tensor, Tensor]:
+        return encoded(self.quantizer, self.folded_weight(), scale, self._noise()), scale
+
+    def _fitted(self) -> tuple[Tensor, Tensor] | None:
+        """The same for a scale that follows the weights of this layer alone, where one pass makes both."""
+        joint = self.link is not None and self.link.branch.shared
+        if self.quantizer.scale_mode != "dynamic" or self.scale_held is not None or joint or not self.per_channel:
+            return None
+        found = fitted_and_encoded(self.quantizer, self.folded_weight())
+        if found is None:
+            return None
+        self._follow(found[1])
+        return found[0], self.weight_scale
+
+    @torch.no_grad()
+    def _follow(self, found: Tensor) -> None:
+        if not torch.equal(self.weight_scale, found):  # a graph of the same weights may still need it
+            self.weight_scale.copy_(found)
+
+    def _coding(self, scale: Tensor, passed: Callable[[], None]) -> Coding | None:
+        """How the codes came about, where their gradient need not go through them."""
+        if is_stateful(self.quantizer) or self.input_std is not None or not self.weight.requires_grad:
+            return None
+        if not is_compiled(self.quantizer, self.weight, scale):
+            return None
+        fmt = self.quantizer.code_format
+        return Coding(self.weight, scale.detach(), fmt.min, fmt.max, passed)
 
     def _frozen_as_floats(self, stored: Tensor) -> Tensor:
         seen = self._cache.get("frozen")

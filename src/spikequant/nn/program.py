@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spikequant.law.neurons import prepare
 from spikequant.law.spec import NeuronSpec
+from spikequant.nn.group_widths import Integers
 from spikequant.nn.inference import ordinary_tensors
 from spikequant.nn.kept import Seen, shared
 from spikequant.nn.loop import Prepared, States
@@ -47,10 +48,23 @@ class ProgramCache:
         self.program: Program | None = None
         self.made_from: list[Seen] = []
         self.choices: tuple[Any, ...] = ()
+        self._made: tuple[Integers, tuple[Any, ...], list[Seen]] | None = None
 
     def clear(self) -> None:
         """Forget the program."""
-        self.program, self.made_from = None, []
+        self.program, self.made_from, self._made = None, [], None
+
+    def integers(self, neuron: QuantizedNeuron) -> Integers:
+        """The integers of a layer, of which the next program is made if nothing changes until then."""
+        found = neuron.integers()
+        self._made = (found, _sources(neuron), [Seen(tensor) for tensor in _tensors(neuron)])
+        return found
+
+    def _integers(self, neuron: QuantizedNeuron) -> Integers:
+        made, self._made = self._made, None
+        if made is not None and made[1] == _sources(neuron) and _hold(made[2], _tensors(neuron)):
+            return made[0]
+        return neuron.integers()
 
     def get(self, neuron: QuantizedNeuron, like: Tensor, features: int) -> Program:
         """The program of now; made anew if a tensor or a choice that it depends on has changed."""
@@ -58,7 +72,7 @@ class ProgramCache:
         if self.program is not None and self._holds(_tensors(neuron), choices):
             return self.program
         with ordinary_tensors():
-            program = build(neuron, like, features)
+            program = build(neuron, self._integers(neuron), like, features)
         self.clear()
         if any(branch.norm is not None and branch.norm.measures for branch in neuron.branches):
             return program  # its thresholds belong to this batch
@@ -70,15 +84,23 @@ class ProgramCache:
         return program
 
     def _holds(self, tensors: list[Tensor], choices: tuple[Any, ...]) -> bool:
-        same = len(tensors) == len(self.made_from) and choices == self.choices
-        return same and all(then.holds(now) for now, then in zip(tensors, self.made_from, strict=True))
+        return choices == self.choices and _hold(self.made_from, tensors)
+
+
+def _hold(then: list[Seen], now: list[Tensor]) -> bool:
+    return len(then) == len(now) and all(seen.holds(tensor) for seen, tensor in zip(then, now, strict=True))
+
+
+def _sources(neuron: QuantizedNeuron) -> tuple[Any, ...]:
+    """Everything besides tensors that the integers depend on."""
+    return neuron.choice, neuron.fraction_bits, neuron.spec, torch.is_grad_enabled()
 
 
 def _choices(neuron: QuantizedNeuron, like: Tensor, features: int) -> tuple[Any, ...]:
     """Everything besides tensors that a program depends on."""
     return (
-        neuron.choice, neuron.fraction_bits, neuron.spec, neuron.needs_double, neuron.last_axis, neuron.surrogate,
-        neuron.detach_reset, torch.is_grad_enabled(), features, like.device.type,
+        *_sources(neuron), neuron.needs_double, neuron.last_axis, neuron.surrogate, neuron.detach_reset, features,
+        like.device.type,
     )  # fmt: skip
 
 
@@ -98,10 +120,9 @@ def _own_tensors(neuron: QuantizedNeuron) -> list[Tensor]:
     return [tensor for tensor in found if tensor is not None]
 
 
-def build(neuron: QuantizedNeuron, like: Tensor, features: int) -> Program:
-    """Make the integers, give them the input's axes and type, and prepare them for the law."""
+def build(neuron: QuantizedNeuron, found: Integers, like: Tensor, features: int) -> Program:
+    """Give the integers the input's axes and type, and prepare them for the law."""
     dtype = torch.float64 if neuron.needs_double else torch.float32
-    found = neuron.integers()
     lsb = over_features(found.lsb, features, last=neuron.last_axis).to(dtype)
     params = {k: over_features(v, features, last=neuron.last_axis).to(dtype) for k, v in found.params.items()}
     early = found.spec.x is None and not found.spec.refractory

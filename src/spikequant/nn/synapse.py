@@ -16,6 +16,7 @@ from spikequant.nn.counts import check_counts
 from spikequant.nn.inference import ordinary_tensors
 from spikequant.nn.kept import Seen, shared
 from spikequant.nn.products import Geometry, LayerProduct, layer_widths
+from spikequant.nn.products.encode import Coding
 from spikequant.nn.products.weights import Packs
 from spikequant.nn.torch_ops import encode_ste
 from spikequant.nn.untraced import untraced
@@ -165,7 +166,9 @@ class Synapse(CodedWeight):
                 again: Tensor = sums.view_as(sums)  # a value of its own, so that a recording sees every call
                 return again
         sums = self._integer_sums(x, gain, wide)
-        [sums] = shared([sums], [codes, gain] if wide else [self._cache.get("gained", (codes,))[-1]])
+        straight = not wide and self._coding_of(gain) is not None
+        made_of = self.weight if straight else self._cache.get("gained", (codes,))[-1]
+        [sums] = shared([sums], [codes, gain] if wide else [made_of])
         self._cache["shown"] = ([Seen(codes), Seen(gain), Seen(x, values=True)], (sums, sums._version))
         return sums
 
@@ -177,8 +180,17 @@ class Synapse(CodedWeight):
     def _integer_sums(self, x: Tensor, gain: Tensor, wide: bool) -> Tensor:
         x, codes = self.integer_input(x), self.codes()
         if not wide:
-            return self.sums(x, codes, gain, self._gained_codes(gain) if torch.is_grad_enabled() else None)
+            coding = self._coding_of(gain)
+            gained = self._gained_codes(gain) if torch.is_grad_enabled() and coding is None else None
+            return self.sums(x, codes, gain, gained, coding)
         return self.sums(x, codes).to(torch.float64) * self._over_channels(gain)
+
+    def _coding_of(self, gain: Tensor) -> Coding | None:
+        """How the codes of now came about, where gradients go straight to the weights: the gain is a constant."""
+        if not torch.is_grad_enabled() or gain.requires_grad:
+            return None
+        coding: Coding | None = self._cache.get("coding")
+        return coding
 
     def _gained_codes(self, gain: Tensor) -> Tensor:
         """Codes in accumulator LSBs; once per version of codes and gain where the gain is a constant."""
@@ -217,7 +229,14 @@ class Synapse(CodedWeight):
             self.watch.append(total.detach())
         return (total * self._over_channels(self.readout_lsb())).to(self.weight.dtype)
 
-    def sums(self, x: Tensor, codes: Tensor, gain: Tensor | None = None, gained: Tensor | None = None) -> Tensor:
+    def sums(
+        self,
+        x: Tensor,
+        codes: Tensor,
+        gain: Tensor | None = None,
+        gained: Tensor | None = None,
+        coding: Coding | None = None,
+    ) -> Tensor:
         """The exact integer sums ``gain (codes . x)``, in the narrowest float type for them; soft ones as they are."""
         kept = self._cache.get("packs")
         if kept is None or kept[0] is not codes:
@@ -236,6 +255,7 @@ class Synapse(CodedWeight):
             packs=packs,
             pad=self.pad_codes(),
             gained=gained,
+            coding=coding,
             exact=not self.is_soft,
         )
 

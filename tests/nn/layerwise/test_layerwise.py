@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
 import numpy as np
 import pytest
 import torch
+from tests.conformance.handmade import ints, neuron
 from tests.nn.layerwise.feedforward import net as random_net
 
 from spikequant.law.errors import DataError, SpikequantError, Unsupported
 from spikequant.law.formats import IntFormat
-from spikequant.law.network import Decoder, Edge, IntNet
+from spikequant.law.network import Decoder, Edge, InputNode, IntNet, NeuronNode, SynapseNode
+from spikequant.law.products import Product
 from spikequant.nn.layerwise import LayerwiseNet, layerwise
 from spikequant.nn.products import kernels
 from spikequant.readers import golden
@@ -50,6 +53,46 @@ def test_they_do_run():
     ran, alive = compared(range(3))
     assert ran >= 2
     assert alive >= 1
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("counts", [False, True])
+@pytest.mark.parametrize("density", [0.05, 0.6])
+@pytest.mark.parametrize("outputs", [128, 131, 300])
+def test_wide_matrices_on_two_threads(two_threads, outputs, density, counts):
+    """Rows of codes where few inputs are not 0, tiles elsewhere and for counts; both on every thread."""
+    generator = np.random.default_rng(outputs)
+    x = (generator.random((5, 37, 203)) < density).astype(np.float32)
+    if counts:
+        x[:, ::3] *= 3  # rows of ones between rows of counts
+    fmt = IntFormat(bits=8)
+    codes = [generator.integers(-127, 128, size).astype(np.int64) for size in ((outputs, 203), (10, outputs))]
+    nodes = [InputNode(name="input", shape=(203,), format=IntFormat(bits=2, signed=False), static=False)]
+    dice, last = random.Random(outputs), "input"
+    for k, matrix in enumerate(codes):
+        product = Product(kind="linear", codes=matrix)
+        out = (len(matrix),)
+        nodes.append(SynapseNode(name=f"map{k}", shape=out, inputs=(Edge(last),), product=product, format=fmt, bits=8))
+        _, spec, params, drive = neuron(dice, out, like_readout=k == 1)
+        gains = (ints(generator.integers(max(1, drive // 508), drive // 127 + 2, out)),)
+        last = f"n{k}"
+        nodes.append(
+            NeuronNode(name=last, shape=out, inputs=(Edge(f"map{k}"),), gains=gains, spec=spec, params=params, seed=k)
+        )
+    net = IntNet(nodes=tuple(nodes), decoder=Decoder(name="membrane_sum", source=last), steps=5)
+    layers, why = layerwise(net)
+    if layers is None:
+        pytest.fail(why)
+    wanted = golden.run(net, golden.encode(net, x), trace=False).scores
+    assert np.array_equal(layers.run(torch.from_numpy(x)), wanted)
+    assert len(np.unique(wanted)) > 10
 
 
 @pytest.mark.conformance

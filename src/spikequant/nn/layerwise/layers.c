@@ -45,44 +45,53 @@ static void layer_sums(const uint8_t *padded, const ptrdiff_t *size, const ptrdi
     sq_conv(padded, size, taps, K, w, minus, gain, sums, done, many);
 }
 
-/* out[n][t][...] = spikes of the neurons behind a convolution, samples n0 .. n1, `together` at a time.
+/* out[n][t][...] = spikes of the neurons behind a convolution, of all samples, `together` at a time on each of
+ * `threads` threads, which have `padded_bytes` and `many_sums` of the scratch each.
  * in: {strides of samples and steps, T, H, W, C, top, left}; sizes, many_sizes, pointers, many_pointers: of the neuron
  * kernel, which is given sums, output and first sample here; places: neurons of a sample; steps: of the output. */
 int sq_layer(const uint8_t *x, const ptrdiff_t *in, const ptrdiff_t *size, const ptrdiff_t *taps, ptrdiff_t K,
              const int8_t *w, const int32_t *minus, const float *gain, const int8_t *rows,
-             uint8_t *padded, float *sums, neuron_t neurons,
+             uint8_t *padded, ptrdiff_t padded_bytes, float *sums, ptrdiff_t many_sums, neuron_t neurons,
              const int64_t *sizes, ptrdiff_t many_sizes, void *const *pointers, ptrdiff_t many_pointers, uint8_t *out,
-             ptrdiff_t steps, ptrdiff_t places, ptrdiff_t together, ptrdiff_t n0, ptrdiff_t n1)
+             ptrdiff_t steps, ptrdiff_t places, ptrdiff_t together, ptrdiff_t samples, int threads)
 {
-    int64_t own_sizes[64];
-    void *own[64];
+    const ptrdiff_t turns = (samples + together - 1) / together;
+    int failed = 0;
     if (many_sizes > 64 || many_pointers > 64) return 2;
-    memcpy(own_sizes, sizes, (size_t)many_sizes * sizeof *sizes);
-    memcpy(own, pointers, (size_t)many_pointers * sizeof *pointers);
-    for (ptrdiff_t n = n0; n < n1; n += together) {
-        const ptrdiff_t m = n1 - n < together ? n1 - n : together;
-        pad_images(x, in, size, n, m, padded);
-        layer_sums(padded, size, taps, K, w, minus, gain, rows, sums, m * in[2] * size[3] * size[4]);
-        for (ptrdiff_t i = 0; i < m; ++i) {
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(| : failed) if (threads > 1)
+    for (ptrdiff_t turn = 0; turn < turns; ++turn) {
+        int64_t own_sizes[64];
+        void *own[64];
+        const ptrdiff_t n = turn * together, m = samples - n < together ? samples - n : together;
+        uint8_t *const images = padded + THREAD * padded_bytes;
+        float *const found = sums + THREAD * many_sums;
+        memcpy(own_sizes, sizes, (size_t)many_sizes * sizeof *sizes);
+        memcpy(own, pointers, (size_t)many_pointers * sizeof *pointers);
+        pad_images(x, in, size, n, m, images);
+        layer_sums(images, size, taps, K, w, minus, gain, rows, found, m * in[2] * size[3] * size[4]);
+        for (ptrdiff_t i = 0; i < m && !failed; ++i) {
             own_sizes[10] = sizes[10] + n + i;
-            own[0] = sums + i * in[2] * places;
+            own[0] = found + i * in[2] * places;
             own[1] = out + (n + i) * steps * places;
-            if (neurons(own_sizes, own)) return 1;
+            failed |= neurons(own_sizes, own) != 0;
         }
     }
-    return 0;
+    return failed;
 }
 
 /* The sums alone, [n][t][OH][OW][Co] in floats. */
 void sq_layer_sums(const uint8_t *x, const ptrdiff_t *in, const ptrdiff_t *size, const ptrdiff_t *taps, ptrdiff_t K,
                    const int8_t *w, const int32_t *minus, const float *gain, const int8_t *rows,
-                   uint8_t *padded, float *sums, ptrdiff_t together, ptrdiff_t n0, ptrdiff_t n1)
+                   uint8_t *padded, ptrdiff_t padded_bytes, float *sums, ptrdiff_t together, ptrdiff_t samples,
+                   int threads)
 {
-    const ptrdiff_t per_sample = in[2] * size[3] * size[4];
-    for (ptrdiff_t n = n0; n < n1; n += together) {
-        const ptrdiff_t m = n1 - n < together ? n1 - n : together;
-        pad_images(x, in, size, n, m, padded);
-        layer_sums(padded, size, taps, K, w, minus, gain, rows, sums + n * per_sample * size[5], m * per_sample);
+    const ptrdiff_t per_sample = in[2] * size[3] * size[4], turns = (samples + together - 1) / together;
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (ptrdiff_t turn = 0; turn < turns; ++turn) {
+        const ptrdiff_t n = turn * together, m = samples - n < together ? samples - n : together;
+        uint8_t *const images = padded + THREAD * padded_bytes;
+        pad_images(x, in, size, n, m, images);
+        layer_sums(images, size, taps, K, w, minus, gain, rows, sums + n * per_sample * size[5], m * per_sample);
     }
 }
 
@@ -108,12 +117,13 @@ static inline void pool_chunk(const uint8_t *window, ptrdiff_t row, ptrdiff_t co
 
 /* Largest value or sum over windows; window: {kh, kw, sh, sw, top, left, OH, OW}.  What lies outside counts as 0. */
 void sq_layer_pool(const uint8_t *x, const ptrdiff_t *in, const ptrdiff_t *window, int largest, uint8_t *out,
-                   ptrdiff_t n0, ptrdiff_t n1)
+                   ptrdiff_t samples, int threads)
 {
     const ptrdiff_t sn = in[0], st = in[1], T = in[2], H = in[3], W = in[4], C = in[5];
     const ptrdiff_t kh = window[0], kw = window[1], sh = window[2], sw = window[3], top = window[4], left = window[5];
     const ptrdiff_t OH = window[6], OW = window[7];
-    for (ptrdiff_t i = n0 * T; i < n1 * T; ++i) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (ptrdiff_t i = 0; i < samples * T; ++i) {
         const uint8_t *image = x + i / T * sn + i % T * st;
         for (ptrdiff_t oh = 0; oh < OH; ++oh)
             for (ptrdiff_t ow = 0; ow < OW; ++ow) {

@@ -38,17 +38,12 @@ from spikequant.nn.products import kernels
 from spikequant.nn.torch_ops import encode_ste
 from spikequant.readers import golden
 
-LEAST_SAMPLES = 4
-"""Samples of each thread from which it runs the whole network on its own: one meeting instead of one per layer."""
 SINGLE, DOUBLE = 24, 53
 """Bits of the whole numbers that float and double hold exactly."""
 
 
 class LayerwiseNet:
     """An integer network that runs a layer over all steps before the next one begins.
-
-    Attributes:
-        macs: weights, for the cost of a step.
 
     Raises:
         Unsupported: it cannot; see `layerwise`.
@@ -59,7 +54,6 @@ class LayerwiseNet:
         self.stages = _stages(net)
         self.reads = {node.name: _reads(net, node) for node in net.nodes if node.name in self.stages}
         self.last_reader = {source: name for name, sources in self.reads.items() for source in sources}
-        self.macs = sum(int(node.product.codes.size) for node in net.synapses)
 
     def run(self, x: Any, *, first_sample: int = 0) -> IntArray:
         """Scores of a batch as the network takes it: ``[T, N, ...]``, or ``[N, ...]`` for a static input.
@@ -72,14 +66,7 @@ class LayerwiseNet:
             DataError: data that do not fit the input.
         """
         given, steps = self._encoded(x)
-        batch, threads = given.data.shape[0], torch.get_num_threads()
-        if threads < 2 or batch < LEAST_SAMPLES * threads:
-            return self._scores(given, steps, first_sample)
-
-        def part(start: int, stop: int) -> IntArray:
-            return self._scores(Bytes(given.data[start:stop], given.shift), steps, first_sample + start)
-
-        return np.concatenate(kernels.shared_among_threads(part, batch, self.macs * batch * steps))
+        return self._scores(given, steps, first_sample)
 
     def _scores(self, given: Bytes, steps: int, first_sample: int) -> IntArray:
         values: dict[str, Any] = {self.net.input.name: given}

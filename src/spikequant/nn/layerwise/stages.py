@@ -52,13 +52,14 @@ class Map:
         padded = [height + 2 * top, width + 2 * left, -(-channels // 4) * 4]
         return [*padded, *out, self.geometry.weight_shape[0], *self.geometry.stride], (out[0], out[1])
 
-    def border(self, x: Bytes, size: list[int], images: int) -> Tensor:
-        """Room for images with a border of zeros."""
-        room = empty((images * size[0] * size[1] * size[2] + GUARD,))
+    def border(self, x: Bytes, size: list[int], images: int, threads: int) -> Tensor:
+        """Room of each thread for images with a border of zeros, ``[threads, bytes]``."""
+        many = images * size[0] * size[1] * size[2]
+        room = empty((threads, many + GUARD))
         ctypes.memset(room.data_ptr(), x.shift, room.numel())
         if self.pad is not None:
-            inner = room[: images * size[0] * size[1] * size[2]].view(-1, size[2])
-            inner[:, : len(self.pad)] = (self.pad + x.shift).to(torch.uint8)
+            inner = room[:, :many].view(threads, -1, size[2])
+            inner[..., : len(self.pad)] = (self.pad + x.shift).to(torch.uint8)
         return room
 
     def operands(self, x: Bytes, size: list[int], minus: Tensor, gain: Tensor) -> tuple[Any, ...]:
@@ -114,7 +115,7 @@ class SpikeStage:
         size, (height, width) = self.map.sizes(x)
         batch, shown = x.data.shape[:2]
         places = self.neurons.places
-        together = max(1, min(batch, NEAR // (shown * places)))
+        together = max(1, min(-(-batch // torch.get_num_threads()), NEAR // (shown * places)))
         out = empty((batch, steps, height, width, size[5]))
         minus = codes[1] * x.shift
         keys = self.neurons.keys(steps)
@@ -125,20 +126,16 @@ class SpikeStage:
         addresses = (ctypes.c_void_p * len(pointers))(*pointers)
         operands = self.map.operands(x, size, minus, self.gain)
 
-        def part(start: int, stop: int) -> int:
-            room = self.map.border(x, size, together * shown)
-            sums = torch.empty(together * shown * places)
-            return int(
-                loaded.sq_layer(
-                    *operands, kernels.at(room), kernels.at(sums),
-                    ctypes.cast(self.neurons.kernel.function, ctypes.c_void_p), given, ctypes.c_ssize_t(len(sizes)),
-                    addresses, ctypes.c_ssize_t(len(pointers)), kernels.at(out), ctypes.c_ssize_t(steps),
-                    ctypes.c_ssize_t(places), ctypes.c_ssize_t(together), ctypes.c_ssize_t(start),
-                    ctypes.c_ssize_t(stop),
-                )
-            )  # fmt: skip
-
-        if any(kernels.shared_among_threads(part, batch, batch * steps * places * 8)):
+        threads = kernels.threads(batch * steps * places * 8, -(-batch // together))
+        room = self.map.border(x, size, together * shown, threads.value)
+        sums = empty((threads.value * together * shown * places * 4,)).view(torch.float32)
+        failed = loaded.sq_layer(
+            *operands, kernels.at(room), ctypes.c_ssize_t(room.shape[1]), kernels.at(sums),
+            ctypes.c_ssize_t(together * shown * places), ctypes.cast(self.neurons.kernel.function, ctypes.c_void_p),
+            given, ctypes.c_ssize_t(len(sizes)), addresses, ctypes.c_ssize_t(len(pointers)), kernels.at(out),
+            *(ctypes.c_ssize_t(value) for value in (steps, places, together, batch)), threads,
+        )  # fmt: skip
+        if failed:
             raise MemoryError("a layer found no memory for its scratch; use smaller batches")
         return Bytes(out)
 
@@ -161,16 +158,14 @@ class WideStage:
         sums = torch.empty(batch, shown, height, width, size[5])
         ones, minus = torch.ones(size[5]), codes[1] * x.shift
         operands = self.map.operands(x, size, minus, ones)
-        together = max(1, min(batch, NEAR // max(1, shown * self.neurons.places)))
+        together = max(1, min(-(-batch // torch.get_num_threads()), NEAR // max(1, shown * self.neurons.places)))
 
-        def part(start: int, stop: int) -> None:
-            room = self.map.border(x, size, together * shown)
-            loaded.sq_layer_sums(
-                *operands, kernels.at(room), kernels.at(sums), ctypes.c_ssize_t(together), ctypes.c_ssize_t(start),
-                ctypes.c_ssize_t(stop),
-            )  # fmt: skip
-
-        kernels.shared_among_threads(part, batch, sums.numel() * 64)
+        threads = kernels.threads(sums.numel() * 64, -(-batch // together))
+        room = self.map.border(x, size, together * shown, threads.value)
+        loaded.sq_layer_sums(
+            *operands, kernels.at(room), ctypes.c_ssize_t(room.shape[1]), kernels.at(sums),
+            ctypes.c_ssize_t(together), ctypes.c_ssize_t(batch), threads,
+        )  # fmt: skip
         train = (sums.to(torch.float64) * self.gain).transpose(0, 1).expand(steps, -1, -1, -1, -1).contiguous()
         out, keys = torch.empty_like(train), self.neurons.keys(steps)
         places = batch * self.neurons.places
@@ -199,13 +194,10 @@ class PoolStage:
         window = kernels.sizes(*axes[0], *axes[1], *axes[2], height, width)
         sizes = kernels.sizes(*x.sizes(), 0, 0)
 
-        def part(start: int, stop: int) -> None:
-            loaded.sq_layer_pool(
-                kernels.at(x.data), sizes, window, ctypes.c_int(node.kind == "max"), kernels.at(out),
-                ctypes.c_ssize_t(start), ctypes.c_ssize_t(stop),
-            )  # fmt: skip
-
-        kernels.shared_among_threads(part, batch, x.data.numel())
+        loaded.sq_layer_pool(
+            kernels.at(x.data), sizes, window, ctypes.c_int(node.kind == "max"), kernels.at(out),
+            ctypes.c_ssize_t(batch), kernels.threads(x.data.numel(), batch),
+        )  # fmt: skip
         return Bytes(out)
 
 

@@ -101,17 +101,14 @@ def pack_compiled(x: Tensor, data: Tensor, corner: tuple[int, int], widths: Widt
     batch, padded_h, padded_w, padded_c = data.shape
     strides, dims = kernels.sizes(*x.stride()), kernels.sizes(*x.shape)
 
-    def part(start: int, stop: int) -> tuple[int, int]:
-        live = ctypes.c_int64()
-        bad = loaded.sq_pack(
-            kernels.at(x), strides, dims, ctypes.c_ssize_t(start), ctypes.c_ssize_t(stop), kernels.at(data),
-            *(ctypes.c_ssize_t(v) for v in (padded_h, padded_w, padded_c, *corner)), ctypes.c_float(widths.x_low),
-            ctypes.c_float(widths.x_high), ctypes.c_float(widths.shift), ctypes.byref(live),
-        )  # fmt: skip
-        return int(bad), live.value
-
-    found = kernels.shared_among_threads(part, batch, 4 * x.numel())
-    return None if any(bad for bad, _ in found) else sum(live for _, live in found)
+    live = ctypes.c_int64()
+    bad = loaded.sq_pack(
+        kernels.at(x), strides, dims, kernels.at(data),
+        *(ctypes.c_ssize_t(v) for v in (padded_h, padded_w, padded_c, *corner)), ctypes.c_float(widths.x_low),
+        ctypes.c_float(widths.x_high), ctypes.c_float(widths.shift), ctypes.byref(live),
+        kernels.threads(4 * x.numel(), batch),
+    )  # fmt: skip
+    return None if bad else int(live.value)
 
 
 def _pack_in_torch(x: Tensor, data: Tensor, corner: tuple[int, int], widths: Widths) -> int | None:

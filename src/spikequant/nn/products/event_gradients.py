@@ -14,6 +14,7 @@ from torch import Tensor
 from spikequant.nn.memory import POOL
 from spikequant.nn.products import conv_gradients, kernels
 from spikequant.nn.products.byte_input import ByteInput
+from spikequant.nn.products.encode import Coding, weight_operands
 from spikequant.nn.products.geometry import Geometry
 
 WIDE = 64
@@ -23,7 +24,7 @@ DENSEST, DENSEST_WIDE = 0.12, 0.3
 (benchmarks/product_paths.md)."""
 CACHE = 1 << 18
 """Bytes of gradients that a pass should keep near the processor."""
-ACROSS, NEAR_ROWS = 16, 512
+ACROSS, NEAR_ROWS = 64, 256
 """Outputs and rows of one pass over a matrix (`gradients.c`)."""
 DENSEST_MATRIX = 0.15
 """The same for a matrix."""
@@ -31,12 +32,18 @@ DENSEST_MATRIX = 0.15
 
 def event_gradient(g: Tensor, x: ByteInput) -> Tensor | None:
     """``dL/dw`` by events; None where a dense product is faster."""
-    if x.shift != 0 or g.dtype != torch.float32 or not kernels.has_vnni():
+    if is_sparse_matrix(g, x):
+        return matrix_gradient_of_events(g, x)
+    if x.shift != 0 or g.dtype != torch.float32 or not kernels.has_vnni() or _is_matrix(x.geometry, x.shape):
         return None
-    if _is_matrix(x.geometry, x.shape):
-        return matrix_gradient_of_events(g, x) if x.density <= DENSEST_MATRIX else None
     found = conv_gradients.gathered(g, x)
     return weight_gradient_of_events(g, x) if found is None and suits_events(x, g) else found
+
+
+def is_sparse_matrix(g: Tensor, x: ByteInput) -> bool:
+    """Whether this is the gradient of a matrix that is gathered from events."""
+    plain = x.shift == 0 and g.dtype == torch.float32 and kernels.has_vnni()
+    return plain and _is_matrix(x.geometry, x.shape) and x.density <= DENSEST_MATRIX
 
 
 def _is_matrix(geometry: Geometry, shape: tuple[int, ...]) -> bool:
@@ -44,8 +51,10 @@ def _is_matrix(geometry: Geometry, shape: tuple[int, ...]) -> bool:
     return geometry.is_flat(tuple(shape[2:])) and out >= WIDE and inputs >= WIDE
 
 
-def matrix_gradient_of_events(g: Tensor, x: ByteInput) -> Tensor:
-    """``dL/dw`` of a fully connected layer."""
+def matrix_gradient_of_events(
+    g: Tensor, x: ByteInput, coding: Coding | None = None, gain: Tensor | None = None
+) -> Tensor:
+    """``dL/dw`` of a fully connected layer; with `coding` that of the weights that its gained codes came from."""
     loaded = kernels.library()
     assert loaded is not None
     g = g.flatten(1).contiguous()
@@ -57,18 +66,16 @@ def matrix_gradient_of_events(g: Tensor, x: ByteInput) -> Tensor:
         kernels.at(x.data), ctypes.c_ssize_t(rows), ctypes.c_ssize_t(padded), kernels.at(where), kernels.at(value),
         kernels.at(first),
     )  # fmt: skip
-    grad, blocks = POOL.empty((out, inputs), torch.float32), -(-out // ACROSS)
-
-    def part(start: int, stop: int) -> None:
-        near, sums = torch.empty(NEAR_ROWS * ACROSS), torch.empty(inputs * ACROSS)
-        cursor = torch.empty(inputs, dtype=torch.int64)
-        loaded.sq_matrix_gradient(
-            kernels.at(g), ctypes.c_ssize_t(rows), ctypes.c_ssize_t(out), kernels.at(where), kernels.at(value),
-            kernels.at(first), ctypes.c_ssize_t(inputs), ctypes.c_int(x.binary), kernels.at(near), kernels.at(sums),
-            kernels.at(cursor), kernels.at(grad), ctypes.c_ssize_t(start), ctypes.c_ssize_t(stop),
-        )  # fmt: skip
-
-    kernels.shared_among_threads(part, blocks, x.live * out)
+    grad = POOL.empty((out, inputs), torch.float32)
+    threads = kernels.threads(x.live * out, -(-out // ACROSS))
+    near = torch.empty(threads.value * NEAR_ROWS * ACROSS)
+    sums = torch.empty(threads.value * inputs * ACROSS)
+    cursors = torch.empty(threads.value * inputs, dtype=torch.int64)
+    loaded.sq_matrix_gradient(
+        kernels.at(g), ctypes.c_ssize_t(rows), ctypes.c_ssize_t(out), kernels.at(where), kernels.at(value),
+        kernels.at(first), ctypes.c_ssize_t(inputs), ctypes.c_int(x.binary), kernels.at(near), kernels.at(sums),
+        kernels.at(cursors), kernels.at(grad), *weight_operands(coding, gain), threads,
+    )  # fmt: skip
     return grad[:, :, None, None]
 
 

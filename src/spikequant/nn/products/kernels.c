@@ -1,6 +1,7 @@
 /* Exact integer products and sparse weight gradients.  Every function works on a range of its outermost loop, so that
  * threads share a call; none keeps a state.  Bytes are laid out [N][Hp][Wp][Cp]: padded, channels last, Cp a multiple
  * of 4.  Integer sums are exact in int32 by the caller's proof, whatever the order. */
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -10,6 +11,12 @@
 #define VNNI 1
 #else
 #define VNNI 0
+#endif
+#ifdef _OPENMP
+#include <omp.h>
+#define THREAD omp_get_thread_num()
+#else
+#define THREAD 0
 #endif
 
 int sq_has_vnni(void) { return VNNI; }
@@ -30,14 +37,14 @@ int sq_share(void (*work)(int), int parts)
 
 /* Float integers [N,C,H,W] (any strides, in elements) as bytes value + shift; counts what is not 0.
  * Returns 0, or 1 if a value is no integer in [low, high].  The border must hold its bytes already. */
-int sq_pack(const float *x, const ptrdiff_t *st, const ptrdiff_t *dim, ptrdiff_t n0, ptrdiff_t n1, uint8_t *out,
-            ptrdiff_t Hp, ptrdiff_t Wp, ptrdiff_t Cp, ptrdiff_t top, ptrdiff_t left, float low, float high,
-            float shift, int64_t *live)
+int sq_pack(const float *x, const ptrdiff_t *st, const ptrdiff_t *dim, uint8_t *out, ptrdiff_t Hp, ptrdiff_t Wp,
+            ptrdiff_t Cp, ptrdiff_t top, ptrdiff_t left, float low, float high, float shift, int64_t *live, int threads)
 {
     const ptrdiff_t C = dim[1], H = dim[2], W = dim[3], sc = st[1], sw = st[3];
     int bad = 0;
     int64_t count = 0;
-    for (ptrdiff_t n = n0; n < n1; ++n) {
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(| : bad) reduction(+ : count) if (threads > 1)
+    for (ptrdiff_t n = 0; n < dim[0]; ++n) {
         for (ptrdiff_t h = 0; h < H; ++h) {
             const float *row = x + n * st[0] + h * st[2];
             uint8_t *to = out + ((n * Hp + h + top) * Wp + left) * Cp;
@@ -87,15 +94,16 @@ int sq_counts(const float *x, ptrdiff_t many, float high)
     return !wrong;
 }
 
-/* Codes [Co][Ci][K] (floats) as [Co/16][K][Cq][16][4] bytes, channels o0 .. o1, and the sum of each channel's; 1 if one
- * is no int8.  `row` is room for Cq * 4 * K bytes. */
-int sq_pack_weights(const float *w, ptrdiff_t Ci, ptrdiff_t K, int8_t *out, int32_t *sums, int8_t *row, ptrdiff_t o0,
-                    ptrdiff_t o1)
+/* Codes [Co][Ci][K] (floats) as [Co/16][K][Cq][16][4] bytes, and the sum of each channel's; 1 if one is no int8.
+ * `room` is Cq * 4 * K bytes for each thread, all 0. */
+int sq_pack_weights(const float *w, ptrdiff_t Co, ptrdiff_t Ci, ptrdiff_t K, int8_t *out, int32_t *sums, int8_t *room,
+                    int threads)
 {
     const ptrdiff_t Cq = (Ci + 3) / 4, many = Ci * K;
     int bad = 0;
-    memset(row, 0, (size_t)(Cq * 4 * K));
-    for (ptrdiff_t o = o0; o < o1; ++o) {
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(| : bad) if (threads > 1)
+    for (ptrdiff_t o = 0; o < Co; ++o) {
+        int8_t *const row = room + THREAD * Cq * 4 * K;
         const float *from = w + o * many;
         int8_t *to = out + o / 16 * K * Cq * 64 + o % 16 * 4;
         int32_t sum = 0, wrong = 0;
@@ -131,30 +139,83 @@ int sq_pack_weights(const float *w, ptrdiff_t Ci, ptrdiff_t K, int8_t *out, int3
     return bad;
 }
 
-/* Codes clip(w / scale) rounded half to even, rows c0 .. c1 of [C][many]; float rounding mode is the default one. */
-void sq_encode(const float *w, ptrdiff_t many, const float *scale, ptrdiff_t per_row, float low, float high, float *out,
-               ptrdiff_t c0, ptrdiff_t c1)
+/* Codes clip(w / scale) rounded half to even, [rows][many]; float rounding mode is the default one. */
+static void encode_row(const float *w, ptrdiff_t many, float s, float low, float high, float *out)
 {
-    for (ptrdiff_t c = c0; c < c1; ++c) {
-        const float s = scale[per_row * c];
-        for (ptrdiff_t i = c * many; i < (c + 1) * many; ++i) {
-            const float u = w[i] / s;
-            out[i] = rintf(u < low ? low : (u > high ? high : u));
-        }
+    for (ptrdiff_t i = 0; i < many; ++i) {
+        const float u = w[i] / s;
+        out[i] = rintf(u < low ? low : (u > high ? high : u));
     }
 }
 
-/* Its gradient: g / scale where w / scale lies in [low, high], else 0. */
-void sq_encode_backward(const float *w, ptrdiff_t many, const float *scale, ptrdiff_t per_row, float low, float high,
-                        const float *g, float *out, ptrdiff_t c0, ptrdiff_t c1)
+void sq_encode(const float *w, ptrdiff_t rows, ptrdiff_t many, const float *scale, ptrdiff_t per_row, float low,
+               float high, float *out, int threads)
 {
-    for (ptrdiff_t c = c0; c < c1; ++c) {
-        const float s = scale[per_row * c];
-        for (ptrdiff_t i = c * many; i < (c + 1) * many; ++i) {
-            const float u = w[i] / s, d = g[i] / s;
-            out[i] = (u >= low) & (u <= high) ? d : 0.0f;
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (ptrdiff_t c = 0; c < rows; ++c) encode_row(w + c * many, many, scale[per_row * c], low, high, out + c * many);
+}
+
+/* The same with the scale largest / steps of each row (1 for a row of zeros), raised by an ulp where the largest weight
+ * would pass the last step; 1 if a weight is not finite. */
+int sq_fit_encode(const float *w, ptrdiff_t rows, ptrdiff_t many, float steps, float low, float high, float *scale,
+                  float *out, int threads)
+{
+    int bad = 0;
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(| : bad) if (threads > 1)
+    for (ptrdiff_t c = 0; c < rows; ++c) {
+        int32_t most = 0; /* without their signs, floats are in the order of their words; NaN lies above infinity */
+        for (ptrdiff_t i = 0; i < many; ++i) {
+            int32_t word;
+            memcpy(&word, w + c * many + i, sizeof word);
+            word &= 0x7FFFFFFF;
+            most = word > most ? word : most;
         }
+        float largest;
+        memcpy(&largest, &most, sizeof largest);
+        bad |= most >= 0x7F800000;
+        float s = largest / steps;
+        s = s > 0.0f ? (s < FLT_MIN ? FLT_MIN : s) : 1.0f;
+        if (largest / s > steps) s = nextafterf(s, INFINITY);
+        scale[c] = s;
+        encode_row(w + c * many, many, s, low, high, out + c * many);
     }
+    return bad;
+}
+
+/* reach[c] = the sum of |codes| of row c, whole numbers of at most 16 bits. */
+void sq_reach(const float *codes, ptrdiff_t rows, ptrdiff_t many, double *reach, int threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (ptrdiff_t c = 0; c < rows; ++c) {
+        int64_t total = 0;
+        for (ptrdiff_t from = 0; from < many; from += 1 << 15) {
+            const ptrdiff_t to = many - from < 1 << 15 ? many : from + (1 << 15);
+            int32_t sum = 0;
+            for (ptrdiff_t i = from; i < to; ++i) sum += (int32_t)fabsf(codes[c * many + i]);
+            total += sum;
+        }
+        reach[c] = (double)total;
+    }
+}
+
+/* The gradient of codes times a gain (NULL: 1): gain * g / scale where w / scale lies in [low, high], else 0; `out` may
+ * be `g`. */
+static void toward_weights(const float *w, ptrdiff_t many, float s, float low, float high, const float *g, float gain,
+                           float *out)
+{
+    for (ptrdiff_t i = 0; i < many; ++i) {
+        const float u = w[i] / s, d = g[i] * gain / s;
+        out[i] = (u >= low) & (u <= high) ? d : 0.0f;
+    }
+}
+
+void sq_encode_backward(const float *w, ptrdiff_t rows, ptrdiff_t many, const float *scale, ptrdiff_t per_row, float low,
+                        float high, const float *g, const float *gain, float *out, int threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (ptrdiff_t c = 0; c < rows; ++c)
+        toward_weights(w + c * many, many, scale[per_row * c], low, high, g + c * many, gain ? gain[c] : 1.0f,
+                       out + c * many);
 }
 
 #if VNNI

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spikequant.nn.products import float_paths
+from spikequant.nn.products.encode import Coding
 from spikequant.nn.products.geometry import Geometry
 from spikequant.nn.products.product import product
 from spikequant.nn.products.proof import Widths
@@ -42,7 +43,7 @@ class LayerProduct:
 
     def sums(
         self, x: Tensor, codes: Tensor, gain: Tensor | None, *, widths: Widths, packs: Packs,
-        pad: Tensor | None = None, gained: Tensor | None = None, exact: bool = True,
+        pad: Tensor | None = None, gained: Tensor | None = None, exact: bool = True, coding: Coding | None = None,
     ) -> Tensor:  # fmt: skip
         """``gain * (codes . x)``, exactly, in float32 or, where only that holds it, float64.
 
@@ -54,6 +55,7 @@ class LayerProduct:
             packs: what was made of this version of the codes so far.
             pad: input codes of the value zero, per channel, where they are not 0.
             gained: ``gain * codes``, which gradients need; without it the gain is multiplied to the sums.
+            coding: where the codes came from; their gradient then goes straight to the weights, without `gained`.
             exact: False for the real codes of a soft quantizer, for which no proof holds: torch's own operation.
         """
         weight, self.widths = codes if gained is None else gained, widths
@@ -62,12 +64,15 @@ class LayerProduct:
         steps = x.shape[0]
         features = len(self.geometry.weight_shape) - 1 if self.geometry.is_conv else 1
         if x.dim() > features + 1 and steps > 1 and x.stride(0) == 0:
-            once = self.sums(x[:1], codes, gain, widths=widths, packs=packs, pad=pad, gained=gained, exact=exact)
+            once = self.sums(
+                x[:1], codes, gain, widths=widths, packs=packs, pad=pad, gained=gained, exact=exact, coding=coding
+            )
             return once.expand(steps, *once.shape[1:])
         if not exact or not self._is_ours(x, weight):
             sums = self._plainly(x, weight, widths, pad)
             return sums if gained is not None or gain is None else sums * self._over_channels(gain.to(sums))
-        return self._merged(x, weight, codes, gain, widths, packs, pad, gain is not None and gained is None)
+        apart = gain is not None and gained is None
+        return self._merged(x, weight, codes, gain, widths, packs, pad, apart, coding if gained is None else None)
 
     def _is_ours(self, x: Tensor, weight: Tensor) -> bool:
         ours = x.device.type == "cpu" and x.dtype == torch.float32 and weight.dtype == torch.float32
@@ -83,7 +88,7 @@ class LayerProduct:
 
     def _merged(
         self, x: Tensor, weight: Tensor, codes: Tensor, gain: Tensor | None, widths: Widths, packs: Packs,
-        pad: Tensor | None, gain_apart: bool,
+        pad: Tensor | None, gain_apart: bool, coding: Coding | None,
     ) -> Tensor:  # fmt: skip
         geometry, lead = self.geometry, x.shape
         if geometry.is_conv:
@@ -95,13 +100,16 @@ class LayerProduct:
             lead = x.shape[:-1]
             x = x.reshape(-1, x.shape[-1])[:, :, None, None]
         plane = geometry.in_two_axes()
-        weight, codes = weight.reshape(plane.weight_shape), codes.reshape(plane.weight_shape)
         cut = plane.trimmed(tuple(x.shape[2:])) if geometry.is_conv and pad is None else None
+        if coding is not None and cut is not None and gain is not None:  # a part of the weights: through their codes
+            weight, gain_apart, coding = codes * gain.reshape(-1, *([1] * (codes.dim() - 1))).to(codes), False, None
+        weight = (weight if coding is None else coding.weight).reshape(plane.weight_shape)
+        codes = codes.reshape(plane.weight_shape)
         if cut is not None:
-            plane, weight, codes = cut[0], weight[cut[1]], codes[cut[1]]
+            plane, weight, codes, coding = cut[0], weight[cut[1]], codes[cut[1]], None
             packs = packs.setdefault(str(cut[1]), {})
         weights = Weights(codes, gain, plane, packs, not geometry.is_conv, gain_apart)
-        work = Work(geometry if cut is None else plane, weights, widths, pad, codes.requires_grad)
+        work = Work(geometry if cut is None else plane, weights, widths, pad, codes.requires_grad, coding)
         out = product(x, weight, work, self.taken)
         if not geometry.is_conv:
             return out.flatten(1).reshape(*lead, out.shape[1])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spikequant.nn.products import float_paths, gradients
 from spikequant.nn.products.byte_input import ByteInput
-from spikequant.nn.products.event_gradients import event_gradient
+from spikequant.nn.products.event_gradients import event_gradient, is_sparse_matrix, matrix_gradient_of_events
 from spikequant.nn.products.geometry import Geometry
 from spikequant.nn.products.gradient_type import gradient_type
 from spikequant.nn.products.work import Work, run
@@ -29,7 +29,10 @@ class _Handle(torch.autograd.Function):
 
 
 class _Product(torch.autograd.Function):
-    """``x * w`` (`Work`); keeps `x` as bytes where it was packed, and rebuilds it for the gradient of the weights."""
+    """``x * w`` (`Work`); keeps `x` as bytes where it was packed, and rebuilds it for the gradient of the weights.
+
+    Where the work knows how its codes came about, `weight` are the float weights before that.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, handle: Tensor | None, weight: Tensor, work: Work, seen: list[str]) -> Tensor:
@@ -49,12 +52,41 @@ class _Product(torch.autograd.Function):
         if g.dtype != weight.dtype:
             g = g.to(weight.dtype)
         wants_x, _, wants_weight = ctx.needs_input_grad[:3]
+        if work.coding is not None:
+            return _through_codes(ctx, g, weight, rest, wants_x, wants_weight)
         half = ctx.half and not torch.is_grad_enabled()
         g, w = (g.bfloat16(), weight.bfloat16()) if half else (g, weight)
         toward_x = gradients.input_gradient(g, ctx.x_shape, w, geometry).to(weight.dtype) if wants_x else None
         if not wants_weight:
             return toward_x, None, None, None, None
         return toward_x, None, _toward_weight(g, w, packed, rest, work).to(weight.dtype), None, None
+
+
+def _through_codes(
+    ctx: Any, g: Tensor, weight: Tensor, rest: list[Tensor], wants_x: bool, wants_weight: bool
+) -> tuple[Tensor | None, ...]:
+    """The way back where `weight` are the float weights that the codes were made of."""
+    work: Work = ctx.work
+    coding, codes, gain = work.coding, work.weights.plain, work.weights.gains()
+    assert coding is not None
+    again = torch.is_grad_enabled()
+    if again:
+        codes = coding.codes(weight, codes).reshape(codes.shape)
+    half = ctx.half and not again
+    g = g.bfloat16() if half else g
+    w, toward_x, toward = codes.bfloat16() if half else codes, None, None
+    if wants_x:
+        gained = codes * gain[:, None, None, None]
+        gained = gained.bfloat16() if half else gained
+        toward_x = gradients.input_gradient(g, ctx.x_shape, gained, work.weights.geometry).to(codes.dtype)
+    if wants_weight:
+        if ctx.packed is not None and not again and work.pad is None and is_sparse_matrix(g, ctx.packed):
+            toward = matrix_gradient_of_events(g, ctx.packed, coding, gain)
+        else:
+            toward = coding.gradient(_toward_weight(g, w, ctx.packed, rest, work).to(codes.dtype), weight, gain)
+        toward = toward.reshape(weight.shape)
+    coding.passed()
+    return toward_x, None, toward, None, None
 
 
 def _toward_weight(g: Tensor, weight: Tensor, packed: ByteInput | None, rest: list[Tensor], work: Work) -> Tensor:

@@ -66,16 +66,13 @@ class Weights:
         packed = torch.zeros(blocks * taps * quads * 64, dtype=torch.int8)
         sums = torch.zeros(out, dtype=torch.int32)
 
-        def part(start: int, stop: int) -> bool:
-            row = torch.empty(quads * 4 * taps, dtype=torch.int8)
-            return bool(
-                loaded.sq_pack_weights(
-                    kernels.at(plain), ctypes.c_ssize_t(inputs), ctypes.c_ssize_t(taps), kernels.at(packed),
-                    kernels.at(sums), kernels.at(row), ctypes.c_ssize_t(start), ctypes.c_ssize_t(stop),
-                )
-            )  # fmt: skip
-
-        return None if any(kernels.shared_among_threads(part, out, plain.numel())) else (packed, sums)
+        threads = kernels.threads(plain.numel(), out)
+        room = torch.zeros(threads.value * quads * 4 * taps, dtype=torch.int8)
+        failed = loaded.sq_pack_weights(
+            kernels.at(plain), *(ctypes.c_ssize_t(size) for size in (out, inputs, taps)), kernels.at(packed),
+            kernels.at(sums), kernels.at(room), threads,
+        )  # fmt: skip
+        return None if failed else (packed, sums)
 
     def bytes(self) -> Tensor | None:
         """``[out, in / groups, *kernel]`` as int8, inputs filled up to a multiple of 4; None if a code is no int8."""

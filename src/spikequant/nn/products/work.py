@@ -11,6 +11,7 @@ from torch import Tensor
 from spikequant.law.errors import Unsupported
 from spikequant.nn.products import byte_paths, choice, event_gradients, float_paths, kernels
 from spikequant.nn.products.byte_input import ByteInput, as_bytes
+from spikequant.nn.products.encode import Coding
 from spikequant.nn.products.force import PATHS, forced
 from spikequant.nn.products.geometry import Geometry
 from spikequant.nn.products.proof import Widths, machine_of, refusals
@@ -30,6 +31,7 @@ class Work:
         geometry: of the layer; `weights.geometry` is the same over two axes.
         pad: input codes of the value zero, ``[C]``, where they are not 0.
         trains: whether the codes change from call to call, so that packing them counts.
+        coding: where the codes came from, if gradients go straight to the weights; `weights.gain_apart` then holds.
     """
 
     geometry: Geometry
@@ -37,6 +39,7 @@ class Work:
     widths: Widths
     pad: Tensor | None
     trains: bool
+    coding: Coding | None = None
 
     def candidates(self, x: Tensor) -> list[str]:
         """The paths that may run for this input: the forced one, or all that are proven and make sense.
@@ -65,7 +68,8 @@ def _positions(geometry: Geometry, x: Tensor) -> int:
 
 def run(work: Work, x: Tensor, weight: Tensor) -> tuple[Tensor, ByteInput | None, list[str]]:
     """Sums of ``x: [N, C, H, W]`` with the gained weights, its bytes if they were made, path and key of the choice."""
-    names, packed, weight = work.candidates(x), None, weight.detach()
+    names, packed = work.candidates(x), None
+    weight = weight.detach() if work.coding is None else work.weights.plain
     shape = _shape_key(work, x)
     may_be_events = event_gradients.may_be_events(work.weights.geometry, tuple(x.shape))
     if len(names) > 1 and choice.settled(shape) in names and not may_be_events:
