@@ -19,13 +19,12 @@ from spikequant.law.errors import NotFrozen, WidthError
 from spikequant.law.rounding import ROUNDINGS
 from spikequant.law.spec import NeuronSpec
 from spikequant.nn.branch import Branch, NeuronChoice
+from spikequant.nn.carrier import CarriedLayer
 from spikequant.nn.chip import input_gain
 from spikequant.nn.dialect import adopt
 from spikequant.nn.fraction_bits import choose_fraction_bits
-from spikequant.nn.group_widths import Integers, Proven, prove_group, proven_single
-from spikequant.nn.inference import ordinary_tensors
+from spikequant.nn.group_widths import Integers
 from spikequant.nn.integers import integer_params, integer_spec, on_grid
-from spikequant.nn.layer import NeuronLayer
 from spikequant.nn.loop import Noise, States
 from spikequant.nn.membrane_levels import starting_table
 from spikequant.nn.neuron import Neuron, over_features, run_neuron
@@ -36,10 +35,9 @@ from spikequant.nn.untraced import untraced
 from spikequant.quantizers import round_ste
 
 DEFAULT_LIMIT = 8.0
-FLOAT_BITS = 24
 
 
-class QuantizedNeuron(NeuronLayer):
+class QuantizedNeuron(CarriedLayer):
     """A neuron layer over integers; takes the place of a `Neuron` and answers the same calls.
 
     Its input is the sum of its branches in accumulator LSBs.  Its output is spikes, or,
@@ -81,11 +79,9 @@ class QuantizedNeuron(NeuronLayer):
         self.peaks, self.seen = torch.ones(1), [torch.zeros(1)]
         self.branches: list[Branch] = []
         self.fraction_bits, self.layer, self.first_sample, self.path = 0, 0, 0, "a neuron layer"
-        self._double, self.is_proven, self.last_axis = False, True, False
-        self._proven: Proven | None = None
+        self.last_axis = False
         self.spec: NeuronSpec | None = None
         self.units: States = {}
-        self.programs = ProgramCache()
         if source.dialect is not None and source.foreign_class is not None:
             adopt(self, source.foreign_class, source.dialect)
             self.told = source.told
@@ -264,32 +260,6 @@ class QuantizedNeuron(NeuronLayer):
             raise NotFrozen("the thresholds of this neuron layer can still move; call spikequant.freeze(model) first")
         return self._stored()
 
-    @property
-    def needs_double(self) -> bool:
-        """Whether float64 carries the integers; proven anew at the first question behind `train` and `eval`."""
-        if not self.is_proven:
-            with ordinary_tensors():
-                self.find_carrier(self.programs.integers(self))
-        return self._double
-
-    @needs_double.setter
-    def needs_double(self, double: bool) -> None:
-        self._double, self.is_proven = double, True
-
-    def find_carrier(self, found: Integers) -> None:
-        """Prove which float type holds the integers; quickly where those of an earlier proof are close."""
-        self._proven = proven_single(self, found, self._proven)
-        if self._proven is None:
-            self.prove(found)
-        else:
-            self.needs_double = False
-
-    def prove(self, found: Integers, *, reach: bool = False) -> StepBounds:
-        """Widths of one step, from bit widths and the L1 bound of the codes; `reach` looks for dead neurons."""
-        bounds = prove_group(self, found, reach=reach)
-        self.needs_double = bounds.accumulator_bits > FLOAT_BITS
-        return bounds
-
     # -- running -----------------------------------------------------------------------
 
     @untraced
@@ -338,18 +308,11 @@ class QuantizedNeuron(NeuronLayer):
         return any(r is not None and r.rounding == "stochastic" for r in registers)
 
     def train(self, mode: bool = True) -> QuantizedNeuron:
-        """Set the mode; the float type that carries the integers is proven anew, before it is needed next.
-
-        Codes are then made once, with their graph where there is one.  A batch norm changes what it folds in between:
-        there the proof is made at once.
-        """
+        """Set the mode; the float type that carries the integers is proven anew, before it is needed next."""
         super().train(mode)
         self.programs.clear()
         if self.branches and not self.is_frozen:
-            self.is_proven = False
-            if any(branch.norm is not None for branch in self.branches):
-                with torch.no_grad():
-                    self.find_carrier(self.integers())
+            self.prove_later(at_once=any(branch.norm is not None for branch in self.branches))
         return self
 
     def extra_repr(self) -> str:
