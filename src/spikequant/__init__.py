@@ -67,7 +67,9 @@ _UNITS = (
     "nn",
     "quantizers",
     "readers",
+    "report",
     "targets",
+    "training",
 )
 
 __all__ = ["__version__", *_HOMES, *_UNITS]
@@ -97,7 +99,9 @@ if TYPE_CHECKING:
     from spikequant import nn as nn
     from spikequant import quantizers as quantizers
     from spikequant import readers as readers
+    from spikequant import report as report
     from spikequant import targets as targets
+    from spikequant import training as training
     from spikequant.analyse import Comparison as Comparison
     from spikequant.analyse import allocate as allocate
     from spikequant.analyse import ann_baseline as ann_baseline

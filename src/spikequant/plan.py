@@ -179,12 +179,15 @@ class Plan(_Strict):
         'learned'
 
         Raises:
-            PlanError: a name that is none of these, with the nearest one; a value that no plan has; levels of a
-                membrane without its bits.
+            PlanError: a name that is none of these, with the nearest one; a value that no plan has; sign, rounding or
+                levels of a membrane without its bits, clipping of weights that are not quantized.
         """
         _refuse(unknown, Plan.uniform, "Plan.uniform")
-        if membrane_bits is None and membrane_levels != "uniform":
-            raise PlanError(f"Plan.uniform: membrane_levels={membrane_levels!r} needs membrane_bits; expected 1 to 4")
+        if membrane_bits is None and (membrane_signed, membrane_rounding, membrane_levels) != (True, "auto", "uniform"):
+            told = f"{membrane_signed=}, {membrane_rounding=}, {membrane_levels=}"
+            raise PlanError(f"Plan.uniform: {told} needs membrane_bits; without it no membrane is quantized")
+        if weight_bits is None and weight_quantizer is None and weight_clipping != "mse":
+            raise PlanError(f"Plan.uniform: {weight_clipping=} needs weight_bits; without it no weight is quantized")
         layer: dict[str, Any] = {}
         if weight_bits is not None or weight_quantizer is not None:
             layer["weight"] = _weight_role(weight_bits, weight_quantizer, weight_clipping)

@@ -7,6 +7,7 @@ import json
 import pytest
 
 import spikequant as sq
+from spikequant.cli.run_folder import RunConfig, RunFolder
 
 pytest.importorskip("optuna", reason="Optuna is an extra: explore")
 SPACE = """
@@ -79,3 +80,15 @@ def test_reproduce_refuses_what_is_not_there(run, tmp_path):
     ended = run("reproduce", "q-spinn", "--scale", "huge", "--out", tmp_path / "out")
     assert ended.code == 2
     assert "smoke, local, paper" in ended.err
+
+
+def test_rows_of_another_scale_are_not_mixed(run, tmp_path):
+    with RunFolder.open(tmp_path / "out", "reproduce") as folder:
+        options = {"paper": "q-spinn", "scale": "smoke"}
+        folder.begin(RunConfig(command="reproduce", command_line="", seed=0, options=options))
+        folder.end("finished")
+    words = ["reproduce", "q-spinn", "--scale", "local", "--rows", "mnist-0", "--overwrite", "--out", tmp_path / "out"]
+    ended = run(*words)
+    assert ended.code == 2
+    assert "holds a run of `reproduce` (paper q-spinn, scale smoke, seed 0)" in " ".join(ended.err.split())
+    assert "leave --rows out" in ended.err

@@ -242,3 +242,16 @@ def test_a_misspelt_option_is_told_with_the_nearest_one():
 def test_levels_of_a_membrane_need_its_bits():
     with pytest.raises(PlanError, match="membrane_levels='learned' needs membrane_bits"):
         Plan.uniform(weight_bits=4, membrane_levels="learned")
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        ({"membrane_signed": False}, "membrane_signed=False.* needs membrane_bits"),
+        ({"weight_bits": 4, "membrane_rounding": "floor"}, "membrane_rounding='floor'.* needs membrane_bits"),
+        ({"membrane_bits": 4, "weight_clipping": "max"}, "weight_clipping='max' needs weight_bits"),
+    ],
+)
+def test_what_is_said_of_a_role_without_bits_is_refused(words, needed):
+    with pytest.raises(PlanError, match=needed):
+        Plan.uniform(**words)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,32 @@ def test_only_the_rows_that_are_asked_for(tmp_path: Path, monkeypatch: pytest.Mo
     assert (list(found["rows"]), found["not_run"]) == (["mnist-1", "shd-0"], ["mnist-0"])
     assert said == ["row 2 of 3: mnist-1", "row 3 of 3: shd-0"]  # a finished row is not run again
     assert reproduce("q-spinn", "smoke", bench)["not_run"] == []
+
+
+def test_anew_with_patterns_replaces_those_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def run(name: str, bench: Bench) -> dict[str, float]:
+        ran.append(name)
+        work = bench.work(name)
+        left = sum(1 for _ in work.iterdir())
+        (work / f"checkpoint-{left}").touch()
+        assert bench.work(name).joinpath(f"checkpoint-{left}").is_file()  # asked for again in the same run
+        return {"before": 0.5, "after": 0.5, "smaller": 2.0, "left": left}
+
+    names = ["mnist-0", "mnist-1", "shd-0"]
+    rows = [Row(name=name, line="line", seed=0, run=partial(run, name)) for name in names]
+    recipe = replace(a_recipe(), rows=lambda _: rows)
+    monkeypatch.setattr(reproduction, "recipe", lambda _: recipe)
+    bench = Bench(folder=tmp_path)
+    reproduce("q-spinn", "smoke", bench)
+    found = reproduce("q-spinn", "smoke", bench, only=["mnist-1"], anew=True)
+    assert ran == [*names, "mnist-1"]
+    assert list(found["rows"]) == names
+    assert found["rows"]["mnist-1"]["left"] == 0  # its checkpoints went, too
+    assert all((tmp_path / "work" / name / "checkpoint-0").is_file() for name in names)
+    reproduce("q-spinn", "smoke", bench, anew=True)
+    assert ran == [*names, "mnist-1", *names]
 
 
 def test_a_pattern_that_matches_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

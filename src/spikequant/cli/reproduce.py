@@ -13,6 +13,7 @@ from spikequant.cli.program import Interrupted
 from spikequant.cli.provenance import command_line, versions
 from spikequant.cli.run_folder import RESULT, RunConfig, RunFolder
 from spikequant.cli.screen import Screen
+from spikequant.law.errors import ArtifactError
 
 NameArgument = Annotated[str, typer.Argument(metavar="PAPER", help="q-spinn, or another recipe that is installed.")]
 ScaleOption = Annotated[
@@ -32,6 +33,14 @@ RowsOption = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Run the rows that are there anew; with --rows only those, and the others stay.",
+        rich_help_panel=RUN,
+    ),
+]
 
 
 def reproduce(
@@ -41,7 +50,7 @@ def reproduce(
     data_dir: options.DataDirOption = None,
     out: options.OutOption = Path("runs/reproduce"),
     resume: options.ResumeOption = False,
-    overwrite: options.OverwriteOption = False,
+    overwrite: OverwriteOption = False,
     seed: options.SeedOption = 0,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -51,6 +60,7 @@ def reproduce(
       spikequant reproduce q-spinn --scale smoke --out runs/q-spinn
       spikequant reproduce q-spinn --scale local --out runs/local --resume
       spikequant reproduce q-spinn --scale local --out runs/local --resume --rows 'mnist-*'
+      spikequant reproduce q-spinn --scale local --out runs/local --overwrite --rows mnist-0
 
     Every row is kept when it is done, and the table is written anew after each; --resume goes
     on with the rows that are missing. The table says seeds, intervals and what differs.
@@ -64,7 +74,10 @@ def reproduce(
         raise typer.BadParameter(f"expected one of {', '.join(scales)}, got {scale}", param_hint="'--scale'")
     screen = Screen(as_json=as_json)
     with RunFolder.open(out, "reproduce", resume=resume, overwrite=overwrite) as folder:
-        folder.begin(_config(paper, scale, seed))
+        config = _config(paper, scale, seed)
+        if overwrite and rows is not None:
+            _check_same(folder.before, config, out)
+        folder.begin(config)
         try:
             bench = Bench(folder=out, data_dir=data_dir, seed=seed, say=screen.note)
             only = [pattern.strip() for pattern in rows.split(",")] if rows is not None else []
@@ -79,6 +92,17 @@ def reproduce(
         folder.end("finished", files)
     screen.say(str(found["table"]))
     screen.document(record)
+
+
+def _check_same(before: RunConfig | None, now: RunConfig, out: Path) -> None:
+    """Rows that stay in a table must be of the same paper, scale and seed as those that are run anew."""
+    facts = [(run.command, run.options, run.seed) for run in (before, now) if run is not None]
+    if facts[0] != facts[-1]:
+        told = ", ".join(f"{name} {value}" for name, value in {**facts[0][1], "seed": facts[0][2]}.items())
+        raise ArtifactError(
+            f"--out {out} holds a run of `{facts[0][0]}` ({told}); --overwrite --rows replaces rows of the same paper, "
+            "scale and seed: leave --rows out, or choose another folder"
+        )
 
 
 def _config(paper: str, scale: str, seed: int) -> RunConfig:

@@ -32,8 +32,10 @@ def refine_scale(synapse: Synapse, seen: Callable[[], Seen]) -> None:
 
     ``min_k sum_x ((w - s_k Q(w / s_k)) . x)^2`` over `FACTORS` of a fitted scale and `WIDER` ones of a learned one,
     where x is what the settled layers in front give (`seen`, asked for only if it is needed); the layer-wise
-    reconstruction error of post-training quantization (Nagel et al. 2020, section 3).  A learned scale moves from its
-    start only, and stays once it was calibrated or trained.  Dynamic and shared scales stay.
+    reconstruction error of post-training quantization (Nagel et al. 2020, section 3).  The factors are those of what
+    the quantizer fits, and a scale that was moved before is among the tried ones, so that a second call changes
+    nothing.  A learned scale moves from its start only, and stays once it was calibrated or trained.  Dynamic and
+    shared scales stay.
     """
     shared = synapse.link is not None and synapse.link.branch.shared
     mode, name = synapse.quantizer.scale_mode, synapse.quantizer.name
@@ -42,18 +44,22 @@ def refine_scale(synapse: Synapse, seen: Callable[[], Seen]) -> None:
     if mode == "learned" and not _starts(synapse):
         return
     x = _rows(synapse, seen())
-    weight, start = synapse.folded_weight(), synapse.weight_scale.clone()
+    weight, kept = synapse.folded_weight(), synapse.weight_scale.clone()
+    start = synapse.fitted_scale()
+    tried = [start * factor for factor in (WIDER if mode == "learned" else FACTORS)]
+    if not torch.equal(kept, start):  # moved before, by this or by another: one more to choose from
+        tried.append(kept)
     best = torch.full((weight.shape[0],), float("inf"), dtype=torch.float64)
-    chosen = torch.ones_like(best)
-    tried = WIDER if mode == "learned" else FACTORS
-    changes = (weight - synapse.quantizer.codes(weight, s) * s for s in (start * factor for factor in tried))
-    for factor, error in zip(tried, _errors(synapse, x, changes), strict=True):
+    chosen = torch.zeros(len(best), dtype=torch.int64)
+    changes = (weight - synapse.quantizer.codes(weight, s) * s for s in tried)
+    for k, error in enumerate(_errors(synapse, x, changes)):
         if start.numel() == 1:
             error = error.sum().expand_as(error)
         better = error < best
-        best, chosen = torch.where(better, error, best), torch.where(better, factor, chosen)
-    factors = chosen[0] if start.numel() == 1 else chosen.reshape(start.shape)
-    synapse.weight_scale.copy_(start * factors.to(start.dtype))
+        best, chosen = torch.where(better, error, best), torch.where(better, k, chosen)
+    each = torch.stack([s.reshape(-1) for s in tried]).expand(-1, len(best))
+    found = each.gather(0, chosen[None].to(each.device))[0]
+    synapse.weight_scale.copy_(found[0].reshape(start.shape) if start.numel() == 1 else found.reshape(start.shape))
 
 
 def _starts(synapse: Synapse) -> bool:

@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -36,16 +36,22 @@ class Bench:
         data_dir: folder of the data sets, or None for the default places.
         seed: added to the seeds of the rows.
         say: called with a sentence about what happens.
+        anew: checkpoints of earlier runs are removed from a folder when it is first asked for.
     """
 
     folder: Path
     data_dir: Path | None = None
     seed: int = 0
     say: Callable[[str], None] = lambda _text: None
+    anew: bool = False
+    _begun: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def work(self, name: str) -> Path:
         """A folder for checkpoints."""
         path = self.folder / WORK / name
+        if self.anew and name not in self._begun:
+            shutil.rmtree(path, ignore_errors=True)
+        self._begun.add(name)
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -118,11 +124,11 @@ def recipe(name: str) -> Recipe:
 
 
 def reproduce(name: str, scale: Scale, bench: Bench, *, only: Sequence[str] = (), anew: bool = False) -> dict[str, Any]:
-    """Run the rows that are not there yet (with `anew`: all), and write the table after each; returns it, JSON-able.
+    """Run the rows that are not there yet, and write the table after each; returns it, JSON-able.
 
-    With `only`, patterns of names (``*`` matches any text), the other rows are not run; those that are there stay in
-    the table, and the record says which are not.  A row whose data are not there is left out with the reason, and
-    tried again next time.
+    With `anew` all rows are run, from the start.  With `only`, patterns of names (``*`` matches any text), the other
+    rows are neither run nor removed; those that are there stay in the table, and the record says which are not.  A row
+    whose data are not there is left out with the reason, and tried again next time.
 
     Raises:
         PlanError: no such recipe or scale, or a pattern that matches no row.
@@ -137,9 +143,9 @@ def reproduce(name: str, scale: Scale, bench: Bench, *, only: Sequence[str] = ()
     done: dict[str, dict[str, Any]] = {}
     missing: dict[str, str] = {}
     if anew:
-        shutil.rmtree(bench.folder / WORK, ignore_errors=True)
-        for row in rows:
-            (bench.folder / ROWS / f"{row.name}.json").unlink(missing_ok=True)
+        bench = replace(bench, anew=True)
+        for name in wanted:
+            (bench.folder / ROWS / f"{name}.json").unlink(missing_ok=True)
     for number, row in enumerate(rows, start=1):
         file = bench.folder / ROWS / f"{row.name}.json"
         record = _read(file)
