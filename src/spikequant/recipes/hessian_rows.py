@@ -105,7 +105,7 @@ def images_row(
 
 
 def events_row(bench: Bench, *, fold: int, how: Amount) -> dict[str, Any]:
-    """The paper's network on N-MNIST: local losses, traces of local losses, bits by hand; trained on through time."""
+    """The paper's network on N-MNIST: local losses from the real network to the quantized ones, and their traces."""
     seed = fold + bench.seed
     loaded = sets.load("n-mnist", folder=bench.data_dir, fold=fold, step_ms=how.step_ms, steps=int(300 / how.step_ms))
     train = Cropped(loaded.batches("train+validation", batch_size=72, shuffle=True, seed=seed))
@@ -127,7 +127,7 @@ def events_row(bench: Bench, *, fold: int, how: Amount) -> dict[str, Any]:
     trial = Trial(
         model=model, traces=traces, learn=learn, test=test,
         widths=replace(how.quantized, template=trained_on(signed=True)),
-        **trained(model, train, how, lr=3e-4, seed=seed, work=work),
+        **trained_locally(train, how, lr=3e-4, seed=seed, work=work),
     )  # fmt: skip
     return {
         **compared(trial, bench.say), "alone": single, "by_hand": by_hand(trial, bench.say),
@@ -204,6 +204,24 @@ def trained(
 
     def briefly(net: nn.Module) -> None:
         _fitted(net, few, 1, lr, None, loss, (term,))
+
+    return {"train": on, "briefly": briefly}
+
+
+def trained_locally(train: Any, how: Amount, *, lr: float, seed: int, work: Path) -> dict[str, Any]:
+    """How a `Trial` trains quantized copies by local losses alone, an update at every step, as the paper does."""
+    again, few = _part(train, how.again_samples, seed), _part(train, how.briefly, seed)
+
+    def learn(net: nn.Module, samples: Batches, epochs: int, checkpoint: Path | None) -> None:
+        net.train()
+        fit_local(net, samples, epochs=epochs, lr=lr, burn_in=how.burn_in, seed=seed, checkpoint=checkpoint)
+        net.eval()
+
+    def on(net: nn.Module, called: str) -> None:
+        learn(net, again, how.again, work / f"{called}.safetensors")
+
+    def briefly(net: nn.Module) -> None:
+        learn(net, few, 1, None)
 
     return {"train": on, "briefly": briefly}
 

@@ -30,6 +30,7 @@ from spikequant.nn.schedule import advance_schedules
 from spikequant.training.checkpoint import Training, load_checkpoint, save_checkpoint
 from spikequant.training.evaluate import Batches, check_batch, pairs
 from spikequant.training.history import Epoch, FitResult
+from spikequant.training.parameter_groups import parameter_groups
 from spikequant.training.precision import Precision
 
 BETAS = (0.0, 0.95)
@@ -140,7 +141,7 @@ def fit_local(
         model: `models.Decolle`, or another with `stages()` and a readout; real or quantized, not frozen.
         batches: ``([T, N, ...], classes [N])``.
         epochs: passes over `batches` in all.
-        lr: of Adam.
+        lr: of Adam; learned scales of quantizers move at `SCALE_RATE` times it, as in `fit`.
         burn_in: steps at the start without an update.
         seed: of the fixed random readouts of the layers but the last; `local_hessian_trace` wants the same.
         checkpoint: file to write and go on from.
@@ -154,7 +155,7 @@ def fit_local(
         ArtifactError: the checkpoint cannot be read or written.
     """
     run = LocalRun(model, seed)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr, betas=BETAS)
+    optimizer = torch.optim.Adam(parameter_groups(model, lr), lr=lr, betas=BETAS)
     training = Training(model=model, optimizer=optimizer, precision=Precision(None, "cpu"))
     history: list[Epoch] = []
     if checkpoint is not None and Path(checkpoint).exists():

@@ -163,9 +163,11 @@ RECIPE = Recipe(
     differences=(
         "The paper chooses bits by hand from the ranking of the traces; here a budget goes in and an integer program "
         "chooses.",
-        "Its networks learn by local losses (DECOLLE) on N-MNIST; the rows of images are trained by back-propagation "
-        "through time.",
-        "Quantized networks learn from the targets and from the answers of the real one (distillation).",
+        "Its networks learn by local losses (DECOLLE) on N-MNIST, and so do those of its rows here, real and "
+        "quantized; the rows of images and of SHD are trained by back-propagation through time, and their quantized "
+        "networks learn from the targets and from the answers of the real one (distillation).",
+        "Quantized weights are learned on a float copy with learned steps; the paper rounds weights and gradients "
+        "stochastically to fixed point after every update and keeps no float copy.",
         "Scale local: Fashion-MNIST has five seeds, of which the last two were added because the first three differed "
         "too much to decide about 0.5 points.",
         "Traces are Gauss-Newton traces on training data; the paper takes the Hessian's on test data, of a boxcar "
