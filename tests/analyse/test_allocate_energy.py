@@ -88,7 +88,7 @@ def test_a_refusal_says_what_the_fewest_bits_take():
     with pytest.raises(PlanError) as told:
         allocation(traces, {"energy": 10})
     assert str(told.value) == (
-        "allocate: a budget of 10 pJ of energy cannot be kept: with the fewest bits that are allowed everywhere, "
+        "allocate: a budget of 10 pJ of energy cannot be kept: with the bits that are allowed, at least "
         f"{int(least) + 1} are needed, {stays:.0f} of them without a choice (operations, buffers, layers without a "
         "choice of bits)"
     )

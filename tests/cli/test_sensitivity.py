@@ -86,6 +86,11 @@ def test_methods_are_shown_side_by_side_as_words(run, done, tmp_path):
         (["--role", "leak"], "--role leak: expected one of weight, membrane"),
         (["--method", "fisher", "--method", "fisher"], "give each one once"),
         (["--budget", "small"], "--budget small: expected 0.1x"),
+        (["--budget", "flash=small"], "--budget flash=small: expected 0.1x"),
+        (["--budget", "flush=0.1x"], "did you mean 'flash'?"),
+        (["--budget", "0.1x", "--budget", "ram=9"], "--budget 0.1x: expected one size, or limits by name"),
+        (["--target", "mcu-int8"], "give a --budget too"),
+        (["--budget", "1x", "--target", "xylo"], "use CubaLIF(reset='subtract')"),
         (["--budget", "1"], "cannot be kept"),
         (["--probes", "3"], "--probes"),
     ],
@@ -96,3 +101,18 @@ def test_wrong_words_are_refused(run, tmp_path, words, text):
     assert ended.code == 2
     assert text in " ".join(ended.err.split())
     assert not (tmp_path / "x").exists()
+
+
+def test_limits_by_name_for_a_target(run, tmp_path):
+    (tmp_path / "net.py").write_text(NETWORK.replace("self.fc2(", "self.lif2(self.fc2(").replace(")).mean", "))).mean").replace(
+        "self.fc2 =", "self.lif2 = sq.nn.LIF(surrogate=sq.nn.Surrogate('atan', 2.0))\n        self.fc2 ="
+    ), encoding="utf-8")  # fmt: skip
+    limits = ["--budget", "flash=0.2x", "--budget", "ram=0.5x", "--target", "mcu-int8"]
+    ended = run("sensitivity", f"{tmp_path / 'net.py'}:build", *SHORT, *limits, "--out", tmp_path / "mcu", "--json")
+    assert ended.code == 0, ended.err
+    found = json.loads(ended.out)["allocation"]
+    assert set(found["counted_bits"]) == {"flash", "ram"}
+    assert all(found["counted_bits"][name] <= most for name, most in found["requested_bits"].items())
+    assert found["proven"]
+    assert found["plan"]["target"] == "mcu-int8/1"
+    assert max(row["bits"] for row in found["bits"] if row["role"] == "weight") <= 8

@@ -9,14 +9,20 @@ from typing import Any
 
 from spikequant.analyse.allocator import Allocation
 from spikequant.analyse.budget_curve import CurvePoint, curve
-from spikequant.analyse.layer_facts import Facts, weight_role
+from spikequant.analyse.drawn_plan import DrawnPlan
+from spikequant.analyse.exact_search import ExactSearch
+from spikequant.analyse.held_widths import HeldWidths
+from spikequant.analyse.integer_program import Uncertain
+from spikequant.analyse.layer_facts import Facts
 from spikequant.analyse.limits import Budget, requested_bits, unit
+from spikequant.analyse.parts import NotApart
 from spikequant.analyse.recount import LOADS, Stored
 from spikequant.analyse.score import Sensitivities
 from spikequant.analyse.widths import Choice, Item
 from spikequant.analyse.within import Within
 from spikequant.law.errors import DataError, PlanError, nearest
-from spikequant.plan import NEURON_ROLES, SYNAPSE_ROLES, Plan, literally
+from spikequant.plan import Plan
+from spikequant.quantize.chips import named_target
 
 USUAL = {"weight": (1, 2, 3, 4, 5, 6, 8), "membrane": (2, 3, 4, 5, 6, 8, 10, 12)}
 
@@ -32,6 +38,7 @@ class Allocated:
         predicted: each load before anything was quantized: what was chosen, the rest as it is at eight bits.
         stored: what the quantized network takes, counted as `compare` counts; operations are the real network's.
         share: that over the memory of the float network, weights and states counted.
+        proven: nothing with a smaller expected rise is within the limits.
     """
 
     plan: Plan
@@ -40,6 +47,7 @@ class Allocated:
     predicted: dict[str, float]
     stored: Stored
     share: float
+    proven: bool
 
     @property
     def counted(self) -> dict[str, float]:
@@ -55,6 +63,8 @@ class Allocated:
         names = {key: f"{key[0]} {key[1]}" for key in self.allocation.bits}
         width = max(len(name) for name in names.values())
         lines += [f"  {names[key]:{width}s}  {reason}" for key, reason in self.allocation.reasons.items()]
+        if not self.proven:
+            lines.append("  the best that was found: too many combinations of widths to prove that none is better")
         energy = ", of energy pJ of its traffic" if "energy" in self.requested else ""
         return "\n".join([*lines, f"loads in the reasons are bits of what was chosen{energy}"])
 
@@ -81,6 +91,7 @@ def allocation(
     tied: Sequence[Sequence[str]] = (),
     keep: Mapping[str, int] | None = None,
     template: Plan | None = None,
+    target: str | None = None,
 ) -> Allocated:
     """Bits of every layer's weights, and of its membrane where its trace is known, solved exactly.
 
@@ -89,11 +100,13 @@ def allocation(
     the loss if errors of quantization are independent of the curvature's directions.  Where a Hessian trace is negative
     (surrogate gradients allow it) all traces are the Gauss-Newton ones.
 
-    The budget holds: the widths of thresholds and biases follow from the bits that are chosen, so the plan is tried on
-    a copy of the network, counted as `compare` counts, and what was counted goes into the next solution until the
-    counted size is within every limit.  Calibration and training may still move a threshold across a power of two.
-    Each solution is exact for what was counted before it; a better one whose thresholds and biases happen to be
-    narrower may be missed, most of all in small networks.
+    The budget holds: the widths of thresholds and biases follow from the bits that are chosen, so plans are tried on a
+    copy of the network and counted as `compare` counts.  The result is exact: copies are counted until nothing that
+    was not counted can be better (`exact_search`), and `Allocated.proven` says so.  That takes some tens of copies,
+    each about as long as `quantize_`, and at most 200; a second call with the same sensitivities counts few or none.
+    Where more than 4096 combinations of widths meet in one layer (many `tied` layers) or 200 copies do not settle it,
+    the best that was found is returned, not proven.  Calibration and training may still move a threshold across a
+    power of two.
 
     Energy is ``integer_ops_and_traffic`` of `measure.energy_pj`: 0.1 pJ an accumulate, 3.2 pJ a multiply-accumulate,
     and 5/32 pJ for every bit of a weight fetched (one weight an operation) and of a state or buffer read or written
@@ -114,21 +127,37 @@ def allocation(
         tied: groups of layer paths whose weights get the same bits.
         keep: bits of single layers' weights that are not up for choice.
         template: where the rest of each layer's rule comes from; its bits are replaced.
+        target: name of a hardware profile (`spikequant.targets`), instead of ``template.target``: of the widths only
+            those that it holds are chosen from, states that it fixes are left to it, and every plan is checked as
+            `quantize_` checks it.  Where it has one scale for a layer's weights, traces are combined with the errors
+            of one scale (measured rises keep those of a scale by channel).
 
     Raises:
         DataError: traces without facts (of a quantized model), an unknown layer or limit.
-        PlanError: a budget that cannot be kept (with the size that the fewest bits take), or is not written as one.
+        PlanError: a budget that cannot be kept (with the size that is needed at least), or is not written as one; no
+            width that the target holds.
+        Unsupported: a network that the target cannot do, with every reason.
     """
     facts = _facts(sensitivities)
-    items = _items(sensitivities.allocatable(), facts, _Widths(weight_widths, membrane_widths), tied, dict(keep or {}))
+    profile = named_target(template or Plan(), target)
+    known, on = sensitivities.allocatable(), None
+    if profile.name != "reference":
+        on = HeldWidths.of(profile, facts.recount)
+        known = on.with_its_errors(known)
+        if on.state_is_fixed:
+            membrane_bits = on.fixed_state(membrane_widths)
+    widths = _Widths(weight_widths, membrane_widths, on)
+    items = _items(known, facts, widths, tied, dict(keep or {}))
     fixed = _fixed(facts, items, membrane_bits)
     requested = requested_bits(budget, facts)
-    held = Within(
-        items, requested, fixed, lambda found: _plan(found, facts, membrane_bits, template), facts.recount
-    ).search()
+    drawn = DrawnPlan(facts, membrane_bits, template, on)
+    try:
+        held = ExactSearch(items, requested, drawn.plan, facts.recount).search()
+    except (NotApart, Uncertain):
+        held = Within(items, requested, fixed, drawn.plan, facts.recount).search()
     predicted = {name: held.allocation.loads.get(name, 0.0) + fixed.get(name, 0.0) for name in requested}
     share = held.stored.memory / facts.real.memory
-    return Allocated(held.plan, held.allocation, requested, predicted, held.stored, share)
+    return Allocated(held.plan, held.allocation, requested, predicted, held.stored, share, held.proven)
 
 
 def budget_curve(
@@ -147,7 +176,7 @@ def budget_curve(
     if load not in LOADS:
         raise DataError(f"unknown load {load!r}; expected one of {', '.join(LOADS)}")
     facts = _facts(sensitivities)
-    items = _items(sensitivities.allocatable(), facts, _Widths(weight_widths, membrane_widths), tied, {})
+    items = _items(sensitivities.allocatable(), facts, _Widths(weight_widths, membrane_widths, None), tied, {})
     return curve(items, load)
 
 
@@ -165,12 +194,15 @@ def _facts(sensitivities: Sensitivities) -> Facts:
 class _Widths:
     """The widths that are allowed; by default the usual ones that the sensitivities know."""
 
-    def __init__(self, weight: Iterable[int] | None, membrane: Iterable[int] | None) -> None:
+    def __init__(self, weight: Iterable[int] | None, membrane: Iterable[int] | None, on: HeldWidths | None) -> None:
         self._asked = {"weight": weight, "membrane": membrane}
+        self._asked = {role: None if given is None else sorted(set(given)) for role, given in self._asked.items()}
+        self.on = on
 
-    def of(self, role: str, known: Sequence[int]) -> list[int]:
+    def of(self, layer: str, role: str, known: Sequence[int]) -> list[int]:
         asked = self._asked[role]
-        return [b for b in USUAL[role] if b in known] if asked is None else sorted(set(asked))
+        found = [b for b in USUAL[role] if b in known] if asked is None else list(asked)
+        return found if self.on is None else self.on.kept(layer, role, found)
 
 
 def _items(
@@ -188,9 +220,11 @@ def _items(
     items = []
     for layer, role in sensitivities.places():
         fact, known = facts.row(layer, role), sensitivities.widths(layer, role)
-        if fact is None:
+        if fact is None or (role == "membrane" and widths.on is not None and widths.on.state_is_fixed):
             continue
-        allowed = [keep[layer]] if role == "weight" and layer in keep else widths.of(role, known)
+        allowed = [keep[layer]] if role == "weight" and layer in keep else widths.of(layer, role, known)
+        if role == "weight" and layer in keep and widths.on is not None:
+            widths.on.kept(layer, role, allowed)  # raises where it is too wide
         missing = [bits for bits in allowed if bits not in known]
         if missing:
             raise PlanError(f"allocate: {layer} {role}: {missing[0]} bits; known: {list(known)}")
@@ -206,27 +240,3 @@ def _fixed(facts: Facts, items: Sequence[Item], membrane_bits: int) -> dict[str,
     left = [row for row in facts.rows if (row.layer, row.role) not in chosen]
     loads = [row.loads(8 if row.role == "weight" else membrane_bits) for row in left]
     return {name: facts.fixed[name] + sum(one.get(name, 0.0) for one in loads) for name in LOADS}
-
-
-def _plan(found: Allocation, facts: Facts, membrane_bits: int, template: Plan | None) -> Plan:
-    base = Plan.uniform(weight_bits=8, membrane_bits=membrane_bits) if template is None else template
-    by_layer: dict[str, dict[str, Any]] = {}
-    for row in facts.rows:
-        roles = SYNAPSE_ROLES if row.role == "weight" else NEURON_ROLES  # a role that a layer lacks would be refused
-        given = base.layer(row.layer).model_dump(mode="json", exclude_none=True)
-        rule = by_layer.setdefault(row.layer, {})
-        rule |= {role: value for role, value in given.items() if role in roles and role not in rule}
-        bits = found.bits.get((row.layer, row.role))
-        if row.role == "weight":
-            role = None if template is None else base.layer(row.layer).weight
-            rule["weight"] = _weight(bits if bits is not None else 8, role)
-        else:
-            rule["membrane"] = rule.get("membrane", {}) | {"bits": bits if bits is not None else membrane_bits}
-    rules = [{**rule, "match": literally(layer)} for layer, rule in by_layer.items()]
-    return Plan.from_dict({**base.model_dump(mode="json", exclude_none=True), "rules": rules})
-
-
-def _weight(bits: int, given: Any) -> dict[str, Any]:
-    role = weight_role(bits) if given is None or bits == 1 else given.model_copy(update={"bits": bits})
-    record: dict[str, Any] = role.model_dump(mode="json", exclude_none=True)
-    return record

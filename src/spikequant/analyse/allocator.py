@@ -19,7 +19,7 @@ from spikequant.analyse.integer_program import MOST_CUTS, SLACK, Uncertain, chea
 from spikequant.analyse.widths import Choice, Item, check_items, grouped, tables
 from spikequant.law.errors import PlanError
 
-__all__ = ["Allocation", "Choice", "Item", "solve"]
+__all__ = ["Allocation", "Choice", "Item", "allocation_of", "solve"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def solve(items: Sequence[Item], limits: Mapping[str, float]) -> Allocation:
         raise PlanError(
             f"no choice of bits keeps all of {_told(limits)} together, though each alone can be kept; raise one of them"
         )
-    return _allocation(groups, picked, limits)
+    return allocation_of(groups, picked, limits)
 
 
 def _check_reachable(groups: Sequence[tuple[Item, ...]], limits: Mapping[str, float]) -> None:
@@ -92,7 +92,8 @@ def _solve(groups: Sequence[tuple[Item, ...]], limits: Mapping[str, float]) -> l
         ) from None
 
 
-def _allocation(groups: Sequence[tuple[Item, ...]], picked: Sequence[int], limits: Mapping[str, float]) -> Allocation:
+def allocation_of(groups: Sequence[tuple[Item, ...]], picked: Sequence[int], limits: Mapping[str, float]) -> Allocation:
+    """The record of a choice: the number of the width of every group, told within the limits."""
     names = sorted({load for group in groups for item in group for c in item.choices for load in c.loads})
     bits, reasons, rise = {}, {}, 0.0
     loads = dict.fromkeys(names, 0.0)

@@ -123,12 +123,12 @@ def _rows(model: nn.Module, probe: nn.Module, seen: Observation, work: Work) -> 
     return rows
 
 
-def weight_errors(path: str, weight: Tensor) -> dict[int, float]:
-    """Mean squared error of a weight by width: per channel, binary at one bit, uniform else."""
+def weight_errors(path: str, weight: Tensor, *, per_channel: bool = True) -> dict[int, float]:
+    """Mean squared error of a weight by width, with a scale by channel or one: binary at one bit, uniform else."""
     errors = {}
     for bits in WEIGHT_WIDTHS:
         quantizer = weight_role(bits).build(path)
-        scale = quantizer.fit(weight.detach(), channel_axis=0)
+        scale = quantizer.fit(weight.detach(), channel_axis=0 if per_channel else None)
         codes = quantizer.codes(weight.detach(), scale)
         errors[bits] = float(((codes * scale - weight.detach()) ** 2).mean())
     return errors

@@ -57,8 +57,16 @@ def _bits(name: str, asked: str | float, facts: Facts) -> float:
     return value
 
 
+def together(asked: Mapping[str, float]) -> PlanError:
+    """What to raise where each limit can be kept, but not all of them."""
+    told = " and ".join(f"{most / unit(name)[1]:,.0f} {unit(name)[0]} of {name}" for name, most in asked.items())
+    return PlanError(
+        f"allocate: no choice of bits keeps {told} together, though each alone can be kept; raise one of them"
+    )
+
+
 def unreachable(asked: Mapping[str, float], least: Mapping[str, float], stays: Mapping[str, float]) -> PlanError:
-    """What to raise where the fewest bits take more than was asked for: all in bits, told in bytes (energy in pJ).
+    """What to raise where the least there is exceeds what was asked for: all in bits, told in bytes (energy in pJ).
 
     Every limit that is exceeded is named, by load: what was asked for, what is needed, how much of it has no choice.
     """
@@ -75,6 +83,6 @@ def _clause(name: str, asked: float, least: float, stays: float) -> str:
     rest = f", {stays / per:,.0f} of them without a choice ({what})" if stays > 0.5 * per else ""
     told = {"B": "bytes"}.get(short, short) or name
     return (
-        f"a budget of {asked / per:,.0f} {told} of {name} cannot be kept: with the fewest bits that are allowed "
-        f"everywhere, {math.ceil(least / per):,} are needed{rest}"
+        f"a budget of {asked / per:,.0f} {told} of {name} cannot be kept: with the bits that are allowed, at least "
+        f"{math.ceil(least / per):,} are needed{rest}"
     )

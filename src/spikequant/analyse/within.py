@@ -1,4 +1,4 @@
-"""Bits inside a budget that holds: what is chosen is quantized and counted until the true size is within it.
+"""Bits inside a budget that holds, where they cannot be searched exactly (`exact_search`): quantized and counted.
 
 What has no choice of bits (thresholds, biases, gains) still takes a number of bits that follows from the choices of
 its layer, so it is known only after quantizing.  Each round solves the integer program with what the last round
@@ -9,12 +9,12 @@ limits are drawn in, twice as far each time, down to the fewest bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
-from spikequant.analyse.allocator import Allocation, solve
+from spikequant.analyse.allocator import solve
+from spikequant.analyse.exact_search import Held
 from spikequant.analyse.integer_program import SLACK
 from spikequant.analyse.limits import unreachable
-from spikequant.analyse.recount import LOADS, Recount, Stored
+from spikequant.analyse.recount import LOADS, Recount
 from spikequant.analyse.widths import Item, grouped, tables
 from spikequant.law.errors import PlanError
 from spikequant.plan import Plan
@@ -25,15 +25,6 @@ FIRST_STEP = 1e-3
 """By which share of themselves the limits are drawn in at first."""
 
 
-@dataclass(frozen=True)
-class Held:
-    """An allocation with its plan and what it takes."""
-
-    allocation: Allocation
-    plan: Plan
-    stored: Stored
-
-
 class Within:
     """One search for bits within limits.
 
@@ -41,7 +32,7 @@ class Within:
         items: layers and roles with their choices.
         requested: the most of each load, in bits (energy: pJ), all of the network counted.
         fixed: a first guess at what has no choice, by load.
-        plan_of: the plan of an allocation.
+        plan_of: the plan of bits by layer and role.
         recount: counts a plan.
     """
 
@@ -50,7 +41,7 @@ class Within:
         items: Sequence[Item],
         requested: Mapping[str, float],
         fixed: Mapping[str, float],
-        plan_of: Callable[[Allocation], Plan],
+        plan_of: Callable[[Mapping[tuple[str, str], int]], Plan],
         recount: Recount,
     ) -> None:
         self.items, self.requested, self.guess = items, dict(requested), dict(fixed)
@@ -96,7 +87,7 @@ class Within:
         found = solve(self.items, {name: most for name, most in room.items() if name in varying})
         key = tuple(found.bits.values())
         if key not in self._counted:
-            plan = self.plan_of(found)
+            plan = self.plan_of(found.bits)
             held = Held(found, plan, self.recount(plan))
             self._counted[key] = held
             if self._holds(held) and (self._best is None or found.rise < self._best.allocation.rise):

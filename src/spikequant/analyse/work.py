@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from spikequant.analyse.probe import Observation
@@ -38,6 +38,24 @@ class Work:
         if lost:
             raise DataError(f"{lost[0]}: operations, but no stored weights; there are those of {', '.join(widths)}")
         return sum(widths[path] * (c.effective_acs + c.effective_macs) for path, c in self.operations.items())
+
+    def only(self, paths: Collection[str]) -> Work:
+        """That of some layers."""
+        return Work({path: one for path, one in self.operations.items() if path in paths}, self.steps)
+
+    def without(self, paths: Collection[str]) -> Work:
+        """That of the others."""
+        return Work({path: one for path, one in self.operations.items() if path not in paths}, self.steps)
+
+    def operations_pj(self) -> float:
+        """Energy of the integer operations alone, without their traffic, in pJ.
+
+        >>> Work({"fc": SynOpsMean(effective_macs=0, effective_acs=50, dense=100)}, steps=10).operations_pj()
+        5.0
+        """
+        macs = sum(one.effective_macs for one in self.operations.values())
+        acs = sum(one.effective_acs for one in self.operations.values())
+        return energy_pj(macs, acs, weight_bits_read=0, state_bits_moved=0).integer_ops
 
     def energy(self, rows: Iterable[MemoryRow]) -> EnergyPj:
         """The three estimates of `energy_pj` in pJ, with the bits that `rows` tell.

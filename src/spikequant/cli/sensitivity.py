@@ -10,7 +10,7 @@ import typer
 from spikequant.cli import options
 from spikequant.cli.datasets import DataChoice
 from spikequant.cli.options import DATA, PLAN
-from spikequant.cli.plan_options import one_of
+from spikequant.cli.plan_options import TargetOption, one_of
 from spikequant.cli.provenance import command_line, versions
 from spikequant.cli.run_folder import PLAN as PLAN_FILE
 from spikequant.cli.run_folder import RunConfig, RunFolder
@@ -22,8 +22,10 @@ from spikequant.law.errors import DataError, PlanError, nearest
 if TYPE_CHECKING:
     from spikequant.analyse import Allocated, Rises, Standing, Traces
 
+Limits = str | float | dict[str, str | float]
 METHODS = ("hessian", "gauss-newton", "fisher", "loss-rise", "emd-rise")
 ROLES = ("weight", "membrane")
+LOADS = ("memory", "flash", "ram", "synop_bits", "energy")
 SENSITIVITY, PAGE = "sensitivity.json", "sensitivity.html"
 
 
@@ -59,10 +61,11 @@ SurrogateOption = Annotated[
     ),
 ]
 BudgetOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         metavar="SIZE",
-        help="Choose bits inside a budget and write plan.toml: 0.1x of the float network's memory, or bytes.",
+        help="Choose bits inside a budget and write plan.toml: 0.1x of the float network's memory, or bytes; or limits "
+        f"by name, such as flash=0.1x, each given once ({', '.join(LOADS)}; energy in pJ).",
         show_default="no plan",
         rich_help_panel=PLAN,
     ),
@@ -88,6 +91,7 @@ def sensitivity(
     probes: ProbesOption = 200,
     surrogate: SurrogateOption = None,
     budget: BudgetOption = None,
+    target: TargetOption = None,
     out: options.OutOption = Path("runs/sensitivity"),
     overwrite: options.OverwriteOption = False,
     seed: options.SeedOption = 0,
@@ -99,14 +103,17 @@ def sensitivity(
       spikequant sensitivity runs/mnist
       spikequant sensitivity runs/mnist --method loss-rise --method hessian
       spikequant sensitivity runs/mnist --budget 0.1x --out runs/bits
+      spikequant sensitivity runs/mnist --budget flash=4096 --budget ram=0.2x --target mcu-int8 --out runs/mcu
       spikequant quantize runs/mnist --plan runs/bits/plan.toml
 
     A layer's sensitivity is what its loss (or its firing) is expected to suffer from few bits: from the curvature of
     the loss, or measured by quantizing that layer alone. The folder gets sensitivity.json, a page with all methods
-    side by side, and with --budget the plan, whose size was counted on a quantized copy.
+    side by side, and with --budget the plan, whose size was counted on a quantized copy; with --target of the widths
+    that the target holds.
     """
     _check(method, role)
     limits = _budget(budget)
+    profile = _target(target, limits)
     choice = DataChoice(
         name=data, folder=data_dir, limit=limit, fold=fold, steps=steps, step_ms=step_ms,
         window_ms=window_ms, counts=counts, download=download,
@@ -115,9 +122,9 @@ def sensitivity(
     with RunFolder.open(out, "sensitivity", overwrite=overwrite) as folder:
         start = starting_point(Origin(network, weights, choice), screen, batch_size=batch_size, seed=seed)
         asked = {"method": method, "role": role, "batches": batches, "batch_size": batch_size, "probes": probes,
-                 "surrogate": surrogate, "budget": budget}  # fmt: skip
+                 "surrogate": surrogate, "budget": budget, "target": profile}  # fmt: skip
         found = _measured(start, asked, seed, screen)
-        chosen = None if limits is None else _allocated(found[0], limits)
+        chosen = None if limits is None else _allocated(found[0], limits, profile)
         config = RunConfig(
             command="sensitivity",
             command_line=command_line(),
@@ -155,10 +162,10 @@ def _measured(start: StartingPoint, asked: dict[str, Any], seed: int, screen: Sc
     return found
 
 
-def _allocated(found: Traces | Rises, limits: str | float) -> Allocated:
+def _allocated(found: Traces | Rises, limits: Limits, target: str | None) -> Allocated:
     from spikequant.analyse import allocation
 
-    return allocation(found, limits)
+    return allocation(found, limits, target=target)
 
 
 def _written(
@@ -193,7 +200,8 @@ def _written(
         files[PLAN_FILE] = "the plan: spikequant quantize --plan takes it"
         record["allocation"] = {
             "share": chosen.share, "requested_bits": chosen.requested, "predicted_bits": chosen.predicted,
-            "counted_bits": chosen.counted, "rise": chosen.allocation.rise, "plan": chosen.plan.to_dict(),
+            "counted_bits": chosen.counted, "rise": chosen.allocation.rise, "proven": chosen.proven,
+            "plan": chosen.plan.to_dict(),
             "bits": [{"layer": k[0], "role": k[1], "bits": b} for k, b in chosen.allocation.bits.items()],
         }  # fmt: skip
         screen.say(str(chosen))
@@ -220,16 +228,44 @@ def _table(rows: list[Standing]) -> Table:
     return Table(tuple(header), tuple(body))
 
 
-def _budget(text: str | None) -> str | float | None:
-    """``0.1x`` as it is, bytes as a number."""
-    if text is None or text.endswith("x"):
+def _budget(texts: list[str] | None) -> Limits | None:
+    """``0.1x`` as it is, bytes as a number, limits by name in a table."""
+    if not texts:
+        return None
+    if len(texts) == 1 and "=" not in texts[0]:
+        return _size(texts[0], texts[0])
+    limits: dict[str, str | float] = {}
+    for text in texts:
+        name, equals, size = text.partition("=")
+        if not equals or name not in LOADS or name in limits:
+            raise PlanError(
+                f"--budget {text}: expected one size, or limits by name such as flash=0.1x, each name once; names are "
+                f"{', '.join(LOADS)}{nearest(name, LOADS)}"
+            )
+        limits[name] = _size(size, text)
+    return limits
+
+
+def _size(text: str, given: str) -> str | float:
+    if text.endswith("x"):
         return text
     try:
         return float(text)
     except ValueError:
         raise PlanError(
-            f"--budget {text}: expected 0.1x (of the float network's memory) or a number of bytes"
+            f"--budget {given}: expected 0.1x (of the float network's memory) or a number of bytes"
         ) from None
+
+
+def _target(name: str | None, limits: Limits | None) -> str | None:
+    """The profile's tag."""
+    if name is None:
+        return None
+    if limits is None:
+        raise PlanError("--target chooses widths for a plan; give a --budget too, such as --budget 1x")
+    from spikequant.targets import target
+
+    return target(name).tag
 
 
 def _check(methods: list[str], roles: list[str]) -> None:

@@ -32,6 +32,10 @@ XYLO: tuple[Phase, ...] = ("add_current", "decay_current", "leak", "integrate", 
 INTEGRATE: tuple[Phase, ...] = ("integrate", "fire", "reset")
 EVENTS: tuple[Phase, ...] = ("integrate", "fire")
 MCU_BITS, ACCUMULATOR_BITS = 16, 32
+FIXED_STATES = {"loihi-cuba": LOIHI_BITS, "xylo": XYLO_BITS, "speck": 16}
+"""Bits of the registers of targets that have one width only."""
+ONE_SCALE = ("loihi-cuba", "speck")
+"""Targets with one weight scale a layer."""
 LOIHI_LEAK = Leak(form="multiply", bits=DECAY_BITS, rounding="toward_zero")
 XYLO_LEAK = Leak(form="shift_forced")
 # Weights of both signs are even on Loihi: codes of 8 bits, twice 2^6 accumulator LSBs each.
@@ -60,6 +64,22 @@ def named_target(plan: Plan, asked: str | None) -> Target:
     if asked is not None and plan.target is not None and target(plan.target) is not chosen:
         raise PlanError(f"the plan is for {plan.target}, and target={asked!r} was asked for; give one of them")
     return chosen
+
+
+def state_register(profile: Target) -> tuple[int, bool]:
+    """Bits of a state on a target: at most, or exactly where the second is true.
+
+    >>> state_register(target("xylo")), state_register(target("mcu-int8"))
+    ((16, True), (16, False))
+    """
+    fixed = FIXED_STATES.get(profile.name)
+    most = MCU_BITS if profile.name == "mcu-int8" else ACCUMULATOR_BITS
+    return (most, False) if fixed is None else (fixed, True)
+
+
+def has_one_scale(profile: Target) -> bool:
+    """Whether a target has one weight scale a layer."""
+    return profile.name in ONE_SCALE
 
 
 class Chip:
@@ -137,7 +157,7 @@ class Chip:
         return found
 
     def _states(self, plan: LayerPlan) -> list[str]:
-        wanted = {"loihi-cuba": LOIHI_BITS, "xylo": XYLO_BITS, "speck": 16}.get(self.target.name)
+        wanted = FIXED_STATES.get(self.target.name)
         found = []
         for role in ("membrane", "current"):
             asked = getattr(plan, role)
@@ -152,10 +172,9 @@ class Chip:
         return found
 
     def _weights(self, plan: LayerPlan) -> list[str]:
-        found, role = [], plan.weight
+        found, role, shared = [], plan.weight, has_one_scale(self.target)
         if role is not None and role.bits is not None and role.bits > 8:
             found.append(f"the plan asks for {role.bits} weight bits; this target has 8")
-        shared = self.target.name in ("loihi-cuba", "speck")
         if role is not None and shared and role.per_channel and "per_channel" in role.model_fields_set:
             found.append("the plan asks for a scale per channel; this target has one per layer: per_channel = false")
         return found
@@ -176,7 +195,7 @@ class Chip:
         role = asked or TensorRole(quantizer="uniform", bits=8, clipping="mse")
         if role.bits is None and role.quantizer == "uniform":
             role = role.model_copy(update={"bits": 8})
-        if self.target.name in ("loihi-cuba", "speck"):
+        if has_one_scale(self.target):
             role = role.model_copy(update={"per_channel": False})
         return role
 
