@@ -44,6 +44,7 @@ def test_they_learn_by_local_losses_alone(tmp_path: Path, monkeypatch: pytest.Mo
     assert hand[0]["hand"]["differences"] == 0
 
 
+@torch.no_grad()
 def local_loss(model: Decolle, batches: KeptBatches) -> float:
     (x, y), run = batches.kept[0], LocalRun(model.eval())
     wanted = F.one_hot(y, 2).float()
