@@ -105,6 +105,22 @@ def test_every_figure_is_that_of_the_plain_evaluator(shared: SharedEvaluator, di
     assert 0.0 < direct.reference.dead < 1.0  # something fires
 
 
+def test_a_layer_whose_neuron_alone_is_asked_for_shares_nothing_with_a_real_one(
+    materials: Materials, direct: DirectEvaluator
+) -> None:
+    """What `staged` meets first where groups of layers have rules of their own."""
+    alone = SharedEvaluator(materials, data(150, 9), workers=1, batch_size=40)
+    some = [
+        Candidate({"fc2:weight.bits": 4}),  # the first stage is real,
+        Candidate({"lif1:membrane.bits": 4}),  # is not, with real weights,
+        Candidate({"lif1:membrane.bits": 6}),
+        Candidate({"fc1:weight.bits": 3}),
+    ]
+    for order in (some, some[::-1]):
+        for one, mine, plain in zip(order, alone.measure(order), direct.measure(order), strict=True):
+            assert mine.same_as(plain), one.to_json()
+
+
 def test_siblings_in_a_convolutional_network_share_what_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(2)
     model = ConvSNN(size=8, channels=(4, 8), classes=3, steps=STEPS, kernel=3)

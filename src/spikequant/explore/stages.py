@@ -45,7 +45,8 @@ class Stage:
     def weight_key(self, plan: Plan) -> str:
         """The part of it that its integer sums depend on: what its synapses are, and not its neuron."""
         roles = [_plain(plan.layer(path), SYNAPSE_ROLES) for path in self.synapses]
-        alone = [] if any(any(role) for role in roles) else [self.key(plan)]  # real unless its neuron is asked for
+        asked = any(any(role.values()) for role in roles)
+        alone = [] if asked else [self.key(plan)]  # real unless its neuron is asked for
         return json.dumps([roles, alone])
 
 
