@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import spikequant as sq
-from spikequant.analyse import allocation
+from spikequant.analyse import allocation, budget_curve
 from spikequant.law.errors import PlanError, Unsupported
 
 RESETS = {"xylo": "subtract", "loihi-cuba": "zero", "mcu-int8": "zero"}
@@ -88,6 +88,13 @@ def test_widths_that_a_target_does_not_hold(traced):
     ):
         with pytest.raises(PlanError, match=f"{layer}: none of the widths .* holds {most} bits there at most"):
             allocation(traces, "1x", target="mcu-int8", **options)
+
+
+def test_the_curve_of_a_target_stays_within_its_widths(traced):
+    points = budget_curve(traced["zero"][2], target="mcu-int8", membrane_widths=(8, 16, 20), weight_widths=(4, 8, 9))
+    assert {b for point in points for b in point.bits.values()} == {4, 8, 16}
+    points = budget_curve(traced["subtract"][2], target="xylo")
+    assert {role for point in points for _, role in point.bits} == {"weight"}
 
 
 def test_networks_that_a_target_cannot_do(traced):

@@ -23,6 +23,7 @@ from spikequant.analyse.within import Within
 from spikequant.law.errors import DataError, PlanError, nearest
 from spikequant.plan import Plan
 from spikequant.quantize.chips import named_target
+from spikequant.targets import Target
 
 USUAL = {"weight": (1, 2, 3, 4, 5, 6, 8), "membrane": (2, 3, 4, 5, 6, 8, 10, 12)}
 
@@ -140,12 +141,8 @@ def allocation(
     """
     facts = _facts(sensitivities)
     profile = named_target(template or Plan(), target)
-    known, on = sensitivities.allocatable(), None
-    if profile.name != "reference":
-        on = HeldWidths.of(profile, facts.recount)
-        known = on.with_its_errors(known)
-        if on.state_is_fixed:
-            membrane_bits = on.fixed_state(membrane_widths)
+    on, known = _on(profile, facts, sensitivities.allocatable(), membrane_widths)
+    membrane_bits = on.state if on is not None and on.state_is_fixed else membrane_bits
     widths = _Widths(weight_widths, membrane_widths, on)
     items = _items(known, facts, widths, tied, dict(keep or {}))
     fixed = _fixed(facts, items, membrane_bits)
@@ -167,16 +164,19 @@ def budget_curve(
     weight_widths: Iterable[int] | None = None,
     membrane_widths: Iterable[int] | None = None,
     tied: Sequence[Sequence[str]] = (),
+    target: str | None = None,
 ) -> list[CurvePoint]:
     """Every budget at which the best bits change; loads are of what varies, in bits, of energy in pJ.
 
     Raises:
         DataError: as in `allocation`, or an unknown load.
+        PlanError, Unsupported: as in `allocation`, of a target.
     """
     if load not in LOADS:
         raise DataError(f"unknown load {load!r}; expected one of {', '.join(LOADS)}")
     facts = _facts(sensitivities)
-    items = _items(sensitivities.allocatable(), facts, _Widths(weight_widths, membrane_widths, None), tied, {})
+    on, known = _on(named_target(Plan(), target), facts, sensitivities.allocatable(), membrane_widths)
+    items = _items(known, facts, _Widths(weight_widths, membrane_widths, on), tied, {})
     return curve(items, load)
 
 
@@ -189,6 +189,17 @@ def _facts(sensitivities: Sensitivities) -> Facts:
         sensitivities.places()  # raises, with the reason
     assert sensitivities.facts is not None
     return sensitivities.facts
+
+
+def _on(
+    profile: Target, facts: Facts, sensitivities: Sensitivities, membrane_widths: Iterable[int] | None
+) -> tuple[HeldWidths | None, Sensitivities]:
+    """What a target holds, None of one that leaves all to the plan; and the sensitivities with its errors."""
+    if profile.name == "reference":
+        return None, sensitivities
+    on = HeldWidths.of(profile, facts.recount)
+    on.check_states(membrane_widths)
+    return on, on.with_its_errors(sensitivities)
 
 
 class _Widths:

@@ -62,18 +62,17 @@ class HeldWidths:
             )
         return found
 
-    def fixed_state(self, asked: Iterable[int] | None) -> int:
-        """The one width of its states.
+    def check_states(self, asked: Iterable[int] | None) -> None:
+        """Nothing is to be chosen where the target fixes its states.
 
         Raises:
-            PlanError: others are asked for.
+            PlanError: widths are asked for all the same.
         """
-        if asked is not None:
+        if self.state_is_fixed and asked is not None:
             raise PlanError(
                 f"allocate: membrane_widths={sorted(asked)}; the target {self.target.tag} has states of {self.state} "
                 "bits and no other: leave membrane_widths out"
             )
-        return self.state
 
     def with_its_errors(self, sensitivities: Sensitivities) -> Sensitivities:
         """The same, with errors of one scale a layer where the target has but that."""

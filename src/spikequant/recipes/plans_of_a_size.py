@@ -20,7 +20,7 @@ from spikequant.quantize import quantize_
 from spikequant.training import Batch
 
 TRIES = 12
-"""How often the allocator's budget is lowered by what its plan weighs too much."""
+"""How often the allocator's budget is lowered, should its plan weigh more on this batch than on that of the traces."""
 KEPT = 8
 """Bits of what has no trace."""
 CAREFUL = 5
@@ -155,7 +155,10 @@ def allocated_plan(model: nn.Module, sensitivities: Sensitivities, most: float, 
     """
     budget = most
     for _ in range(TRIES):
-        found = allocate(sensitivities, budget, weight_widths=widths.weight, membrane_widths=widths.membrane)
+        found = allocate(
+            sensitivities, budget, weight_widths=widths.weight, membrane_widths=widths.membrane,
+            template=widths.template,
+        )  # fmt: skip
         bits = bits_of(found, sensitivities)
         plan = plan_of(bits, widths.template)
         size = planned_bytes(model, plan, batch)
