@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spikequant.law.errors import Unsupported
+from spikequant.nn.moments import is_plain, joined, moments_of
 from spikequant.nn.untraced import untraced
 
 if TYPE_CHECKING:
@@ -40,6 +41,42 @@ class _Moments(torch.autograd.Function):
         shape = (1, -1, *([1] * (x.dim() - 2)))
         toward_x: Tensor = x * slope.to(x.dtype).reshape(shape) + offset.to(x.dtype).reshape(shape)
         return toward_x
+
+
+class _Measured(torch.autograd.Function):
+    """`x` as it is, and variance and mean per channel; for float32, channels last.
+
+    On the way back what comes through the moments joins what comes through `x` in one pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        variance, mean = moments_of(x.detach())
+        ctx.save_for_backward(x, mean)
+        ctx.set_materialize_grads(False)
+        return x.view_as(x), variance, mean
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Tensor | None:
+        x, mean = ctx.saved_tensors
+        through, toward_variance, toward_mean = gradients
+        if toward_variance is None and toward_mean is None:
+            return through
+        slope, offset = _line(toward_variance, toward_mean, mean, x.numel() // x.shape[1])
+        if torch.is_grad_enabled() or (through is not None and through.dtype != torch.float32):
+            shape = (1, -1, *([1] * (x.dim() - 2)))
+            toward_x: Tensor = x * slope.to(x.dtype).reshape(shape) + offset.to(x.dtype).reshape(shape)
+            return toward_x if through is None else through + toward_x
+        return joined(through, x, slope, offset)
+
+
+def _line(
+    toward_variance: Tensor | None, toward_mean: Tensor | None, mean: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """Slope and offset of ``dL/dx`` as a function of x: what the moments send back."""
+    none = torch.zeros_like(mean)
+    slope = 2 * (none if toward_variance is None else toward_variance) / count
+    return slope, (none if toward_mean is None else toward_mean) / count - slope * mean
 
 
 def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,9 +117,12 @@ class FoldedNorm(nn.Module):
         self.statistics = "batch"
         self.branch: list[Branch] = []
         self._batch: tuple[Tensor, Tensor] | None = None
+        self._kept: tuple[Tensor, tuple[Tensor, Tensor, Tensor], bool] | None = None
 
     def sign(self) -> Tensor:
         """Sign of gamma, which goes into the codes: ``[C]`` of +1 and -1."""
+        if self._kept is not None:
+            return self._kept[0]
         if self.weight is None:
             return torch.ones_like(self.running_mean)
         return torch.where(self.weight.detach() < 0, -1.0, 1.0)
@@ -99,6 +139,8 @@ class FoldedNorm(nn.Module):
 
     def fold(self) -> tuple[Tensor, Tensor, Tensor]:
         """``(|gamma| / sigma, mean, beta)``, each ``[C]``, in float64."""
+        if self._kept is not None and self._kept[2] == torch.is_grad_enabled():
+            return self._kept[1]
         measured = self._batch if self.training else None  # the last batch of a training is not what counts behind it
         mean, variance = measured if measured is not None else (self.running_mean, self.running_var)
         factor = self.gamma().to(torch.float64) / torch.sqrt(variance.to(torch.float64) + self.eps)
@@ -125,18 +167,33 @@ class FoldedNorm(nn.Module):
     @untraced
     def forward(self, x: Tensor) -> Tensor:
         """`x` itself; measures it where that is asked."""
-        self._batch = None
+        self._batch = self._kept = None
         if self.training and self.branch and self.momentum != 0.0 and torch.is_grad_enabled():
-            self._measure(x)
+            return self._measure(x)
         return x.view_as(x)  # a value of its own, so that a recording sees this layer
+
+    def forget(self) -> None:
+        """Sign and fold of a batch that was measured are kept until the neuron behind has formed its integers."""
+        self._kept = None
+
+    def train(self, mode: bool = True) -> FoldedNorm:
+        """Set the mode."""
+        self._kept = None
+        return super().train(mode)
 
     def _merged(self, x: Tensor) -> Tensor:
         """``[N, C, ...]`` as it is, ``[T, N, C, ...]`` with time and batch in one axis."""
         return x.flatten(0, 1) if x.dim() > self.branch[0].synapse.weight.dim() else x
 
-    def _measure(self, x: Tensor) -> None:
-        x = self._merged(x)
-        variance, mean = self._real_moments(*channel_moments(x))
+    def _measure(self, given: Tensor) -> Tensor:
+        """`given` itself, measured."""
+        x = self._merged(given)
+        if is_plain(x):
+            seen, *found = _Measured.apply(x)  # type: ignore[no-untyped-call]
+            given = seen if seen.dim() == given.dim() else seen.unflatten(0, given.shape[:2])
+        else:
+            found, given = channel_moments(x), given.view_as(given)
+        variance, mean = self._real_moments(*found)
         with torch.no_grad():
             self.num_batches_tracked += 1
             tracked = float(self.num_batches_tracked)
@@ -145,6 +202,8 @@ class FoldedNorm(nn.Module):
             self._update_running(mean.detach(), variance.detach() * count / max(count - 1, 1), weight)
         if self.uses_batch:
             self._batch = (mean, variance)
+            self._kept = (self.sign(), self.fold(), True)
+        return given
 
     def _real_moments(self, variance: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         """Moments of the real input, from those of the integer sums."""
@@ -164,4 +223,4 @@ class FoldedNorm(nn.Module):
 
     def __getstate__(self) -> dict[str, object]:
         """Copies carry no graph of the last batch."""
-        return {**self.__dict__, "_batch": None}
+        return {**self.__dict__, "_batch": None, "_kept": None}

@@ -2,11 +2,36 @@
  * window: {kh, kw, sh, sw, top, left, OH, OW}; size: {H, W, C}. */
 
 #define LANES 16
+#if VNNI
+/* LANES channels of one window: as below. */
+static inline void largest_of_all(const float *from, ptrdiff_t row, ptrdiff_t column, ptrdiff_t a0, ptrdiff_t a1,
+                                  ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t kw, float *to, uint8_t *where)
+{
+    __m512 most = _mm512_set1_ps(-INFINITY);
+    __m512i tap = _mm512_set1_epi32((int32_t)(a0 * kw + b0));
+    for (ptrdiff_t a = a0; a < a1; ++a)
+        for (ptrdiff_t b = b0; b < b1; ++b) {
+            const __m512 value = _mm512_loadu_ps(from + a * row + b * column);
+            const __mmask16 take = _mm512_cmp_ps_mask(value, most, _CMP_GT_OQ) | _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
+            most = _mm512_mask_mov_ps(most, take, value);
+            tap = _mm512_mask_mov_epi32(tap, take, _mm512_set1_epi32((int32_t)(a * kw + b)));
+        }
+    _mm512_storeu_ps(to, most);
+    if (where) _mm_storeu_si128((__m128i *)(void *)where, _mm512_cvtepi32_epi8(tap));
+}
+#endif
+
 /* Some channels of one window, rows a0 .. a1 and columns b0 .. b1 of it: the largest value, and which tap has it, the
  * first of equal ones; a NaN is larger than every number. */
 static inline void largest_of(const float *from, ptrdiff_t row, ptrdiff_t column, ptrdiff_t a0, ptrdiff_t a1,
                               ptrdiff_t b0, ptrdiff_t b1, ptrdiff_t kw, float *to, uint8_t *where, ptrdiff_t many)
 {
+#if VNNI
+    if (many == LANES) {
+        largest_of_all(from, row, column, a0, a1, b0, b1, kw, to, where);
+        return;
+    }
+#endif
     float most[LANES], value[LANES];
     int32_t tap[LANES];
     for (int c = 0; c < LANES; ++c) most[c] = -INFINITY, value[c] = 0.0f, tap[c] = (int32_t)(a0 * kw + b0);

@@ -74,7 +74,9 @@ class ProgramCache:
         with ordinary_tensors():
             program = build(neuron, self._integers(neuron), like, features)
         self.clear()
-        if any(branch.norm is not None and branch.norm.measures for branch in neuron.branches):
+        if _measures(neuron):
+            for norm in (branch.norm for branch in neuron.branches if branch.norm is not None):
+                norm.forget()
             return program  # its thresholds belong to this batch
         self.program, self.choices = program, choices
         self.made_from = [Seen(tensor) for tensor in _tensors(neuron)]
@@ -94,6 +96,11 @@ def _hold(then: list[Seen], now: list[Tensor]) -> bool:
 def _sources(neuron: QuantizedNeuron) -> tuple[Any, ...]:
     """Everything besides tensors that the integers depend on."""
     return neuron.choice, neuron.fraction_bits, neuron.spec, torch.is_grad_enabled()
+
+
+def _measures(neuron: QuantizedNeuron) -> bool:
+    """Whether the integers of now come from a batch that was just measured, and serve one forward pass."""
+    return any(branch.norm is not None and branch.norm.measures for branch in neuron.branches)
 
 
 def _choices(neuron: QuantizedNeuron, like: Tensor, features: int) -> tuple[Any, ...]:
@@ -144,5 +151,7 @@ def _for_every_backward(
     neuron: QuantizedNeuron, params: States, units: States, others: list[Tensor]
 ) -> tuple[States, States, list[Tensor]]:
     """The same values with a graph that is not spent by the first backward pass (`kept.shared`)."""
+    if _measures(neuron):  # their graph goes through the layers in front
+        return params, units, others
     made = iter(shared([*params.values(), *units.values(), *others], _own_tensors(neuron)))
     return {n: next(made) for n in params}, {n: next(made) for n in units}, list(made)

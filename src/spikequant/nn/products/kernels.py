@@ -19,7 +19,14 @@ from spikequant.law.errors import SpikequantError, Unsupported
 from spikequant.readers.native import shared_object
 
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-ffp-contract=off")
-FILES = ("products/kernels.c", "products/gradients.c", "products/conv_gradients.c", "layerwise/layers.c", "max_pool.c")
+FILES = (
+    "products/kernels.c",
+    "products/gradients.c",
+    "products/conv_gradients.c",
+    "layerwise/layers.c",
+    "max_pool.c",
+    "moments.c",
+)
 PARTS = tuple(Path(__file__).parents[1] / part for part in FILES)
 _HOME = os.getpid()
 _INSIDE = threading.local()
