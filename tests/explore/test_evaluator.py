@@ -112,6 +112,7 @@ def test_a_layer_whose_neuron_alone_is_asked_for_shares_nothing_with_a_real_one(
     alone = SharedEvaluator(materials, data(150, 9), workers=1, batch_size=40)
     some = [
         Candidate({"fc2:weight.bits": 4}),  # the first stage is real,
+        Candidate({"fc3:weight.bits": 4}),  # every neuron is,
         Candidate({"lif1:membrane.bits": 4}),  # is not, with real weights,
         Candidate({"lif1:membrane.bits": 6}),
         Candidate({"fc1:weight.bits": 3}),
@@ -119,6 +120,31 @@ def test_a_layer_whose_neuron_alone_is_asked_for_shares_nothing_with_a_real_one(
     for order in (some, some[::-1]):
         for one, mine, plain in zip(order, alone.measure(order), direct.measure(order), strict=True):
             assert mine.same_as(plain), one.to_json()
+
+
+def test_a_readout_alone_in_a_recurrent_network(materials: Materials) -> None:
+    """Recurrent networks share nothing: each candidate is built whole, and this one keeps its neurons real."""
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps = STEPS
+            self.fc1, self.back = nn.Linear(FEATURES, 8), nn.Linear(8, 8, bias=False)
+            self.lif1, self.out = sq.nn.LIF(leak=0.75, step_mode="s"), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            spikes, total = torch.zeros(len(x), 8), torch.zeros(())
+            for _ in range(self.steps):
+                spikes = self.lif1(self.fc1(x) + self.back(spikes))
+                total = total + self.out(spikes)
+            return total
+
+    torch.manual_seed(3)
+    made = dataclasses.replace(materials, model=Recurrent().eval())
+    shared = SharedEvaluator(made, data(40, 9), workers=1, batch_size=40)
+    (found,) = shared.measure([Candidate({"out:weight.bits": 4})])
+    assert not found.refused
+    assert 84 <= shared.reference.flash_bytes - found.flash_bytes < 100, "24 weights of 4 bits, and their biases"
 
 
 def test_siblings_in_a_convolutional_network_share_what_they_may(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from spikequant.explore.records import Candidate, Measured
 from spikequant.frontends import read_
 from spikequant.law.errors import PlanError, Unsupported, WidthError
 from spikequant.law.spec import Leak
-from spikequant.nn import SYNAPSES, Delay, Neuron, Synapse, ValueSource
+from spikequant.nn import SYNAPSES, Delay, Neuron, QuantizedNeuron, Synapse, ValueSource
 from spikequant.nn.copying import copied
 from spikequant.quantize import QuantizeReport, calibrate, freeze, quantize_
 from spikequant.training import Batch, Loss, at_first_epoch, fit
@@ -76,12 +76,22 @@ def built(materials: Materials, candidate: Candidate) -> tuple[nn.Module, Quanti
                 calibrate(model, at_first_epoch(materials.learn))
             if candidate.scheme in ("qat", "itq"):
                 train(model, materials, int(candidate.settings["epochs"]))
-            freeze(model.eval())
+            _freeze(model.eval())
         except (WidthError, Unsupported) as error:
             if isinstance(error, Unsupported) and plan.target is None:
                 raise  # it is the network that has no integer form, not this candidate
             raise Refused(str(error)) from error
     return model, report
+
+
+def _freeze(model: nn.Module) -> None:
+    """`freeze`; also a network of which the weights of a readout alone are asked for, and whose neurons stay real."""
+    if any(isinstance(module, QuantizedNeuron) for module in model.modules()):
+        freeze(model)
+        return
+    for module in model.modules():
+        if isinstance(module, Synapse) and not module.is_frozen:
+            module.freeze()
 
 
 def prepared(model: nn.Module, candidate: Candidate, example: Tensor) -> nn.Module:
