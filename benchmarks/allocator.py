@@ -29,8 +29,7 @@ PAGE = """# Time of an exact allocation
 `python benchmarks/allocator.py`: {layers} layers, weights and membranes, {widths} widths each; counts, curvatures and
 operations drawn log-uniformly over three to four decades, each limit {share:.0%} of what 32 bits take; the integer
 program is solved until the gap to the optimum is proven closed. Seconds, median of {runs} networks (least to most).
-Commit {commit}, scipy {scipy}, one thread of a 2-core x86 CPU with a dozen
-other jobs on it, so that wall times are many times those of the processor; the goal is 5 s.
+Commit {commit}, scipy {scipy}, one thread of a 2-core x86 CPU; the goal is 5 s.
 
 | limits | wall | processor |
 |---|---|---|

@@ -105,9 +105,9 @@ def allocation(
     copy of the network and counted as `compare` counts.  The result is exact: copies are counted until nothing that
     was not counted can be better (`exact_search`), and `Allocated.proven` says so.  That takes some tens of copies,
     each about as long as `quantize_`, and at most 200; a second call with the same sensitivities counts few or none.
-    Where more than 4096 combinations of widths meet in one layer (many `tied` layers) or 200 copies do not settle it,
-    the best that was found is returned, not proven.  Calibration and training may still move a threshold across a
-    power of two.
+    Where more than 4096 combinations of widths meet in one layer (many `tied` layers), a template gives currents fewer
+    bits than their membranes, or 200 copies do not settle it, the best that was found is returned, not proven.
+    Calibration and training may still move a threshold across a power of two.
 
     Energy is ``integer_ops_and_traffic`` of `measure.energy_pj`: 0.1 pJ an accumulate, 3.2 pJ a multiply-accumulate,
     and 5/32 pJ for every bit of a weight fetched (one weight an operation) and of a state or buffer read or written
