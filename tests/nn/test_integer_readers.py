@@ -55,7 +55,7 @@ def test_a_wide_matrix_may_be_walked(lowered, monkeypatch):
     net, _ = lowered
     if net.paths().reader != "layers":
         pytest.skip("this machine has no byte products")
-    monkeypatch.setattr(paths_module, "LEAST_ROW", 3)
+    monkeypatch.setattr(paths_module, "LINE", 3)
     assert [row.path for row in net.paths().layers] == ["int8_vnni", "int8_vnni or events"]
 
 

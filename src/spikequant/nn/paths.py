@@ -9,10 +9,10 @@ from torch import nn
 from spikequant.law.errors import DataError
 from spikequant.law.network import InputNode, IntNet, SynapseNode
 from spikequant.nn.integer_readers import choose_reader
-from spikequant.nn.layerwise.stages import LEAST_ROW
 from spikequant.nn.products import kernels
 from spikequant.nn.products.choice import timings
 from spikequant.nn.products.proof import machine_of, refusals
+from spikequant.nn.products.weights import LINE
 from spikequant.nn.synapse import Synapse
 
 
@@ -88,7 +88,7 @@ def _made(net: IntNet, node: SynapseNode, reader: str) -> str:
     """What makes the sums of a layer: layer by layer, a wide matrix is walked by events where few inputs are live."""
     source = net.node(node.inputs[0].source)
     signed = isinstance(source, InputNode) and source.format.min < 0
-    wide = node.product.kind == "linear" and len(node.product.codes) >= LEAST_ROW
+    wide = node.product.kind == "linear" and len(node.product.codes) >= LINE
     return f"{SUMS[reader]} or events" if reader == "layers" and wide and not signed else SUMS[reader]
 
 

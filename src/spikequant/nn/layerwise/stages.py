@@ -16,14 +16,13 @@ from spikequant.law.network import JoinNode, NeuronNode, PoolNode, SynapseNode
 from spikequant.nn.layerwise.neurons import Neurons
 from spikequant.nn.layerwise.values import Bytes, by_channel, empty, plane
 from spikequant.nn.products import kernels
+from spikequant.nn.products.byte_paths import by_byte_rows
 from spikequant.nn.products.geometry import Geometry
 from spikequant.nn.products.weights import Weights
 
 NEAR = 1 << 17
 """Sums of one turn of a layer: half a megabyte stays near the processor."""
 GUARD = 64
-LEAST_ROW = 128
-"""Outputs from which rows of codes can be faster than tiles."""
 WORDS: dict[str, Any] = {"add": torch.add, "max": torch.maximum, "product": torch.mul}
 
 
@@ -66,7 +65,7 @@ class Map:
         """What the kernels of `layers.c` take first; the tensors must outlive the call."""
         codes, taps = self.weights.tiles(), self.geometry.tap_offsets(size[1], size[2])
         assert codes is not None
-        by_rows = self.weights.is_linear and size[5] >= LEAST_ROW and x.shift == 0
+        by_rows = by_byte_rows(self.weights, size[2]) and x.shift == 0
         rows = self.weights.byte_rows() if by_rows else None
         return (
             kernels.at(x.data), kernels.sizes(*x.sizes(self.geometry.padding)),  # type: ignore[arg-type]

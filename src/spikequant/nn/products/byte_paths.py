@@ -10,7 +10,7 @@ from torch import Tensor
 from spikequant.nn.memory import POOL
 from spikequant.nn.products import kernels
 from spikequant.nn.products.byte_input import ByteInput
-from spikequant.nn.products.weights import Weights
+from spikequant.nn.products.weights import LINE, LISTED, Weights
 
 
 def onednn(x: ByteInput, weights: Weights) -> Tensor | None:
@@ -81,7 +81,11 @@ def tiles(x: ByteInput, weights: Weights) -> Tensor | None:
 def events(x: ByteInput, weights: Weights) -> Tensor | None:
     """``[N, out, OH, OW]``, channels last: the rows of codes of the inputs that are not 0, added up."""
     loaded = kernels.library()
-    if weights.bytes() is None or loaded is None:
+    if loaded is None:
+        return None
+    if by_byte_rows(weights, x.data.shape[3]) and x.binary and x.shift == 0:
+        return _byte_rows(x, weights)
+    if weights.bytes() is None:
         return None
     rows, gains = weights.rows(), weights.gains()
     out = POOL.empty(x.output_shape, torch.float32, last=True)
@@ -98,4 +102,22 @@ def events(x: ByteInput, weights: Weights) -> Tensor | None:
 
     positions = out.shape[0] * out.shape[2] * out.shape[3]
     kernels.shared_among_threads(part, positions, positions * rows.numel() // 8)
+    return out
+
+
+def by_byte_rows(weights: Weights, padded: int) -> bool:
+    """Whether spikes of a matrix add its codes as bytes, `LINE` outputs at a time in registers."""
+    return weights.is_linear and weights.geometry.weight_shape[0] >= LINE and padded <= LISTED and kernels.has_vnni()
+
+
+def _byte_rows(x: ByteInput, weights: Weights) -> Tensor | None:
+    rows, gains, loaded = weights.byte_rows(), weights.gains(), kernels.library()
+    if rows is None or loaded is None:
+        return None
+    out = POOL.empty(x.output_shape, torch.float32, last=True)
+    loaded.sq_rows(
+        kernels.at(x.data), *(ctypes.c_ssize_t(size) for size in (x.data.shape[0], x.data.shape[3])), kernels.at(rows),
+        kernels.at(gains), ctypes.c_ssize_t(out.shape[1]), kernels.at(out),
+        kernels.threads(x.live * out.shape[1], -(-x.data.shape[0] // 64)),
+    )  # fmt: skip
     return out

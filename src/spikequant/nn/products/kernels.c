@@ -432,6 +432,54 @@ ptrdiff_t sq_linear_events(const uint8_t *x, ptrdiff_t Cp, const int8_t *w, cons
     return p0;
 }
 
+/* The same for all rows, which hold nothing but 0 and 1, on several threads. */
+void sq_rows(const uint8_t *x, ptrdiff_t rows, ptrdiff_t Cp, const int8_t *w, const float *gain, ptrdiff_t Co, float *out,
+             int threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (ptrdiff_t p = 0; p < rows; p += 64) sq_linear_events(x, Cp, w, gain, Co, out, p, rows - p < 64 ? rows : p + 64);
+}
+
+/* Codes [Co][Ci] (floats) as the bytes [Co/128][Cp][128] of `sq_rows`, which are all 0; 1 if one is no int8. */
+int sq_pack_rows(const float *w, ptrdiff_t Co, ptrdiff_t Ci, ptrdiff_t Cp, int8_t *out, int threads)
+{
+    int bad = 0;
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(| : bad) if (threads > 1)
+    for (ptrdiff_t o = 0; o < Co; o += 16) {
+        const ptrdiff_t wide = Co - o < 16 ? Co - o : 16;
+        int8_t *const to = out + o / 128 * Cp * 128 + o % 128;
+        ptrdiff_t i = 0;
+#if VNNI
+        for (; wide == 16 && i + 16 <= Ci; i += 16) {
+            __m128i r[16], s[16];
+            for (int j = 0; j < 16; ++j) {
+                const __m512 v = _mm512_loadu_ps(w + (o + j) * Ci + i);
+                const __m512i c = _mm512_cvttps_epi32(
+                    _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(-128.0f)), _mm512_set1_ps(127.0f)));
+                bad |= _mm512_cmp_ps_mask(_mm512_cvtepi32_ps(c), v, _CMP_NEQ_UQ) != 0;
+                r[j] = _mm512_cvtepi32_epi8(c);
+            }
+            for (int round = 0; round < 4; ++round) { /* four perfect shuffles turn the square around */
+                for (int j = 0; j < 8; ++j) {
+                    s[2 * j] = _mm_unpacklo_epi8(r[j], r[j + 8]);
+                    s[2 * j + 1] = _mm_unpackhi_epi8(r[j], r[j + 8]);
+                }
+                memcpy(r, s, sizeof r);
+            }
+            for (int j = 0; j < 16; ++j) _mm_storeu_si128((__m128i *)(void *)(to + (i + j) * 128), r[j]);
+        }
+#endif
+        for (; i < Ci; ++i)
+            for (ptrdiff_t j = 0; j < wide; ++j) {
+                const float v = w[(o + j) * Ci + i];
+                const int32_t c = (int32_t)(v < -128.0f ? -128.0f : (v > 127.0f ? 127.0f : v));
+                bad |= (float)c != v;
+                to[i * 128 + j] = (int8_t)c;
+            }
+    }
+    return bad;
+}
+
 /* Events of rows r0 .. r1 of the tall picture [N*Hp][Wp][Cp], sorted by channel, then place: first[c] .. first[c+1].
  * Returns how many; `where` is row * Wp + column. */
 ptrdiff_t sq_list(const uint8_t *x, ptrdiff_t places, ptrdiff_t Cp, int32_t *where, uint8_t *value, ptrdiff_t *first)

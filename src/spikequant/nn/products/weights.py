@@ -13,8 +13,8 @@ from torch import Tensor
 from spikequant.nn.products import kernels
 from spikequant.nn.products.geometry import Geometry
 
-LINE = 128
-"""Outputs of one pass over rows of codes (`kernels.c`)."""
+LINE, LISTED = 128, 16384
+"""Outputs of one pass over rows of codes, and the longest row that is walked by events (`kernels.c`)."""
 Packs = dict[str, Any]
 """What was made of one version of a layer's codes; lives and goes with them."""
 
@@ -89,16 +89,21 @@ class Weights:
         fill = found.new_zeros(plain.shape[0], -plain.shape[1] % 4, *plain.shape[2:])
         return torch.cat([found, fill], 1)
 
-    def byte_rows(self) -> Tensor:
-        """Codes of a matrix as bytes ``[out / LINE][in][LINE]``, inputs to a multiple of 4."""
-        made: Tensor = self._once("byte_rows", self._byte_rows)
+    def byte_rows(self) -> Tensor | None:
+        """Codes of a matrix, bytes ``[out / LINE][in][LINE]``, inputs to a multiple of 4; None if one is no int8."""
+        made: Tensor | None = self._once("byte_rows", self._byte_rows)
         return made
 
-    def _byte_rows(self) -> Tensor:
-        plain = self.plain.flatten(1)
-        wide = torch.zeros(-(-plain.shape[0] // LINE) * LINE, -(-plain.shape[1] // 4) * 4, dtype=torch.int8)
-        wide[: plain.shape[0], : plain.shape[1]] = plain
-        return wide.reshape(-1, LINE, wide.shape[1]).transpose(1, 2).contiguous()
+    def _byte_rows(self) -> Tensor | None:
+        loaded, plain = kernels.library(), self.plain.flatten(1).to(torch.float32).contiguous()
+        assert loaded is not None
+        out, inputs = plain.shape
+        rows = torch.zeros(-(-out // LINE), -(-inputs // 4) * 4, LINE, dtype=torch.int8)
+        failed = loaded.sq_pack_rows(
+            kernels.at(plain), *(ctypes.c_ssize_t(size) for size in (out, inputs, rows.shape[1])), kernels.at(rows),
+            kernels.threads(plain.numel(), -(-out // 16)),
+        )  # fmt: skip
+        return None if failed else rows
 
     def sums_of_codes(self) -> Tensor:
         """The sum of every output channel's codes, int32."""

@@ -120,5 +120,6 @@ def _shape_key(work: Work, x: Tensor) -> str:
         "x".join(map(str, x.shape)), order, "x".join(map(str, geometry.weight_shape)), geometry.stride,
         geometry.padding, geometry.dilation, geometry.groups, work.widths.shift, work.widths.x_high == 1,
         "trains" if work.trains else "fixed", torch.get_num_threads(),
+        *(["rows"] if byte_paths.by_byte_rows(work.weights, x.shape[1]) else []),
     )  # fmt: skip
     return " ".join(str(part).replace(" ", "") for part in parts)
