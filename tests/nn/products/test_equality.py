@@ -7,7 +7,7 @@ import torch
 from tests.nn.products.cases import case
 
 from spikequant.law.errors import Unsupported
-from spikequant.nn.products import PATHS, LayerProduct, Widths, use_path
+from spikequant.nn.products import PATHS, Geometry, LayerProduct, Widths, kernels, use_path
 
 SEEDS = range(12)
 CASES_PER_SEED = 12
@@ -30,6 +30,29 @@ def test_sums_are_those_of_float64(path, seed):
         ran += 1
         alive += float(expected.abs().sum())
     assert alive > 0 or ran == 0
+
+
+@pytest.mark.skipif(not kernels.has_vnni(), reason="rows of bytes are for processors with VNNI")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("outputs", [128, 131, 300])
+def test_spikes_of_a_wide_matrix_add_rows_of_bytes(outputs, threads):
+    generator = torch.Generator().manual_seed(outputs)
+    x = (torch.rand(150, 203, generator=generator) < 0.2).float()
+    codes = torch.randint(-128, 128, (outputs, 203), generator=generator).float()
+    gain = torch.randint(1, 9, (outputs,), generator=generator).double()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with use_path("events"):
+            layer = LayerProduct(Geometry((outputs, 203)))
+            sums = layer.sums(x, codes, gain, widths=Widths(0, 1, -128, 127, 203 * 128), packs={})
+            assert layer.path == "events"
+            soft = layer.sums(x, codes + 0.5, gain, widths=Widths(0, 1, -128, 127, 203 * 128), packs={})
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(sums.double(), (x.double() @ codes.double().t()) * gain)
+    assert layer.path == "float32"  # no bytes
+    torch.testing.assert_close(soft, (x @ (codes + 0.5).t()) * gain.float())
 
 
 @pytest.mark.parametrize("seed", SEEDS)
