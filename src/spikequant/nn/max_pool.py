@@ -69,13 +69,10 @@ class _MaxPool(torch.autograd.Function):
         assert loaded is not None
         sizes, numbers = kernels.sizes(*size, shape[1]), window.numbers(size)
 
-        def part(start: int, stop: int) -> None:
-            loaded.sq_max_pool_backward(
-                kernels.at(g), kernels.at(where), sizes, numbers, kernels.at(out), ctypes.c_ssize_t(start),
-                ctypes.c_ssize_t(stop),
-            )  # fmt: skip
-
-        kernels.shared_among_threads(part, shape[0], 4 * out.numel())
+        loaded.sq_max_pool_backward(
+            kernels.at(g), kernels.at(where), sizes, numbers, kernels.at(out), ctypes.c_ssize_t(shape[0]),
+            kernels.threads(4 * out.numel(), shape[0]),
+        )  # fmt: skip
         return out, None
 
 
@@ -88,13 +85,10 @@ def _pooled(x: Tensor, window: Window, *, keeps: bool) -> tuple[Tensor, Tensor]:
     assert loaded is not None
     sizes, numbers = kernels.sizes(height, width, channels), window.numbers((height, width))
 
-    def part(start: int, stop: int) -> None:
-        loaded.sq_max_pool(
-            kernels.at(x), sizes, numbers, kernels.at(out), kernels.at(where) if keeps else ctypes.c_void_p(),
-            ctypes.c_ssize_t(start), ctypes.c_ssize_t(stop),
-        )  # fmt: skip
-
-    kernels.shared_among_threads(part, batch, 4 * x.numel())
+    loaded.sq_max_pool(
+        kernels.at(x), sizes, numbers, kernels.at(out), kernels.at(where) if keeps else ctypes.c_void_p(),
+        ctypes.c_ssize_t(batch), kernels.threads(4 * x.numel(), batch),
+    )  # fmt: skip
     return out, where
 
 
