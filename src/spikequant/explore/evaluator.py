@@ -32,6 +32,8 @@ from spikequant.training import Batch, at_first_epoch
 
 CALIBRATION_BATCHES = 8
 MEMORY = 2**30
+HEATS = 6
+"""Groups of candidates for each worker: it takes the next when it has done one."""
 VARIES = ("steps", "sparsity")
 """Settings, besides forms of leaks and sparsity of single layers, that change the real network itself."""
 
@@ -146,15 +148,19 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _heats(racers: Sequence[Racer], workers: int) -> list[list[Racer]]:
-    """Racers that walk together: those that agree in the first stages, in as many as give every worker something."""
-    stages = len(racers[0].keys) if racers else 0
-    heats: dict[tuple[tuple[str, str], ...], list[Racer]] = {(): list(racers)}
-    for depth in range(1, stages):
-        if len(heats) >= 2 * workers or workers < 2:
+    """Racers that walk together: those that agree in the first stages, in enough heats that no worker waits for long.
+
+    A cut between equal weights makes each side compute their integer sums, so it comes only where workers would idle.
+    """
+    heats: dict[tuple[str, ...], list[Racer]] = {(): list(racers)}
+    cuts = 2 * (len(racers[0].keys) - 1) if racers and workers > 1 else 0
+    for depth in range(1, cuts + 1):
+        between_neurons, last = depth % 2 == 0, depth == cuts
+        if len(heats) >= workers * (2 if between_neurons and last else HEATS):
             break
         heats = {}
         for one in racers:
-            heats.setdefault(one.keys[:depth], []).append(one)
+            heats.setdefault(tuple(key for keys in one.keys for key in keys)[:depth], []).append(one)
     return sorted(heats.values(), key=len, reverse=True)
 
 
