@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 import spikequant as sq
+from spikequant.explore import walk
 from spikequant.explore.build import Materials, built
 from spikequant.explore.direct import DirectEvaluator
 from spikequant.explore.evaluator import SharedEvaluator
+from spikequant.explore.readout import sums_of_all
 from spikequant.explore.records import Candidate
 from spikequant.explore.selection import select
-from spikequant.explore.stage_run import StageRun
 from spikequant.explore.tree import Node, Record, Tree, packed
 from spikequant.law.errors import DataError, PlanError
 from spikequant.models.conv import ConvSNN
@@ -168,8 +169,8 @@ def test_siblings_in_a_convolutional_network_share_what_they_may(monkeypatch: py
         )
         for w2, u2, fc in settings
     ]
-    found, at_once = [], StageRun.readouts
-    monkeypatch.setattr(StageRun, "readouts", lambda *given: found.append(at_once(*given)) or found[-1])
+    found: list[dict[Node, Tensor]] = []
+    monkeypatch.setattr(walk, "sums_of_all", lambda *given: found.append(sums_of_all(*given)) or found[-1])
     for one, mine, plain in zip(some, shared.measure(some), direct.measure(some), strict=True):
         assert mine.same_as(plain), one.to_json()
     assert any(len(together) > 1 for together in found)

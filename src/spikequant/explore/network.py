@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from spikequant.analyse.counting import check_countable
 from spikequant.capture import Graph, LayerwiseRunner, capture
-from spikequant.explore.stages import Stage, calls_of, stages
+from spikequant.explore.stages import Stage, calls_of, stages, summed_source
 from spikequant.explore.tree import Node, Tree
 from spikequant.frontends import read_or_undo
 from spikequant.frontends.registry import put
@@ -48,6 +48,7 @@ class SharedNetwork:
             self.found = structure(self.graph, self.model, self.example)
         self.runner = LayerwiseRunner(self.model, self.graph)
         self.stages: tuple[Stage, ...] = stages(self.found, self.model)
+        self.summed = summed_source(self.stages, self.graph, self.model)
         self.calls, self.times = calls_of(self.model, self.graph, self.example)
         if not all(self.runner.fits(x) for x in self.calibration):
             raise Unsupported("the calibration data have several numbers of time steps")

@@ -24,12 +24,10 @@ def operations(run: StageRun, frame: Frame, values: dict[str, Tensor]) -> dict[s
     run.calls.samples = frame.samples
     stage = run.stage(frame.node)
     for node in (node for node in stage.nodes if node.path in stage.synapses):
-        module = run.model.get_submodule(node.path)
+        module = frame.node.modules[node.path]
         key = f"{node.name} {getattr(module, 'input_scale', None)}"
         if key not in frame.parent.events:
-            source = node.inputs[0].source
-            x = values[source] if source in values else frame.parent.value(source)
-            frame.parent.events[key] = _events(run, frame, node, x)
+            frame.parent.events[key] = _counted_events(run, frame, node) or _events(run, frame, node, values)
         events, spiking, shape, repeats = frame.parent.events[key]
         counter = frame.node.counters.get(node.path)
         if counter is None:
@@ -40,16 +38,25 @@ def operations(run: StageRun, frame: Frame, values: dict[str, Tensor]) -> dict[s
     return found
 
 
-def _events(run: StageRun, frame: Frame, node: GraphNode, x: Tensor) -> Events:
-    """Events of what a layer is given; where that is the spikes of one layer, they are its counts."""
-    given = run.runner.aligned(node.inputs[0], node, {node.inputs[0].source: x})
+def _events(run: StageRun, frame: Frame, node: GraphNode, values: dict[str, Tensor]) -> Events:
+    """Events of what a layer is given."""
+    assert frame.parent is not None
+    source = node.inputs[0].source
+    x = values[source] if source in values else frame.parent.value(source)
+    given = run.runner.aligned(node.inputs[0], node, {source: x})
     merged = given.flatten(0, 1) if node.per_step else given
-    rows, repeats = run.calls.steps_of(node.path, run.model.get_submodule(node.path), merged)
+    rows, repeats = run.calls.steps_of(node.path, frame.node.modules[node.path], merged)
+    return (*events_of(rows), tuple(rows.shape[1:]), repeats)
+
+
+def _counted_events(run: StageRun, frame: Frame, node: GraphNode) -> Events | None:
+    """The same where that is the spikes of one layer, which were counted: all steps as one call, as all are spikes."""
     counts = _counted(run, frame, node)
-    if counts is None or len(rows) != 1:
-        return (*events_of(rows), tuple(rows.shape[1:]), repeats)
-    events = counts.astype(np.int64).reshape(1, *rows.shape[2:])
-    return events, np.ones(1, dtype=np.bool_), tuple(rows.shape[1:]), repeats
+    if counts is None:
+        return None
+    features = run.network.graph.node(node.inputs[0].source).shape
+    rows = run.network.graph.steps * frame.samples
+    return counts.astype(np.int64).reshape(1, *features), np.ones(1, dtype=np.bool_), (rows, *features), 1
 
 
 def _counted(run: StageRun, frame: Frame, node: GraphNode) -> np.ndarray | None:
@@ -57,16 +64,15 @@ def _counted(run: StageRun, frame: Frame, node: GraphNode) -> np.ndarray | None:
     edge, graph = node.inputs[0], run.network.graph
     while edge.delay == 0 and graph.node(edge.source).kind == "reshape":
         edge = graph.node(edge.source).inputs[0]
-    source = graph.node(edge.source)
-    module = run.model.get_submodule(source.path) if source.kind == "module" else None
-    if edge.delay or not node.per_step or not isinstance(module, NeuronLayer) or not emits_spikes(module):
-        return None
-    if module.neuron_spec.spikes_max != 1 or module.spike_unit != 1.0:
-        return None
-    at = frame.parent
+    source, at = graph.node(edge.source), frame.parent
     while at is not None and source.path not in at.counts:
         at = at.parent
-    return None if at is None else at.counts[source.path]
+    if at is None or edge.delay or not node.per_step or source.kind != "module":
+        return None
+    module = at.node.modules[source.path]
+    if not isinstance(module, NeuronLayer) or module.neuron_spec.spikes_max != 1 or module.spike_unit != 1.0:
+        return None
+    return at.counts[source.path] if emits_spikes(module) else None
 
 
 def _since(before: SynOpsCount, now: SynOpsCount) -> SynOpsCount:

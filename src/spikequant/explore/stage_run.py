@@ -13,7 +13,6 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikequant.analyse.probe import emits_spikes
@@ -26,6 +25,7 @@ from spikequant.explore.validation import spike_counts
 from spikequant.law.errors import WidthError
 from spikequant.nn import NeuronLayer, QuantizedNeuron, Synapse
 from spikequant.nn.reset import count_samples_from
+from spikequant.nn.spike_counts import spikes_over_time
 from spikequant.plan import Plan
 from spikequant.quantize.calibrate import fit_input, settle_group
 from spikequant.quantize.freeze import freeze_neuron
@@ -51,6 +51,7 @@ class Frame:
         reformed: values of the next stage's joins, pools and reshapes before any layer of it.
         counts: spikes of its neurons by layer, once its record was asked for.
         readout: integer sums of a last layer without a neuron, where they were computed with those of its siblings.
+        summed: spikes of its neurons over time, uint8 ``[N, ...]``, where the last stage asks for no more.
     """
 
     def __init__(self, run: StageRun, node: Node, slot: Slot, parent: Frame | None, samples: int) -> None:
@@ -63,6 +64,7 @@ class Frame:
         self.reformed: dict[str, Tensor] = {}
         self.counts: dict[str, npt.NDArray[np.float64]] = {}
         self.readout: Tensor | None = None
+        self.summed: Tensor | None = None
 
     def value(self, name: str) -> Tensor:
         """The value of a graph node of this stage or one before."""
@@ -72,7 +74,7 @@ class Frame:
             assert self.parent is not None
             return self.parent.value(name)
         kept = self.run.network.tree.kept(self.node, self.slot)
-        if kept is None:
+        if kept is None or name not in kept.exports:
             self.values.update(self.run.exports(self))
         else:
             self.values[name] = kept.exports[name].unpacked()
@@ -97,6 +99,10 @@ class StageRun:
         """The stage of a node."""
         return self.network.stages[node.number]
 
+    def below(self, parent: Frame, node: Node) -> Frame:
+        """A node behind another one, on the same batch."""
+        return Frame(self, node, parent.slot, parent, parent.samples)
+
     def enter(self, node: Node) -> None:
         """Put the layers of a node in their places."""
         place(self.model, node.modules)
@@ -117,9 +123,13 @@ class StageRun:
         tree = self.network.tree
         kept = tree.kept(frame.node, frame.slot)
         if kept is not None:
-            frame.counts = kept.counts
+            frame.counts, frame.summed = kept.counts, kept.summed
             return kept
         self.enter(frame.node)
+        record = self._summed(frame)
+        if record is not None:
+            tree.keep(frame.node, frame.slot, record)
+            return record
         stage = self.stage(frame.node)
         values = self._values(frame, None)
         frame.values.update({name: values[name] for name in stage.exports})
@@ -142,6 +152,29 @@ class StageRun:
         if not last:
             tree.keep(frame.node, frame.slot, record)
         return record
+
+    def _summed(self, frame: Frame) -> Record | None:
+        """The record of a stage of which only its spikes over time are asked for; None where that is not so."""
+        stage = self.stage(frame.node)
+        if frame.node.number != len(self.network.stages) - 2 or self.network.summed is None:
+            return None
+        neuron, at = frame.node.modules[stage.end], stage.nodes[-1]
+        if not isinstance(neuron, QuantizedNeuron) or neuron.spike_unit != 1.0 or not emits_spikes(neuron):
+            return None
+        values = self._values(frame, at.name)
+        x = self._given(frame, at, values)
+        if not self.runner.has_time(at.inputs[0]):
+            x = x.unsqueeze(0).expand(self.network.graph.steps, *x.shape)
+        counts = spikes_over_time(neuron, x)
+        if counts is None:
+            return None
+        frame.summed = counts
+        frame.counts = {stage.end: counts.to(torch.float32).sum(0).flatten().to(torch.float64).numpy()}
+        return Record(frame.counts, operations(self, frame, values), None, {}, counts)
+
+    def decided(self, frame: Frame, right: npt.NDArray[np.bool_]) -> Record:
+        """The record of a last layer that was read with its siblings."""
+        return Record({}, operations(self, frame, {}), right, {})
 
     @property
     def _result(self) -> str:
@@ -176,31 +209,15 @@ class StageRun:
                     reformed[node.name] = values[node.name]
         return values
 
-    @torch.no_grad()
-    def readouts(self, parent: Frame, nodes: Sequence[Node]) -> dict[Node, Tensor]:
-        """Integer sums of a last linear layer without a neuron, for siblings at once; {} where that is not exact."""
-        stage = self.stage(nodes[0])
-        at_end = {node: node.modules.get(stage.end) for node in nodes}
-        layers = {node: m for node, m in at_end.items() if isinstance(m, Synapse) and m.link is None and m.is_frozen}
-        nodes, linear = list(layers), [m for m in layers.values() if m.kind == "linear"]
-        if len(linear) < max(2, len(nodes)) or stage.modules != (stage.end,):
-            return {}
-        first = linear[0]
-        alike = {(m.unit, m.input_bound, m.input_scale is None, m.is_soft) for m in linear}
-        codes = torch.cat([m.codes() for m in linear])
-        if (
-            len(alike) > 1
-            or first.input_scale is not None
-            or float(codes.abs().sum(1).max()) * first.input_bound >= 2**24
-        ):
-            return {}
-        at = next(node for node in stage.nodes if node.path == stage.end)
-        self.enter(nodes[0])
-        frame = Frame(self, nodes[0], parent.slot, parent, parent.samples)
-        values, source = self._values(frame, at.name), at.inputs[0].source
-        given = {source: values[source] if source in values else parent.value(source)}
-        sums = F.linear(first.integer_input(self.runner.aligned(at.inputs[0], at, given)), codes)
-        return dict(zip(nodes, torch.split(sums, [len(m.weight) for m in linear], dim=-1), strict=True))
+    def given_to(self, frame: Frame, at: GraphNode) -> Tensor:
+        """What a node of a stage is given, by the layers that are in their places."""
+        return self._given(frame, at, self._values(frame, at.name))
+
+    def _given(self, frame: Frame, at: GraphNode, values: dict[str, Tensor]) -> Tensor:
+        assert frame.parent is not None
+        source = at.inputs[0].source
+        given = {source: values[source] if source in values else frame.parent.value(source)}
+        return self.runner.aligned(at.inputs[0], at, given)
 
     def _sums(self, frame: Frame, node: GraphNode, synapse: Synapse, given: dict[str, Tensor]) -> Tensor:
         """Accumulator LSBs of a synapse, from raw sums that its siblings have computed already."""
@@ -308,12 +325,7 @@ class StageRun:
         at = next(n for n in self.stage(node).nodes if n.path and self.model.get_submodule(n.path) is module)
         seen: Seen = []
         for parent in parents:
-            frame = Frame(self, node, parent.slot, parent, parent.samples)
-            values = self._values(frame, at.name)
-            source = at.inputs[0].source
-            x = self.runner.aligned(
-                at.inputs[0], at, {source: values[source] if source in values else parent.value(source)}
-            )
+            x = self.given_to(self.below(parent, node), at)
             times, shown = self.network.times[at.path], self.runner.has_time(at.inputs[0])
             if isinstance(module, QuantizedNeuron) and not shown:
                 x, shown = x.unsqueeze(0).expand(self.network.graph.steps, *x.shape), True

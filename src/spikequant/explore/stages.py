@@ -116,6 +116,28 @@ def _stage(
     )
 
 
+def summed_source(found: tuple[Stage, ...], graph: Graph, model: nn.Module) -> str | None:
+    """The neuron layer of which the last stage asks only how often each neuron fired in a sample; None without one.
+
+    So it is for a linear layer without a neuron, at most behind reshapes, whose currents are summed over time.
+    """
+    if len(found) < 2 or found[-1].has_neuron or graph.output.reduction not in ("sum", "mean"):
+        return None
+    *reshapes, last = found[-1].nodes
+    source = found[-1].nodes[0].inputs[0].source
+    in_a_row = [source, *(node.name for node in found[-1].nodes)]
+    chained = all(
+        [edge.source for edge in node.inputs] == [before] and not node.inputs[0].delay and node.per_step
+        for before, node in zip(in_a_row, found[-1].nodes, strict=False)
+    )
+    linear = last.kind == "module" and isinstance(module_of(last, model), nn.Linear) and len(found[-1].modules) == 1
+    before = found[-2]
+    alone = before.exports == (source,) and before.nodes[-1].name == source and before.nodes[-1].path == before.end
+    plain = chained and linear and alone and all(node.kind == "reshape" for node in reshapes)
+    flat = len(graph.node(last.inputs[0].source).shape) == 1 and graph.output.source == last.name
+    return source if plain and flat and graph.output.factor > 0 else None
+
+
 @torch.no_grad()
 def calls_of(model: nn.Module, graph: Graph, example: Tensor) -> tuple[Calls, dict[str, int]]:
     """How the model's own forward pass calls its layers: for the counts of operations, and how often by path.

@@ -81,17 +81,20 @@ class Record:
         operations: synaptic operations by path.
         right: of the last stage: which samples were classified right.
         exports: packed values that later stages read.
+        summed: spikes over time in their place, uint8 ``[N, ...]``, where that is all that the last stage asks for.
     """
 
     counts: dict[str, npt.NDArray[np.float64]]
     operations: dict[str, SynOpsCount]
     right: npt.NDArray[np.bool_] | None
     exports: dict[str, Packed]
+    summed: Tensor | None = None
 
     @property
     def size(self) -> int:
         """Bytes."""
-        return sum(c.nbytes for c in self.counts.values()) + sum(value.size for value in self.exports.values())
+        summed = 0 if self.summed is None else self.summed.numel()
+        return summed + sum(c.nbytes for c in self.counts.values()) + sum(value.size for value in self.exports.values())
 
 
 @dataclass(eq=False)

@@ -17,6 +17,7 @@ import torch
 
 from spikequant.analyse.memory import memory_rows
 from spikequant.explore.network import SharedNetwork, place
+from spikequant.explore.readout import rights, sums_of_all
 from spikequant.explore.records import Candidate, Measured
 from spikequant.explore.stage_run import Frame, StageRun
 from spikequant.explore.tree import Node
@@ -125,22 +126,25 @@ class Walk:
                 one.nodes.append(child)
                 one.refused = child.refused
             if not child.refused:
-                self._settle(members, child, [Frame(self.run, child, f.slot, f, f.samples) for f in frames])
+                self._settle(members, child, [self.run.below(f, child) for f in frames])
                 self.freed.give_back()
 
     def _measure(self, racers: Sequence[Racer], node: Node, frame: Frame, number: int) -> None:
         depth = node.number + 1
         groups, started = _groups(racers, depth), time.perf_counter()
         last = depth == len(self.network.stages) - 1
-        readouts = self.run.readouts(frame, [members[0].nodes[depth] for _, members in groups]) if last else {}
+        nodes, targets = [members[0].nodes[depth] for _, members in groups], self.data.batches[number].y
+        decided = rights(self.run, frame, nodes, targets) if last else {}
+        readouts = sums_of_all(self.run, frame, nodes) if last and not decided else {}
         _share(racers, started)
         for _, members in groups:
             started = time.perf_counter()
             child = members[0].nodes[depth]
-            below = Frame(self.run, child, frame.slot, frame, frame.samples)
+            below = self.run.below(frame, child)
             below.readout = readouts.get(child)
             with child.lock:
-                record = self.run.record(below, self.data.batches[number].y)
+                known = decided.get(child)
+                record = self.run.record(below, targets) if known is None else self.run.decided(below, known)
             total = self.totals.setdefault(child, Total())
             for path, counts in record.counts.items():
                 total.counts[path] = counts + total.counts.get(path, 0.0)

@@ -150,6 +150,15 @@ def _fusable(layer: NeuronLayer, given: Run, x: Tensor) -> tuple[str, Call | Non
     return missing, None if missing else call, x if missing else base
 
 
+def summing(layer: NeuronLayer, given: Run, x: Tensor) -> tuple[Any, Call, Tensor] | None:
+    """A kernel in C that adds the spikes of each neuron up over all steps, its call and its input, or None."""
+    reason, call, base = _fusable(layer, given, x)
+    if call is None or call.engine != "c" or given.ops.dtype != torch.float32 or given.spec.output != "spike":
+        return None
+    key = replace(call.forward_key(base), bytes=True, summed=True)
+    return None if reason or _missing("c", key) else (forward_of("c", key), call, base)
+
+
 def _engine(key: ForwardKey, x: Tensor, chosen: str) -> tuple[str, str]:
     """The first engine that has this kernel, and why there is none."""
     reasons, places, device = {}, x.numel(), x.device.type

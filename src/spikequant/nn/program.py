@@ -13,9 +13,10 @@ from spikequant.law.spec import NeuronSpec
 from spikequant.nn.group_widths import Integers
 from spikequant.nn.inference import ordinary_tensors
 from spikequant.nn.kept import Seen, shared
-from spikequant.nn.loop import Prepared, States
+from spikequant.nn.loop import Noise, Prepared, States
 from spikequant.nn.neuron import over_features
 from spikequant.nn.torch_ops import TorchOps
+from spikequant.quantizers import round_ste
 
 if TYPE_CHECKING:
     from spikequant.nn.quantized_neuron import QuantizedNeuron
@@ -101,6 +102,17 @@ def _sources(neuron: QuantizedNeuron) -> tuple[Any, ...]:
 def _measures(neuron: QuantizedNeuron) -> bool:
     """Whether the integers of now come from a batch that was just measured, and serve one forward pass."""
     return any(branch.norm is not None and branch.norm.measures for branch in neuron.branches)
+
+
+def given_to(neuron: QuantizedNeuron, x: Tensor) -> tuple[Program, Tensor, Noise | None]:
+    """What a layer runs on an input: its program, the input in whole units and in the program's type, its noise."""
+    program = neuron.programs.get(neuron, x, neuron.check_features(x))
+    x, pool_unit = x.to(program.ops.dtype), neuron.branches[0].pool_unit
+    if pool_unit != 1.0:
+        x = round_ste(x / pool_unit, "half_even")
+    registers = (neuron.choice.membrane, neuron.choice.current, neuron.choice.input, neuron.choice.adaptation)
+    is_noisy = any(r is not None and r.rounding == "stochastic" for r in registers)
+    return program, x, Noise(neuron.seed, neuron.layer, neuron.first_sample) if is_noisy else None
 
 
 def _choices(neuron: QuantizedNeuron, like: Tensor, features: int) -> tuple[Any, ...]:

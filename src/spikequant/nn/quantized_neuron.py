@@ -25,11 +25,11 @@ from spikequant.nn.dialect import adopt
 from spikequant.nn.fraction_bits import choose_fraction_bits
 from spikequant.nn.group_widths import Integers
 from spikequant.nn.integers import integer_params, integer_spec, on_grid
-from spikequant.nn.loop import Noise, States
+from spikequant.nn.loop import States
 from spikequant.nn.membrane_levels import starting_table
 from spikequant.nn.neuron import Neuron, over_features, run_neuron
 from spikequant.nn.optional_buffers import take_optional
-from spikequant.nn.program import ProgramCache
+from spikequant.nn.program import ProgramCache, given_to
 from spikequant.nn.synapse import Link
 from spikequant.nn.untraced import untraced
 from spikequant.quantizers import round_ste
@@ -265,13 +265,7 @@ class QuantizedNeuron(CarriedLayer):
     @untraced
     def advance(self, x: Tensor) -> Tensor:
         """Spikes, or the real membrane of a readout, for integer input sums."""
-        features = self.check_features(x)
-        program = self.programs.get(self, x, features)
-        x = x.to(program.ops.dtype)
-        pool_unit = self.branches[0].pool_unit
-        if pool_unit != 1.0:
-            x = round_ste(x / pool_unit, "half_even")
-        noise = Noise(self.seed, self.layer, self.first_sample) if self._is_noisy() else None
+        program, x, noise = given_to(self, x)
         output = run_neuron(self, program.ops, program.spec, program.params, x, bias=program.bias, noise=noise)
         self.units = program.units
         if program.spec.output == "state":
@@ -302,10 +296,6 @@ class QuantizedNeuron(CarriedLayer):
         unit = over_features(found.params["v_load"] * found.lsb, features, last=self.last_axis)
         peaks = torch.stack([(s["v"].to(torch.float64) * unit).abs().amax(0) for s in states])
         return peaks.amax(0).reshape(-1)
-
-    def _is_noisy(self) -> bool:
-        registers = (self.choice.membrane, self.choice.current, self.choice.input, self.choice.adaptation)
-        return any(r is not None and r.rounding == "stochastic" for r in registers)
 
     def train(self, mode: bool = True) -> QuantizedNeuron:
         """Set the mode; the float type that carries the integers is proven anew, before it is needed next."""

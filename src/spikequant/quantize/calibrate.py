@@ -19,17 +19,15 @@ from torch import Tensor, nn
 
 from spikequant.law.errors import DataError, NotFrozen, PlanError
 from spikequant.nn import QuantizedNeuron, Register, Synapse
-from spikequant.nn.over_time import summed_over_samples
 from spikequant.nn.reset import reset_states as reset
 from spikequant.quantize.calibration_report import MOST_BITS, CalibratedLayer, CalibrationReport, is_off
+from spikequant.quantize.rate_trials import WIDE, alone, best, rate_error
 from spikequant.quantize.scales import Seen, flows_into, refine_scale
 from spikequant.quantize.second_order import WEIGHT_SOLVERS, WeightSolver
-from spikequant.quantize.settle_levels import Table, placed, sampled
+from spikequant.quantize.settle_levels import Table, placed
 
-CANDIDATES = ("toward_zero", "floor", "half_up", "half_even", "stochastic")
 REACHES = (1.0, 2.0)
 SETTLE_SAMPLES = 256
-WIDE = Register(bits=24, rounding="half_even", asked=False)
 
 
 def calibrate(
@@ -212,12 +210,12 @@ def _settle(path: str, neuron: QuantizedNeuron, few: Flows, *, advise: bool, wid
     if asked.learned:
         return _settle_learned(path, neuron, currents, wide)
     limits = _limits(neuron, asked, neuron.default_limit(), wide)
-    error, rounding, limit, rate = _best(neuron, currents, asked, limits, wide)
+    error, rounding, limit, rate = best(neuron, currents, asked, limits, wide)
     enough = None
     if advise and is_off(rate, float(wide.mean())):
         settled = dataclasses.replace(asked, rounding=rounding, choose_rounding=False)
         more = (dataclasses.replace(settled, bits=bits) for bits in range(asked.bits + 1, MOST_BITS + 1))
-        rates = ((r.bits, _best(neuron, currents, r, limits, wide)[3]) for r in more)
+        rates = ((r.bits, best(neuron, currents, r, limits, wide)[3]) for r in more)
         enough = next((bits for bits, found in rates if not is_off(found, float(wide.mean()))), None)
     _apply(neuron, dataclasses.replace(asked, rounding=rounding), limit)
     return CalibratedLayer(path=path, rounding=rounding, limit=limit, rate=rate, wide_rate=float(wide.mean()),
@@ -227,10 +225,10 @@ def _settle(path: str, neuron: QuantizedNeuron, few: Flows, *, advise: bool, wid
 def _wide(neuron: QuantizedNeuron, currents: list[Tensor], known: Wides) -> Tensor:
     """Rates with a wide membrane; sets the peaks of the neuron."""
     if neuron.choice.membrane.learned:
-        return _alone(neuron, currents, WIDE, 0.0)
+        return alone(neuron, currents, WIDE, 0.0)
     on = (neuron.fraction_bits, neuron.needs_double, dataclasses.replace(neuron.choice, membrane=WIDE))
     if on not in known:
-        known[on] = _alone(neuron, currents, WIDE, 0.0), neuron.peaks
+        known[on] = alone(neuron, currents, WIDE, 0.0), neuron.peaks
     wide, neuron.peaks = known[on]
     return wide
 
@@ -238,10 +236,10 @@ def _wide(neuron: QuantizedNeuron, currents: list[Tensor], known: Wides) -> Tens
 def _settle_table(path: str, neuron: QuantizedNeuron, currents: list[Tensor], wide: Tensor) -> CalibratedLayer:
     """A table that a quantizer names has nothing to choose: shares of the threshold stay what they are."""
     asked, reach = dataclasses.replace(neuron.choice.membrane, rounding="half_up"), neuron.default_limit()
-    found = _alone(neuron, currents, asked, reach)
+    found = alone(neuron, currents, asked, reach)
     _apply(neuron, asked, reach)
     return CalibratedLayer(path=path, rounding="half_up", limit=reach, rate=float(found.mean()),
-                           wide_rate=float(wide.mean()), error=_rate_error(found, wide))  # fmt: skip
+                           wide_rate=float(wide.mean()), error=rate_error(found, wide))  # fmt: skip
 
 
 def _settle_learned(path: str, neuron: QuantizedNeuron, currents: list[Tensor], wide: Tensor) -> CalibratedLayer:
@@ -250,30 +248,14 @@ def _settle_learned(path: str, neuron: QuantizedNeuron, currents: list[Tensor], 
 
     def judge(table: Table) -> tuple[float, float]:
         neuron.set_levels(*table)
-        rates = _alone(neuron, currents, asked, float(neuron.v_limit))
-        return _rate_error(rates, wide), float(rates.mean())
+        rates = alone(neuron, currents, asked, float(neuron.v_limit))
+        return rate_error(rates, wide), float(rates.mean())
 
     found = placed(states, asked.bits, neuron.default_limit(), judge)
     neuron.set_levels(*found.table)
     _apply(neuron, dataclasses.replace(asked, rounding="half_up"), float(neuron.v_limit))
     return CalibratedLayer(path=path, rounding="half_up", limit=float(neuron.v_limit), rate=found.rate,
                            wide_rate=float(wide.mean()), error=found.error)  # fmt: skip
-
-
-def _best(
-    neuron: QuantizedNeuron, currents: list[Tensor], asked: Register, limits: tuple[float, ...], wide: Tensor
-) -> tuple[float, str, float, float]:
-    """``(error, rounding, reach, rate)`` of the candidate whose rates are nearest to the wide ones."""
-    best: tuple[float, str, float, float] | None = None
-    for limit in limits:
-        for rounding in CANDIDATES if asked.choose_rounding else (asked.rounding,):
-            register = dataclasses.replace(asked, rounding=rounding)
-            rates = _alone(neuron, currents, register, limit)
-            error = _rate_error(rates, wide)
-            if best is None or error < best[0]:
-                best = (error, rounding, limit, float(rates.mean()))
-    assert best is not None
-    return best
 
 
 def _limits(neuron: QuantizedNeuron, asked: Register, threshold: float, wide: Tensor) -> tuple[float, ...]:
@@ -299,48 +281,9 @@ def _settle_readout(path: str, neuron: QuantizedNeuron, wide: Tensor) -> Calibra
     return CalibratedLayer(path=path, rounding=rounding, limit=limit, rate=0.0, wide_rate=0.0, error=0.0, spikes=False)
 
 
-def _rate_error(rates: Tensor, wide: Tensor) -> float:
-    """Matched L1 of the per-neuron rates plus the shift of their mean: neither noise nor bias goes unseen.
-
-    In float64 and one order, so that near ties do not depend on how memory holds the rates.
-    """
-    rates, wide = (r.to(torch.float64).contiguous() for r in (rates, wide))
-    return float((rates - wide).abs().mean() + (rates.mean() - wide.mean()).abs())
-
-
 def _record(neuron: QuantizedNeuron, flows: Flows) -> list[Tensor]:
     """What flows into a layer, ``[T, N, ...]`` per batch; single steps are put in a row."""
     return [batch[0] if neuron.step_mode == "m" else torch.stack(batch) for batch in flows(neuron)]
-
-
-def _alone(neuron: QuantizedNeuron, currents: list[Tensor], register: Register, limit: float) -> Tensor:
-    """Per-neuron rates of a layer run alone with another register; keeps peaks.  `_apply` proves widths after it."""
-    kept = (neuron.choice, neuron.v_limit.clone(), neuron.step_mode)
-    neuron.choice = dataclasses.replace(neuron.choice, membrane=register)
-    neuron.v_limit.fill_(limit)
-    neuron.step_mode = "m"
-    try:
-        neuron.prove(neuron.integers())
-        total: Tensor | float = 0.0
-        count, peaks = 0, []
-        neuron.seen = [] if kept[0].membrane.learned and register is WIDE else neuron.seen
-        for current in currents:
-            neuron.watch = [] if register is WIDE else None
-            neuron.reset()
-            output = neuron.advance(current)
-            if neuron.watch:
-                peaks.append(neuron.real_peaks(neuron.watch))
-                if kept[0].membrane.learned:
-                    neuron.seen += [sampled(neuron.in_real_units(state)["v"]) for state in neuron.watch]
-            total = total + summed_over_samples(output)
-            count += current.shape[0] * current.shape[1]
-        if peaks:
-            neuron.peaks = torch.stack(peaks).amax(0)
-    finally:
-        neuron.choice, neuron.step_mode, neuron.watch = kept[0], kept[2], None
-        neuron.v_limit.copy_(kept[1])
-    assert isinstance(total, Tensor)
-    return total / (count * neuron.spike_unit)
 
 
 def _apply(neuron: QuantizedNeuron, register: Register, limit: float) -> None:

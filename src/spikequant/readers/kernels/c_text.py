@@ -48,16 +48,18 @@ class Surface:
     reduced: tuple[str, ...] = ()
 
 
-def forward_text(tape: Tape, body: Body, *, double: bool, as_bytes: bool = False) -> tuple[str, Surface]:
-    """The kernel that runs a neuron over time, and what it takes; `as_bytes` writes its output as uint8."""
+def forward_text(
+    tape: Tape, body: Body, *, double: bool, as_bytes: bool = False, summed: bool = False
+) -> tuple[str, Surface]:
+    """The kernel that runs a neuron over time, and what it takes; `as_bytes`, `summed`: see `keys.ForwardKey`."""
     face = Surface(tape.params, tuple(tape.states), tape.noises)
-    lines = _declared(body.lines)
+    lines, to = _declared(body.lines), "to[j] +=" if summed else "to[j] ="
     steps = _function(
         "void step_forward(const tile_t *const tile, real (*const s)[BLOCK], const real *const from, out_t *const to, "
         "const int64_t size, const real tick, const uint32_t *const keys)",
-        face, [*lines, *_new_states(tape, body, "s"), f"to[j] = (out_t)({body.of(tape.output)});"],
+        face, [*lines, *_new_states(tape, body, "s"), f"{to} (out_t)({body.of(tape.output)});"],
     )  # fmt: skip
-    steps = [f"typedef {'uint8_t' if as_bytes else 'real'} out_t;", *steps]
+    steps = [f"typedef {'uint8_t' if as_bytes else 'real'} out_t;", f"#define SUMMED {int(summed)}", *steps]
     return _file(face, body, body.lines, steps, double, "forward.c"), face
 
 

@@ -19,13 +19,14 @@ int forward(const int64_t *const n, void *const *const q)
             const int64_t first = b * BLOCK, size = z.places - first < BLOCK ? z.places - first : BLOCK;
             lay_out(&tile, &z, params, reals, masks, first, size);
             load_states(s, old, first, size);
+            if (SUMMED) memset((out_t *)q[1] + first, 0, (size_t)size * sizeof(out_t));
             for (int64_t t = 0; t < z.steps; ++t) {
                 if (t + 1 < z.steps) {
                     fetch((const real *)q[0] + (t + 1) * z.x_step + first, size);
-                    fetch_to_write((out_t *)q[1] + (t + 1) * z.places + first, size);
+                    if (!SUMMED) fetch_to_write((out_t *)q[1] + (t + 1) * z.places + first, size);
                 }
                 step_forward(&tile, s, (const real *)q[0] + t * z.x_step + first,
-                             (out_t *)q[1] + t * z.places + first, size, tick_at(&z, t), keys + t * NOISES);
+                             (out_t *)q[1] + (SUMMED ? 0 : t * z.places) + first, size, tick_at(&z, t), keys + t * NOISES);
             }
             store_states(new, s, first, size);
         }

@@ -16,6 +16,7 @@ class ForwardKey:
 
     Attributes:
         bytes: the output is written as uint8: spikes of 0 to 255.
+        summed: of bytes: one row, the sum over all steps, which a byte must hold.
     """
 
     spec: NeuronSpec
@@ -24,6 +25,7 @@ class ForwardKey:
     rounds: bool
     double: bool
     bytes: bool = False
+    summed: bool = False
 
     def recorded(self) -> tuple[Tape, Body]:
         """The law's step on a tape, and its lines.

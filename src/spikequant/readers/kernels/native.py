@@ -44,7 +44,7 @@ def forward_kernel(key: ForwardKey) -> Kernel:
         Unsupported: the spec has no kernel, or there is no C compiler.
     """
     tape, body = key.recorded()
-    text, face = forward_text(tape, body, double=key.double, as_bytes=key.bytes)
+    text, face = forward_text(tape, body, double=key.double, as_bytes=key.bytes, summed=key.summed)
     return Kernel(face, _compiled(text).forward)
 
 
