@@ -15,6 +15,7 @@ from spikequant.explore.tree import Node, Tree
 from spikequant.frontends import read_or_undo
 from spikequant.frontends.registry import put
 from spikequant.law.errors import Unsupported
+from spikequant.nn import Synapse
 from spikequant.nn.copying import copied
 from spikequant.plan import Plan
 from spikequant.quantize import quantize_
@@ -53,6 +54,7 @@ class SharedNetwork:
         if not all(self.runner.fits(x) for x in self.calibration):
             raise Unsupported("the calibration data have several numbers of time steps")
         self.tree, self.root = tree, Node(None, -1, "")
+        self._fitted: dict[tuple[str, str], Tensor] = {}
         self._dressed: dict[tuple[int, str], dict[str, nn.Module]] = {}
 
     def skeleton(self) -> nn.Module:
@@ -78,6 +80,13 @@ class SharedNetwork:
         """Layers of a stage as `quantize_` makes them, ready to be calibrated; the plan was dressed before."""
         made, memo = self._dressed[number, self.stages[number].key(plan)], self._memo()
         return {path: copy.deepcopy(module, memo).eval() for path, module in made.items()}
+
+    def fitted(self, path: str, weight_key: str, synapse: Synapse) -> Tensor:
+        """The weight scale that a layer's quantizer fits, once for all candidates that give it the same one."""
+        key = (path, weight_key)
+        if key not in self._fitted:
+            self._fitted[key] = synapse.fitted_scale()
+        return self._fitted[key]
 
     def _memo(self) -> dict[int, nn.Parameter]:
         return {id(p): p for p in self.model.parameters()}

@@ -309,8 +309,9 @@ class StageRun:
         assert node.parent is not None
         known = node.parent.weights.get(node.weight_key)
         if known is None:
-            for synapse in synapses.values():
-                refine_scale(synapse, lambda synapse=synapse: self._flows(node, synapse, few))  # type: ignore[misc]
+            for path, synapse in synapses.items():
+                fitted = self.network.fitted(path, node.weight_key, synapse)
+                refine_scale(synapse, lambda synapse=synapse: self._flows(node, synapse, few), fitted)  # type: ignore[misc]
             for synapse in synapses.values():
                 synapse.freeze()
             node.parent.weights[node.weight_key] = {p: (s.weight_scale, s.frozen_codes) for p, s in synapses.items()}

@@ -27,7 +27,7 @@ Seen = list[list[Tensor]]
 
 
 @torch.no_grad()
-def refine_scale(synapse: Synapse, seen: Callable[[], Seen]) -> None:
+def refine_scale(synapse: Synapse, seen: Callable[[], Seen], fitted: Tensor | None = None) -> None:
     """Move a weight scale to the factor of least output error, per output channel.
 
     ``min_k sum_x ((w - s_k Q(w / s_k)) . x)^2`` over `FACTORS` of a fitted scale and `WIDER` ones of a learned one,
@@ -35,7 +35,7 @@ def refine_scale(synapse: Synapse, seen: Callable[[], Seen]) -> None:
     reconstruction error of post-training quantization (Nagel et al. 2020, section 3).  The factors are those of what
     the quantizer fits, and a scale that was moved before is among the tried ones, so that a second call changes
     nothing.  A learned scale moves from its start only, and stays once it was calibrated or trained.  Dynamic and
-    shared scales stay.
+    shared scales stay.  `fitted`: what the quantizer fits on these weights, where it is known.
     """
     shared = synapse.link is not None and synapse.link.branch.shared
     mode, name = synapse.quantizer.scale_mode, synapse.quantizer.name
@@ -45,7 +45,7 @@ def refine_scale(synapse: Synapse, seen: Callable[[], Seen]) -> None:
         return
     x = _rows(synapse, seen())
     weight, kept = synapse.folded_weight(), synapse.weight_scale.clone()
-    start = synapse.fitted_scale()
+    start = synapse.fitted_scale() if fitted is None else fitted
     tried = [start * factor for factor in (WIDER if mode == "learned" else FACTORS)]
     if not torch.equal(kept, start):  # moved before, by this or by another: one more to choose from
         tried.append(kept)
