@@ -62,8 +62,10 @@ def links_of(geometry: Geometry, size: tuple[int, int]) -> Links:
     return Links(*(torch.tensor(values, dtype=torch.int32) for values in numbers))
 
 
-def input_gradient_of_links(g: Tensor, shape: tuple[int, ...], weight: Tensor, geometry: Geometry) -> Tensor:
-    """``dL/dx`` for ``[N, C, H, W]``, channels last."""
+def input_gradient_of_links(
+    g: Tensor, shape: tuple[int, ...], weight: Tensor, geometry: Geometry, gain: Tensor | None = None
+) -> Tensor:
+    """``dL/dx`` for ``[N, C, H, W]`` of ``gain * weight``, channels last."""
     loaded = kernels.library()
     assert loaded is not None
     batch, channels, height, width = shape
@@ -74,10 +76,10 @@ def input_gradient_of_links(g: Tensor, shape: tuple[int, ...], weight: Tensor, g
     panel = POOL.empty((-(-batch // IMAGES) * IMAGES * outputs * out,), torch.float32)
     toward_x = POOL.empty(shape, torch.float32, last=True)
     loaded.sq_input_gradient(
-        kernels.at(g), *map(ctypes.c_ssize_t, (batch, outputs, out)), kernels.at(weight), ctypes.c_void_p(),
-        *map(ctypes.c_ssize_t, (channels, taps)), kernels.at(links.first), kernels.at(links.places),
-        kernels.at(links.taps), ctypes.c_ssize_t(height * width), kernels.at(rows), kernels.at(panel),
-        kernels.at(toward_x), threads,
+        kernels.at(g), *map(ctypes.c_ssize_t, (batch, outputs, out)), kernels.at(weight),
+        ctypes.c_void_p() if gain is None else kernels.at(gain), *map(ctypes.c_ssize_t, (channels, taps)),
+        kernels.at(links.first), kernels.at(links.places), kernels.at(links.taps), ctypes.c_ssize_t(height * width),
+        kernels.at(rows), kernels.at(panel), kernels.at(toward_x), threads,
     )  # fmt: skip
     return toward_x
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from spikequant.nn.memory import POOL
@@ -22,6 +23,7 @@ class Coding:
     Attributes:
         weight: the float weights, which learn.
         passed: is called when a backward pass has gone through.
+        part: of a kernel ``[out, in, h, w]``, the taps that a product uses; None where it uses all.
     """
 
     weight: Tensor
@@ -29,9 +31,17 @@ class Coding:
     low: int
     high: int
     passed: Callable[[], None]
+    part: tuple[slice, ...] | None = None
+
+    def _scale(self) -> Tensor:
+        """The scale beside a part of the weights."""
+        return self.scale if self.scale.numel() == 1 else self.scale.reshape(-1, 1, 1, 1)
 
     def codes(self, weight: Tensor, made: Tensor) -> Tensor:
         """`made`, the codes, as a function of the weights they came from: for derivatives of gradients."""
+        if self.part is not None:
+            found: Tensor = _Encode.apply(weight[self.part], self._scale(), self.low, self.high, [made])  # type: ignore[no-untyped-call]
+            return found
         codes: Tensor = _Encode.apply(  # type: ignore[no-untyped-call]
             weight.reshape(self.weight.shape), self.scale, self.low, self.high, [made.reshape(self.weight.shape)]
         )
@@ -40,12 +50,22 @@ class Coding:
     def gradient(self, g: Tensor, weight: Tensor, gain: Tensor) -> Tensor:
         """``dL/dweight`` from the gradient `g` of the gained codes, whose memory it may take."""
         shape = self.weight.shape
+        if self.part is not None:
+            used = _masked(g * gain[:, None, None, None], weight[self.part], self._scale(), self.low, self.high)
+            sides = [side for part, size in zip(self.part, weight.shape, strict=True) for side in _outside(part, size)]
+            return F.pad(used, [*sides[6:8], *sides[4:6]])  # the last axis first
         if torch.is_grad_enabled() or g.dtype != torch.float32:
             gained = g.reshape(shape) * gain.reshape(-1, *([1] * (len(shape) - 1)))
             return _masked(gained, weight.reshape(shape), self.scale, self.low, self.high)
         g = g.contiguous()
         _over_rows("sq_encode_backward", self.weight, self.scale, (self.low, self.high), g, gain, g)
         return g
+
+
+def _outside(part: slice, size: int) -> tuple[int, int]:
+    """How many lie before and behind a part of an axis."""
+    start, stop, _ = part.indices(size)
+    return start, size - stop
 
 
 def _masked(g: Tensor, weight: Tensor, scale: Tensor, low: int, high: int) -> Tensor:

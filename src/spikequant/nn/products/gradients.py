@@ -12,13 +12,17 @@ LAST_UP_TO = 256
 """Channels up to which channels last is the faster order for gradients."""
 
 
-def input_gradient(g: Tensor, x_shape: torch.Size, weight: Tensor, geometry: Geometry) -> Tensor:
-    """``dL/dx`` for ``[N, C, H, W]``; differentiable."""
+def input_gradient(
+    g: Tensor, x_shape: torch.Size, weight: Tensor, geometry: Geometry, gain: Tensor | None = None
+) -> Tensor:
+    """``dL/dx`` for ``[N, C, H, W]`` of ``gain * weight``, in the type of `g`; differentiable."""
+    plain = g.dtype == weight.dtype == torch.float32 and g.device.type == "cpu" and not torch.is_grad_enabled()
+    if plain and not geometry.is_flat(tuple(x_shape[2:])) and conv_gradients.suits_links(geometry, x_shape):
+        return conv_gradients.input_gradient_of_links(g, x_shape, weight, geometry, gain)
+    if gain is not None:
+        weight = (weight * gain[:, None, None, None]).to(g.dtype)
     if geometry.is_flat(tuple(x_shape[2:])):
         return (g[:, :, 0, 0] @ weight[:, :, 0, 0])[:, :, None, None]
-    plain = g.dtype == weight.dtype == torch.float32 and g.device.type == "cpu" and not torch.is_grad_enabled()
-    if plain and conv_gradients.suits_links(geometry, x_shape):
-        return conv_gradients.input_gradient_of_links(g, x_shape, weight, geometry)
     stand_in = weight.new_zeros(()).expand(x_shape)
     return _backward(g, stand_in, weight, geometry, (True, False))[0]
 

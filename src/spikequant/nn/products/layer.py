@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -101,12 +101,11 @@ class LayerProduct:
             x = x.reshape(-1, x.shape[-1])[:, :, None, None]
         plane = geometry.in_two_axes()
         cut = plane.trimmed(tuple(x.shape[2:])) if geometry.is_conv and pad is None else None
-        if coding is not None and cut is not None and gain is not None:  # a part of the weights: through their codes
-            weight, gain_apart, coding = codes * gain.reshape(-1, *([1] * (codes.dim() - 1))).to(codes), False, None
         weight = (weight if coding is None else coding.weight).reshape(plane.weight_shape)
         codes = codes.reshape(plane.weight_shape)
         if cut is not None:
-            plane, weight, codes, coding = cut[0], weight[cut[1]], codes[cut[1]], None
+            plane, codes = cut[0], codes[cut[1]]
+            weight, coding = (weight[cut[1]], None) if coding is None else (weight, replace(coding, part=cut[1]))
             packs = packs.setdefault(str(cut[1]), {})
         weights = Weights(codes, gain, plane, packs, not geometry.is_conv, gain_apart)
         work = Work(geometry if cut is None else plane, weights, widths, pad, codes.requires_grad, coding)

@@ -76,11 +76,10 @@ def _through_codes(
     g = g.bfloat16() if half else g
     w, toward_x, toward = codes.bfloat16() if half else codes, None, None
     if wants_x:
-        gained = codes * gain[:, None, None, None]
-        gained = gained.bfloat16() if half else gained
-        toward_x = gradients.input_gradient(g, ctx.x_shape, gained, work.weights.geometry).to(codes.dtype)
+        toward_x = gradients.input_gradient(g, ctx.x_shape, codes, work.weights.geometry, gain).to(codes.dtype)
     if wants_weight:
-        if ctx.packed is not None and not again and work.pad is None and is_sparse_matrix(g, ctx.packed):
+        whole = not again and work.pad is None and coding.part is None
+        if ctx.packed is not None and whole and is_sparse_matrix(g, ctx.packed):
             toward = matrix_gradient_of_events(g, ctx.packed, coding, gain)
         else:
             toward = coding.gradient(_toward_weight(g, w, ctx.packed, rest, work).to(codes.dtype), weight, gain)
