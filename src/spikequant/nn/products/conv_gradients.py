@@ -29,8 +29,8 @@ FEW_PLACES, FEWEST_PLACES = 16, 4
 """Output places up to which lists are of one input place each: with a stride, and without one."""
 SMALL_PICTURE = 64
 """Input places up to which links are faster than oneDNN for the gradient of the input."""
-DENSEST, DENSEST_THIN = 0.3, 0.15
-"""Share of live inputs up to which events are gathered: from `NARROW` input channels on, and below."""
+DENSEST, DENSEST_OF_LINKS, DENSEST_THIN = 0.4, 0.8, 0.15
+"""Share of live inputs up to which events are gathered: by taps, by links, and below `NARROW` input channels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ def gathered(g: Tensor, x: ByteInput) -> Tensor | None:
     """The gradient of the weights from events; None where another way is faster."""
     how = gathered_by(x.geometry, x.shape)
     densest = DENSEST if x.geometry.weight_shape[1] >= NARROW else DENSEST_THIN
-    if not how or x.density > densest:
+    if not how or x.density > (DENSEST_OF_LINKS if how == "links" else densest):
         return None
     return weight_gradient_of_links(g, x) if how == "links" else weight_gradient_of_taps(g, x)
 
