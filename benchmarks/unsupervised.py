@@ -67,7 +67,9 @@ def rows(which: str) -> list[dict[str, Any]]:
         for rounding in ("TR", "RN", "SR")
     ]
     wide = [row("float", neurons=1600), row("float", neurons=100)]
-    known = {"float": floats, "itq": itq, "ptq": ptq, "roles": roles, "wide": wide}
+    moved = FOUR | {"membrane": 10, "threshold": 7}
+    common = [row("itq", scheme="itq", seed=s, bits=moved, top=TOP, refractory=PAUSE, common=COMMON) for s in SEEDS]
+    known = {"float": floats, "itq": itq, "ptq": ptq, "roles": roles, "wide": wide, "common": common}
     return [r for part in known.values() for r in part] if which == "all" else known[which]
 
 
@@ -196,7 +198,7 @@ STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("run", "table", "choose"))
-    parser.add_argument("--rows", default="all", choices=("float", "itq", "ptq", "roles", "wide", "all"))
+    parser.add_argument("--rows", default="all", choices=("float", "itq", "ptq", "roles", "wide", "common", "all"))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--folder", type=Path, default=HERE.parent / "build" / "unsupervised")
     given = parser.parse_args()

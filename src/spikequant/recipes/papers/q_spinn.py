@@ -242,7 +242,7 @@ def _narrow(x: Tensor, example: Tensor) -> Tensor:
     return x.narrow(axis, 0, min(16, x.shape[axis]))
 
 
-EIGHT_TIMES = {"weight": 4, "membrane": 8, "threshold": 9, "trace": 1}
+EIGHT_TIMES = {"weight": 4, "membrane": 10, "threshold": 7, "trace": 1}
 AFTERWARDS = {"weight": 6, "membrane": 8, "threshold": 8, "trace": 4}
 TOP, PAUSE, OWN = 0.5, 3, 40.0
 """Where weights have 4 bits: the largest one, for few grow beyond it and the grid is twice as fine; the refractory
