@@ -2,7 +2,7 @@
 
 #define ACROSS 64
 typedef float lanes_t __attribute__((vector_size(64), aligned(4), may_alias)); /* 16 floats at any address */
-#define VECTORS (ACROSS / 16)
+#define WIDE_BY (ACROSS / 16) /* vectors of one row */
 #define ROW(from, r) ((const lanes_t *)(const void *)((from) + (ptrdiff_t)(r) * ACROSS))
 #define NEAR_ROWS 256 /* gradients of ACROSS outputs of so many rows stay beside the processor */
 
@@ -15,17 +15,17 @@ static void gather_rows(const float *near, const int32_t *where, const uint8_t *
         ptrdiff_t e = cursor[i];
         const ptrdiff_t stop = first[i + 1];
         lanes_t *const to = (lanes_t *)(void *)(sums + i * ACROSS);
-        lanes_t one[VECTORS], two[VECTORS]; /* two chains: an addition takes four cycles */
-        for (int k = 0; k < VECTORS; ++k) one[k] = to[k], two[k] = (lanes_t){0};
+        lanes_t one[WIDE_BY], two[WIDE_BY]; /* two chains: an addition takes four cycles */
+        for (int k = 0; k < WIDE_BY; ++k) one[k] = to[k], two[k] = (lanes_t){0};
         for (; binary && e + 1 < stop && where[e + 1] < end; e += 2) {
             const lanes_t *const a = ROW(base, where[e]), *const b = ROW(base, where[e + 1]);
-            for (int k = 0; k < VECTORS; ++k) one[k] += a[k], two[k] += b[k];
+            for (int k = 0; k < WIDE_BY; ++k) one[k] += a[k], two[k] += b[k];
         }
         for (; e < stop && where[e] < end; ++e) {
             const lanes_t *const a = ROW(base, where[e]);
-            for (int k = 0; k < VECTORS; ++k) one[k] += (float)value[e] * a[k];
+            for (int k = 0; k < WIDE_BY; ++k) one[k] += (float)value[e] * a[k];
         }
-        for (int k = 0; k < VECTORS; ++k) to[k] = one[k] + two[k];
+        for (int k = 0; k < WIDE_BY; ++k) to[k] = one[k] + two[k];
         cursor[i] = e;
     }
 }
