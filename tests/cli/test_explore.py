@@ -92,3 +92,16 @@ def test_rows_of_another_scale_are_not_mixed(run, tmp_path):
     assert ended.code == 2
     assert "holds a run of `reproduce` (paper q-spinn, scale smoke, seed 0)" in " ".join(ended.err.split())
     assert "leave --rows out" in ended.err
+
+
+def test_a_pattern_of_rows_that_matches_nothing_removes_nothing(run, tmp_path):
+    with RunFolder.open(tmp_path / "out", "reproduce") as folder:
+        options = {"paper": "q-spinn", "scale": "local"}
+        folder.begin(RunConfig(command="reproduce", command_line="", seed=0, options=options))
+        (tmp_path / "out" / "table.md").write_text("a table")
+        folder.end("finished", ["table.md"])
+    words = ["reproduce", "q-spinn", "--scale", "local", "--overwrite", "--out", tmp_path / "out"]
+    ended = run(*words, "--rows", "mnist-O")
+    assert ended.code == 2
+    assert "rows 'mnist-O' match nothing" in " ".join(ended.err.split())
+    assert (tmp_path / "out" / "table.md").read_text() == "a table"

@@ -57,11 +57,37 @@ def test_anew_with_patterns_replaces_those_rows_only(tmp_path: Path, monkeypatch
     reproduce("q-spinn", "smoke", bench)
     found = reproduce("q-spinn", "smoke", bench, only=["mnist-1"], anew=True)
     assert ran == [*names, "mnist-1"]
-    assert list(found["rows"]) == names
+    assert (found["recipe"], list(found["rows"])) == ("q-spinn", names)
     assert found["rows"]["mnist-1"]["left"] == 0  # its checkpoints went, too
     assert all((tmp_path / "work" / name / "checkpoint-0").is_file() for name in names)
     reproduce("q-spinn", "smoke", bench, anew=True)
     assert ran == [*names, "mnist-1", *names]
+
+
+def test_a_run_anew_that_was_cut_off_goes_on_without_old_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops = False
+
+    def run(name: str, bench: Bench) -> dict[str, float]:
+        work = bench.work(name)
+        left = sum(1 for _ in work.iterdir())
+        (work / "checkpoint").touch()
+        if stops and name == "mnist-0":
+            raise KeyboardInterrupt
+        return {"before": 0.5, "after": 0.5, "smaller": 2.0, "left": left}
+
+    rows = [Row(name=name, line="line", seed=0, run=partial(run, name)) for name in ("mnist-0", "mnist-1", "shd-0")]
+    recipe = replace(a_recipe(), rows=lambda _: rows)
+    monkeypatch.setattr(reproduction, "recipe", lambda _: recipe)
+    bench = Bench(folder=tmp_path)
+    reproduce("q-spinn", "smoke", bench)
+    stops = True
+    with pytest.raises(KeyboardInterrupt):
+        reproduce("q-spinn", "smoke", bench, only=["mnist-*"], anew=True)
+    stops = False
+    found = reproduce("q-spinn", "smoke", bench, only=["mnist-*"])
+    assert {name: row["left"] for name, row in found["rows"].items()} == {"mnist-0": 1, "mnist-1": 0, "shd-0": 0}
 
 
 def test_a_pattern_that_matches_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,12 +66,14 @@ def reproduce(
     on with the rows that are missing. The table says seeds, intervals and what differs.
     """
     from spikequant.recipes.reproduction import SCALES as scales
-    from spikequant.recipes.reproduction import Bench, Scale, recipe, reproduce
+    from spikequant.recipes.reproduction import Bench, Scale, chosen_rows, recipe, reproduce
 
-    recipe(paper)
+    found_recipe = recipe(paper)
     chosen: Scale | None = next((known for known in scales if known == scale), None)
     if chosen is None:
         raise typer.BadParameter(f"expected one of {', '.join(scales)}, got {scale}", param_hint="'--scale'")
+    only = [pattern.strip() for pattern in rows.split(",")] if rows is not None else []
+    chosen_rows([row.name for row in found_recipe.rows(chosen)], only)  # before --overwrite removes anything
     screen = Screen(as_json=as_json)
     with RunFolder.open(out, "reproduce", resume=resume, overwrite=overwrite) as folder:
         config = _config(paper, scale, seed)
@@ -80,7 +82,6 @@ def reproduce(
         folder.begin(config)
         try:
             bench = Bench(folder=out, data_dir=data_dir, seed=seed, say=screen.note)
-            only = [pattern.strip() for pattern in rows.split(",")] if rows is not None else []
             found = reproduce(paper, chosen, bench, only=only, anew=overwrite)
         except KeyboardInterrupt as stopped:
             words = command_line()

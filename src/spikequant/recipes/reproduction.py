@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +23,8 @@ from spikequant.law.errors import ArtifactError, DataError, PlanError
 Scale = Literal["smoke", "local", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 ROWS, WORK, TABLE = "rows", "work", "table.md"
+STALE = "stale"
+"""In a folder of checkpoints: they are from before a run anew."""
 Rows = Mapping[str, Mapping[str, Any]]
 """Finished rows by name."""
 
@@ -36,24 +38,25 @@ class Bench:
         data_dir: folder of the data sets, or None for the default places.
         seed: added to the seeds of the rows.
         say: called with a sentence about what happens.
-        anew: checkpoints of earlier runs are removed from a folder when it is first asked for.
     """
 
     folder: Path
     data_dir: Path | None = None
     seed: int = 0
     say: Callable[[str], None] = lambda _text: None
-    anew: bool = False
-    _begun: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def work(self, name: str) -> Path:
-        """A folder for checkpoints."""
+        """A folder for checkpoints; those from before a run anew are removed when it is first asked for."""
         path = self.folder / WORK / name
-        if self.anew and name not in self._begun:
+        if (path / STALE).exists():
             shutil.rmtree(path, ignore_errors=True)
-        self._begun.add(name)
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def forget_checkpoints(self) -> None:
+        """Those that are there are of no use any more, also where the run that says so is cut off and resumed."""
+        for path in (self.folder / WORK).glob("*/"):
+            (path / STALE).touch()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,14 +141,14 @@ def reproduce(name: str, scale: Scale, bench: Bench, *, only: Sequence[str] = ()
         raise PlanError(f"scale {scale!r}; expected one of {', '.join(SCALES)}")
     found = recipe(name)
     rows = found.rows(scale)
-    wanted = _chosen([row.name for row in rows], only)
+    wanted = chosen_rows([row.name for row in rows], only)
     (bench.folder / ROWS).mkdir(parents=True, exist_ok=True)
     done: dict[str, dict[str, Any]] = {}
     missing: dict[str, str] = {}
     if anew:
-        bench = replace(bench, anew=True)
-        for name in wanted:
-            (bench.folder / ROWS / f"{name}.json").unlink(missing_ok=True)
+        bench.forget_checkpoints()
+        for called in wanted:
+            (bench.folder / ROWS / f"{called}.json").unlink(missing_ok=True)
     for number, row in enumerate(rows, start=1):
         file = bench.folder / ROWS / f"{row.name}.json"
         record = _read(file)
@@ -178,7 +181,15 @@ def reproduce(name: str, scale: Scale, bench: Bench, *, only: Sequence[str] = ()
     }  # fmt: skip
 
 
-def _chosen(names: Sequence[str], only: Sequence[str]) -> set[str]:
+def chosen_rows(names: Sequence[str], only: Sequence[str]) -> set[str]:
+    """Names that one of the patterns matches; all where there are none.
+
+    Raises:
+        PlanError: a pattern that matches no row.
+
+    >>> sorted(chosen_rows(["mnist-0", "mnist-1", "shd-0"], ["*-0"]))
+    ['mnist-0', 'shd-0']
+    """
     for pattern in only:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise PlanError(f"rows {pattern!r} match nothing; the rows are {', '.join(names)}")
