@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -72,6 +74,32 @@ def test_tied_layers_and_kept_layers(trained):
     bits = allocation(traces, "0.12x", tied=[("conv1", "fc")], keep={"conv2.layer.0": 2}).allocation.bits
     assert bits["conv1", "weight"] == bits["fc", "weight"]
     assert bits["conv2.layer.0", "weight"] == 2
+
+
+def test_groups_of_tied_layers_that_share_one_are_one(trained):
+    _, traces, _, _ = trained
+    tied = [("conv1", "conv2.layer.0"), ("conv2.layer.0", "fc")]
+    bits = allocation(traces, "0.12x", tied=tied).allocation.bits
+    assert len({bits[layer, "weight"] for layer in ("conv1", "conv2.layer.0", "fc")}) == 1
+
+
+def test_layers_are_kept_or_tied_only_where_weights_are_chosen(trained):
+    model, _, batch, _ = trained
+    traces = hessian_trace(
+        model, F.cross_entropy, [batch], roles=("membrane",), curvature="gauss-newton", most_probes=14
+    )
+    for options in ({"keep": {"fc": 4}}, {"tied": [("conv1", "fc")]}):
+        with pytest.raises(DataError, match="need its sensitivity in the role weight"):
+            allocation(traces, "0.5x", **options)
+
+
+def test_widths_and_traces_that_are_none(trained):
+    _, traces, _, _ = trained
+    with pytest.raises(PlanError, match="conv1 weight has no width to choose from"):
+        allocation(traces, "0.2x", weight_widths=())
+    broken = replace(traces, rows=tuple(replace(row, trace=math.inf) for row in traces.rows))
+    with pytest.raises(DataError, match="not finite"):
+        allocation(broken, "0.2x")
 
 
 def test_the_template_keeps_what_bits_do_not_say(trained):

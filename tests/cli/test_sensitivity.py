@@ -87,6 +87,8 @@ def test_methods_are_shown_side_by_side_as_words(run, done, tmp_path):
         (["--method", "fisher", "--method", "fisher"], "give each one once"),
         (["--budget", "small"], "--budget small: expected 0.1x"),
         (["--budget", "flash=small"], "--budget flash=small: expected 0.1x"),
+        (["--budget", "flash=0.1x,ram=0.2x"], "--budget flash=0.1x,ram=0.2x: expected 0.1x"),
+        (["--budget", "0x"], "--budget 0x: expected 0.1x"),
         (["--budget", "flush=0.1x"], "Did you mean flash?"),
         (["--budget", "0.1x", "--budget", "ram=9"], "--budget 0.1x: expected one size, or limits by name"),
         (["--target", "mcu-int8"], "give a --budget too"),

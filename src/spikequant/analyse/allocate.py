@@ -18,7 +18,7 @@ from spikequant.analyse.limits import Budget, requested_bits, unit
 from spikequant.analyse.parts import NotApart
 from spikequant.analyse.recount import LOADS, Stored
 from spikequant.analyse.score import Sensitivities
-from spikequant.analyse.widths import Choice, Item
+from spikequant.analyse.widths import Choice, Item, check_items
 from spikequant.analyse.within import Within
 from spikequant.law.errors import DataError, PlanError, nearest
 from spikequant.plan import Plan
@@ -125,7 +125,7 @@ def allocation(
         weight_widths: allowed for weights; None: of 1, 2, 3, 4, 5, 6, 8 those for which a rise is known.
         membrane_widths: allowed for membranes; None: of 2, 3, 4, 5, 6, 8, 10, 12 likewise.
         membrane_bits: of membranes without a trace.
-        tied: groups of layer paths whose weights get the same bits.
+        tied: groups of layer paths whose weights get the same bits; groups that share a layer are one.
         keep: bits of single layers' weights that are not up for choice.
         template: where the rest of each layer's rule comes from; its bits are replaced.
         target: name of a hardware profile (`spikequant.targets`), instead of ``template.target``: of the widths only
@@ -224,10 +224,13 @@ def _items(
     keep: dict[str, int],
 ) -> list[Item]:
     weighted = {row.layer for row in facts.rows if row.role == "weight"}
+    open_ = {layer for layer, role in sensitivities.places() if role == "weight"}
     for path in (*keep, *(path for group in tied for path in group)):
         if path not in weighted:
             raise DataError(f"allocate: no weighted layer {path!r}; there are {', '.join(sorted(weighted))}")
-    groups = {path: f"group {k}" for k, group in enumerate(tied) for path in group}
+        if path not in open_:
+            raise DataError(f"allocate: bits of {path!r} by `keep` or `tied` need its sensitivity in the role weight")
+    groups = _groups(tied)
     items = []
     for layer, role in sensitivities.places():
         fact, known = facts.row(layer, role), sensitivities.widths(layer, role)
@@ -243,7 +246,17 @@ def _items(
             Choice(bits, sensitivities.expected_rise(layer, role, bits).value, fact.loads(bits)) for bits in allowed
         )
         items.append(Item(layer, role, choices, groups.get(layer) if role == "weight" else None))
+    check_items(items, {})
     return items
+
+
+def _groups(tied: Sequence[Sequence[str]]) -> dict[str, str]:
+    """The name of the group of each layer; groups that share a layer are one."""
+    joined: list[set[str]] = []
+    for group in map(set, tied):
+        apart = [one for one in joined if not one & group]
+        joined = [*apart, group.union(*(one for one in joined if one & group))]
+    return {path: f"group {k}" for k, group in enumerate(joined) for path in group}
 
 
 def _fixed(facts: Facts, items: Sequence[Item], membrane_bits: int) -> dict[str, float]:

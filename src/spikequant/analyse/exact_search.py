@@ -98,6 +98,8 @@ class ExactSearch:
             picked = best(self.parts, self.room, only_counted=False)
             if picked is None:
                 raise self._unreachable()
+            if all(part.counted[k] for part, k in zip(self.parts, picked, strict=True)):
+                return self._held(picked, proven=True)
             known = best(self.parts, self.room, only_counted=True)
             proven = known is not None and self._rise(known) <= self._rise(picked) * (1 + ENOUGH)
             if proven or self.counts >= MOST_COUNTS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -247,14 +248,16 @@ def _budget(texts: list[str] | None) -> Limits | None:
 
 
 def _size(text: str, given: str) -> str | float:
-    if text.endswith("x"):
-        return text
+    """Looked at before hours of measuring."""
     try:
-        return float(text)
+        size = float(text.removesuffix("x"))
     except ValueError:
+        size = math.nan
+    if not 0 < size < math.inf:
         raise PlanError(
-            f"--budget {given}: expected 0.1x (of the float network's memory) or a number of bytes"
-        ) from None
+            f"--budget {given}: expected 0.1x (of the float network's memory) or a number of bytes, above 0"
+        )
+    return text if text.endswith("x") else size
 
 
 def _target(name: str | None, limits: Limits | None) -> str | None:
