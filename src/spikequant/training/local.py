@@ -141,7 +141,7 @@ def fit_local(
         model: `models.Decolle`, or another with `stages()` and a readout; real or quantized, not frozen.
         batches: ``([T, N, ...], classes [N])``.
         epochs: passes over `batches` in all.
-        lr: of Adam; learned scales of quantizers move at `SCALE_RATE` times it, as in `fit`.
+        lr: of Adam; learned scales of quantizers move at a fiftieth of it (`parameter_groups`).
         burn_in: steps at the start without an update.
         seed: of the fixed random readouts of the layers but the last; `local_hessian_trace` wants the same.
         checkpoint: file to write and go on from.
