@@ -77,3 +77,24 @@ def test_codes_are_made_once_behind_train(monkeypatch):
         net.train()
         net(x).sum().backward()
         assert len(calls) == 1
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_loaded_state_is_proven_anew(frozen):
+    one, x = quantized(LIF, 8, 8)
+    other, _ = quantized(LIF, 8, 8)
+    with torch.no_grad():
+        other[0].weight.mul_(1e-6)  # the threshold then counts millions of LSBs
+        other[0].bias.fill_(0.6)
+    other[0].refit()
+    for net in (one, other):
+        if frozen:
+            sq.freeze(net)
+        net.eval()
+    with torch.no_grad():
+        one(x), other(x)
+        assert (one[1].needs_double, other[1].needs_double) == (False, True)
+        one.load_state_dict(other.state_dict())
+        assert one[1].needs_double
+        assert torch.equal(one(x), other(x))
+        assert one(x).any()

@@ -193,3 +193,20 @@ def test_a_look_without_gradients_keeps_no_codes_for_a_step(train, graphed_befor
         after = layer.codes().detach()
     assert before.any()
     assert not torch.equal(after, before)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_what_was_frozen_when_it_was_seen_learns_afterwards(train):
+    x = events()
+    model = quantized(x, learned=True).train(train)
+    model.requires_grad_(False)
+    model(x)
+    model.requires_grad_(True)
+    model(x).sum().backward()
+    found = gradients(model)
+    model.train(train)  # nothing is kept
+    model(x).sum().backward()
+    wanted = gradients(model)
+    assert set(found) == set(wanted)
+    assert all(torch.equal(found[name], g) for name, g in wanted.items())
+    assert any(g.any() for g in wanted.values())

@@ -70,3 +70,13 @@ def test_two_forward_passes_and_then_two_backward_passes():
     net.zero_grad()
     net(x.flip(0)).sum().backward()
     torch.testing.assert_close(both - first, net[0].weight.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_a_scale_that_changes_before_the_backward_pass_is_an_error():
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(90, 80), LIF()), (torch.rand(6, 40, 90) < 0.1).float()
+    sq.quantize_(net, sq.Plan.uniform(weight_bits=8, membrane_bits=8, weight_clipping="mse"), x, quiet=True)
+    out = net.train()(x).sum()
+    net[0].weight_scale.mul_(2)
+    with pytest.raises(RuntimeError, match="inplace"):
+        out.backward()

@@ -29,10 +29,10 @@ class CarriedLayer(NeuronLayer):
 
     @property
     def needs_double(self) -> bool:
-        """Whether float64 carries the integers; proven anew at the first question behind `train` and `eval`."""
+        """Whether float64 carries the integers; proven anew at the first question behind a change of mode or state."""
         if not self._is_proven:
             with ordinary_tensors():
-                self._find(self.programs.integers(self._whole))
+                self._find(self._found())
         return self._double
 
     @needs_double.setter
@@ -42,6 +42,17 @@ class CarriedLayer(NeuronLayer):
     @property
     def _whole(self) -> QuantizedNeuron:
         return cast("QuantizedNeuron", self)
+
+    def _found(self) -> Integers:
+        """The integers of now: for the program that is made next, too, if no batch norm changes them in between."""
+        if all(branch.norm is None for branch in self._whole.branches):
+            return self.programs.integers(self._whole)
+        with torch.no_grad():
+            return self._whole.integers()
+
+    def _load_from_state_dict(self, *given: Any) -> None:
+        super()._load_from_state_dict(*given)
+        self._is_proven = not self._whole.branches  # also of stored integers: others may be wider
 
     def prove_later(self, *, at_once: bool) -> None:
         """Forget the float type.  Codes are then made once, with their graph where there is one.

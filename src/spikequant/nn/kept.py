@@ -18,17 +18,20 @@ class Seen:
 
     Its version counts changes in place.  The memory is compared, too: ``p.data = ...`` and
     ``torch.nn.utils.vector_to_parameters`` give a parameter other memory under the same version.  What numpy, another
-    process or ``p.data.add_()`` write shows only in the values; those are compared if a copy was asked for.
+    process or ``p.data.add_()`` write shows only in the values; those are compared if a copy was asked for.  Whether it
+    learns is compared: what was made of a frozen parameter has no graph.
     """
 
     def __init__(self, tensor: Tensor, *, values: bool = False) -> None:
         self.tensor, self.version, self.address = tensor, tensor._version, _address(tensor)
+        self.learns = tensor.requires_grad
         self.memory = tensor.detach()  # as long as it lives, nothing else gets its address
         self.copy = _distinct(self.memory).clone() if values else None
 
     def holds(self, now: Tensor) -> bool:
         """Whether `now` is that tensor, unchanged."""
-        same = now is self.tensor and now._version == self.version and _address(now) == self.address
+        same = now is self.tensor and now._version == self.version and now.requires_grad == self.learns
+        same = same and _address(now) == self.address
         return same and (self.copy is None or torch.equal(_distinct(now.detach()), self.copy))
 
 

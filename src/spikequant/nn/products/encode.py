@@ -40,7 +40,8 @@ class Coding:
     def codes(self, weight: Tensor, made: Tensor) -> Tensor:
         """`made`, the codes, as a function of the weights they came from: for derivatives of gradients."""
         if self.part is not None:
-            found: Tensor = _Encode.apply(weight[self.part], self._scale(), self.low, self.high, [made])  # type: ignore[no-untyped-call]
+            used = weight[self.part].contiguous()  # its way back reads memory in order
+            found: Tensor = _Encode.apply(used, self._scale(), self.low, self.high, [made])  # type: ignore[no-untyped-call]
             return found
         codes: Tensor = _Encode.apply(  # type: ignore[no-untyped-call]
             weight.reshape(self.weight.shape), self.scale, self.low, self.high, [made.reshape(self.weight.shape)]

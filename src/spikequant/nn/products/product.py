@@ -40,7 +40,8 @@ class _Product(torch.autograd.Function):
         seen[:] = name
         ctx.work, ctx.packed, ctx.x_shape, ctx.x_dtype = work, packed, x.shape, x.dtype
         ctx.half = gradient_type() is torch.bfloat16 and x.dtype == torch.float32
-        kept = (weight, handle) if packed is not None else (weight, x)
+        scale = None if work.coding is None else work.coding.scale  # kept so that its change is an error
+        kept = (weight, handle, scale) if packed is not None else (weight, x, scale)
         ctx.save_for_backward(*(value for value in kept if value is not None))
         return sums
 
@@ -53,7 +54,7 @@ class _Product(torch.autograd.Function):
             g = g.to(weight.dtype)
         wants_x, _, wants_weight = ctx.needs_input_grad[:3]
         if work.coding is not None:
-            return _through_codes(ctx, g, weight, rest, wants_x, wants_weight)
+            return _through_codes(ctx, g, weight, rest[:-1], wants_x, wants_weight)
         half = ctx.half and not torch.is_grad_enabled()
         g, w = (g.bfloat16(), weight.bfloat16()) if half else (g, weight)
         toward_x = gradients.input_gradient(g, ctx.x_shape, w, geometry).to(weight.dtype) if wants_x else None
