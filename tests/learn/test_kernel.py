@@ -37,7 +37,8 @@ def configurations(draw: Any) -> tuple[learn.DiehlCook, Precision]:
         seed=draw(st.integers(0, 2**32 - 1)),
     )
     given = {role: draw(registers) for role in ("weight", "membrane", "threshold", "trace")}
-    common = given["threshold"] is not None and draw(st.booleans())
+    few = given["threshold"] is not None and given["threshold"].bits <= 10  # of more, the common part leaves its word
+    common = few and draw(st.booleans())
     return config, Precision(**given, common_threshold=common, threshold_reach_mv=draw(st.sampled_from([112.0, 3.0])))
 
 
@@ -113,3 +114,10 @@ def test_a_common_part_makes_room_for_thresholds_that_rise_together() -> None:
 def test_a_common_part_needs_a_register() -> None:
     with pytest.raises(PlanError, match="common_threshold is True; expected False, or True with a Register"):
         Precision(weight=Register(4), common_threshold=True)
+
+
+def test_a_common_part_beyond_its_word_is_refused() -> None:
+    fine = learn.precision_of(threshold=16, threshold_reach_mv=10, common_threshold=True)
+    with pytest.raises(PlanError, match=r"may rise to \d{3},\d{3} of their steps, its word holds 65,535"):
+        learn.Network(learn.DiehlCook(), fine)
+    assert learn.Network(learn.DiehlCook(), fine.replace(threshold=Register(12))).numbers.common_most < 2**32

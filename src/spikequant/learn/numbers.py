@@ -125,7 +125,7 @@ def numbers(config: DiehlCook, precision: Precision) -> Numbers:
     """The constants of `config` under `precision`.
 
     Raises:
-        PlanError: an unknown STDP rule, or thresholds beyond the membrane.
+        PlanError: an unknown STDP rule, thresholds beyond the membrane, or a common part of them beyond its word.
     """
     rule_named(config.rule)
     highest = config.threshold_mv + precision.threshold_reach_mv
@@ -316,7 +316,13 @@ def _common(config: DiehlCook, precision: Precision, u: _Units) -> dict[str, int
     codes = 2 ** precision.register("threshold").bits
     carry = max(1, codes // 16)
     room = precision.membrane_reach_mv - config.threshold_mv - precision.threshold_reach_mv
-    return {"carry": carry, "full": codes - 1 - carry, "common_most": int(room / u.a_lsb) << COMMON_BITS}
+    most = int(room / u.a_lsb)
+    if most >= 1 << COMMON_BITS:  # its word has 32 bits, and what decays it is a product in 64
+        raise PlanError(
+            f"precision: the common part of the thresholds may rise to {most:,} of their steps, its word holds "
+            f"{(1 << COMMON_BITS) - 1:,}; give the threshold fewer bits, or raise threshold_reach_mv"
+        )
+    return {"carry": carry, "full": codes - 1 - carry, "common_most": most << COMMON_BITS}
 
 
 def _integer_rates(config: DiehlCook, u: _Units, trace_one: int) -> Rates:
