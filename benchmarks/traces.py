@@ -223,6 +223,7 @@ trace, from its own probes, is at most {error:.0%} of that trace:
 
 PyHessian takes {wall:.1f} times as long (processor: {processor:.1f}); the goal is 3. Commit {commit}. Ours holds
 {piece} samples at once, looks every eight probes, and counts layers and errors for the allocator, too.
+One seed: how many probes a run takes depends on its draws, PyHessian's more (its probes vary more, see below).
 
 How much one probe varies, over {probes} probes of each:
 

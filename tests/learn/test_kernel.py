@@ -37,7 +37,7 @@ def configurations(draw: Any) -> tuple[learn.DiehlCook, Precision]:
         seed=draw(st.integers(0, 2**32 - 1)),
     )
     given = {role: draw(registers) for role in ("weight", "membrane", "threshold", "trace")}
-    few = given["threshold"] is not None and given["threshold"].bits <= 10  # of more, the common part leaves its word
+    few = given["threshold"] is not None and given["threshold"].bits <= 8  # of more, the common part leaves its word
     common = few and draw(st.booleans())
     return config, Precision(**given, common_threshold=common, threshold_reach_mv=draw(st.sampled_from([112.0, 3.0])))
 

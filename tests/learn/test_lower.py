@@ -28,7 +28,7 @@ from spikequant.readers import golden
 def test_every_spike_and_state_equals_the_golden_model(
     bits: tuple[int, ...], rounding: str, inhibition: Any, first: int, common: bool
 ) -> None:
-    common = common and bits[2] <= 10  # of more, the common part leaves its word
+    common = common and bits[2] <= 8  # of more, the common part leaves its word
     reaches = NEAR | {"threshold_reach_mv": 3.0} if common else NEAR
     precision = learn.precision_of(
         weight=bits[0], membrane=bits[1], threshold=bits[2], trace=bits[3], rounding=rounding, **reaches
