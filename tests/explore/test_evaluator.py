@@ -239,6 +239,50 @@ def test_what_cannot_be_shared_goes_the_plain_way(shared: SharedEvaluator, direc
     assert "nothing is quantized" in str(shared.network_of(Candidate({"steps": 2})))
 
 
+def test_candidates_for_a_target_share_nothing_with_others() -> None:
+    torch.manual_seed(0)
+    made = nn.Linear(FEATURES, 8), sq.nn.LIF(leak=0.5), nn.Linear(8, 3), sq.nn.LIF(leak=0.5)
+    x, y = torch.rand(80, FEATURES), torch.arange(80) % 3
+
+    class Ending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(*made)
+
+        def forward(self, x: Tensor) -> Tensor:
+            spikes: Tensor = self.layers(x.unsqueeze(0).expand(STEPS, -1, -1))
+            return spikes.sum(0)
+
+    materials = Materials(model=Ending().eval(), learn=[(x, y)], example=x[:8])
+    some = [Candidate({"*:membrane.bits": 8} | asked) for asked in ({}, {"target": "mcu-int8"})]
+    for order in (some, some[::-1]):
+        shared = SharedEvaluator(materials, [(x, y)], workers=1)
+        direct = DirectEvaluator(materials, [(batch.x, batch.y) for batch in shared.data.batches])
+        found = shared.measure(order)
+        assert all(mine.same_as(plain) for mine, plain in zip(found, direct.measure(order), strict=True))
+        assert found[0].flash_bytes != found[1].flash_bytes, "weights that nobody asks for have 8 bits there"
+
+
+def test_an_input_that_one_call_holds_for_every_step_is_counted_for_every_step() -> None:
+    class Expanded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.lif1, self.fc2 = nn.Linear(FEATURES, 8), sq.nn.LIF(leak=0.5), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.fc2(self.lif1(self.fc1(x.unsqueeze(0).expand(STEPS, -1, -1)))).mean(0)
+            return result
+
+    torch.manual_seed(0)
+    x, y = torch.rand(80, FEATURES), torch.arange(80) % 3
+    materials = Materials(model=Expanded().eval(), learn=[(x, y)], example=x[:8])
+    shared = SharedEvaluator(materials, [(x, y)], workers=1, batch_size=30)
+    direct = DirectEvaluator(materials, [(batch.x, batch.y) for batch in shared.data.batches])
+    some = [Candidate({"*:weight.bits": 4, "*:membrane.bits": 8})]
+    assert not isinstance(shared.network_of(some[0]), str)
+    assert shared.measure(some)[0].same_as(direct.measure(some)[0])
+
+
 def test_a_network_with_a_loop_of_connections_goes_the_plain_way() -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:

@@ -92,3 +92,25 @@ def test_sums_that_float32_does_not_hold_are_left_to_the_network(
     monkeypatch.setattr(readout, "_step_by_step", lambda *_: pytest.fail("nothing may be decided"))
     assert all(now.same_as(then) for now, then in zip(shared.measure(some), before, strict=True))
     assert not np.isnan(before[0].accuracy)
+
+
+def test_a_readout_behind_a_reshape_of_neurons_that_fire_several_times() -> None:
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.neurons = nn.Conv2d(1, 2, 3), sq.nn.MultiSpikeIF(spikes_max=5)
+            self.fc = OverTime(nn.Linear(8, CLASSES))
+
+        def forward(self, x: Tensor) -> Tensor:
+            spikes = self.neurons(self.conv(x).unsqueeze(0).expand(STEPS, -1, -1, -1, -1))
+            logits: Tensor = self.fc(spikes.flatten(2)).sum(0)
+            return logits
+
+    torch.manual_seed(0)
+    x, y = torch.rand(60, 1, 4, 4), torch.arange(60) % CLASSES
+    materials = Materials(model=Several().eval(), learn=[(x, y)], example=x[:8])
+    some = [Candidate({"conv:weight.bits": 4, "neurons:membrane.bits": 8, "fc*:weight.bits": r}) for r in (2, 4)]
+    shared = SharedEvaluator(materials, [(x, y)], workers=1, batch_size=25)
+    direct = DirectEvaluator(materials, [(batch.x, batch.y) for batch in shared.data.batches])
+    assert all(a.same_as(b) for a, b in zip(shared.measure(some), direct.measure(some), strict=True))
+    assert direct.reference.dead < 1.0

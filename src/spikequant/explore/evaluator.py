@@ -28,6 +28,8 @@ from spikequant.explore.walk import Racer, Walk, racer
 from spikequant.frontends import read_
 from spikequant.law.errors import CaptureError, Unsupported
 from spikequant.nn.copying import copied
+from spikequant.targets.reference import REFERENCE
+from spikequant.targets.registry import target
 from spikequant.training import Batch, at_first_epoch
 
 CALIBRATION_BATCHES = 8
@@ -107,8 +109,11 @@ class SharedEvaluator:
         """What candidates of this kind share, or why they share nothing."""
         if candidate.scheme != "ptq":
             return f"{candidate.scheme} trains every candidate by itself"
-        if not any(rule.asked() for rule in candidate.plan().rules):
+        plan = candidate.plan()
+        if not any(rule.asked() for rule in plan.rules):
             return "nothing is quantized"
+        if plan.target is not None and target(plan.target) is not REFERENCE:
+            return f"{plan.target} changes layers by what others are, and refuses networks as a whole"
         variant = _variant(candidate)
         if variant not in self._networks:
             try:

@@ -50,7 +50,7 @@ class SharedNetwork:
         self.runner = LayerwiseRunner(self.model, self.graph)
         self.stages: tuple[Stage, ...] = stages(self.found, self.model)
         self.summed = summed_source(self.stages, self.graph, self.model)
-        self.calls, self.times = calls_of(self.model, self.graph, self.example)
+        self.calls, self.times, self.shown = calls_of(self.model, self.graph, self.example)
         if not all(self.runner.fits(x) for x in self.calibration):
             raise Unsupported("the calibration data have several numbers of time steps")
         self.tree, self.root = tree, Node(None, -1, "")

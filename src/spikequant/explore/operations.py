@@ -40,13 +40,10 @@ def operations(run: StageRun, frame: Frame, values: dict[str, Tensor]) -> dict[s
 
 def _events(run: StageRun, frame: Frame, node: GraphNode, values: dict[str, Tensor]) -> Events:
     """Events of what a layer is given."""
-    assert frame.parent is not None
-    source = node.inputs[0].source
-    x = values[source] if source in values else frame.parent.value(source)
-    given = run.runner.aligned(node.inputs[0], node, {source: x})
+    given = run.given_to(frame, node, values)
     merged = given.flatten(0, 1) if node.per_step else given
     rows, repeats = run.calls.steps_of(node.path, frame.node.modules[node.path], merged)
-    return (*events_of(rows), tuple(rows.shape[1:]), repeats)
+    return (*events_of(rows), tuple(rows.shape[1:]), repeats * run.network.shown[node.path])
 
 
 def _counted_events(run: StageRun, frame: Frame, node: GraphNode) -> Events | None:

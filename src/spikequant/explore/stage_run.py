@@ -162,7 +162,7 @@ class StageRun:
         if not isinstance(neuron, QuantizedNeuron) or neuron.spike_unit != 1.0 or not emits_spikes(neuron):
             return None
         values = self._values(frame, at.name)
-        x = self._given(frame, at, values)
+        x = self.given_to(frame, at, values)
         if not self.runner.has_time(at.inputs[0]):
             x = x.unsqueeze(0).expand(self.network.graph.steps, *x.shape)
         counts = spikes_over_time(neuron, x)
@@ -209,12 +209,10 @@ class StageRun:
                     reformed[node.name] = values[node.name]
         return values
 
-    def given_to(self, frame: Frame, at: GraphNode) -> Tensor:
-        """What a node of a stage is given, by the layers that are in their places."""
-        return self._given(frame, at, self._values(frame, at.name))
-
-    def _given(self, frame: Frame, at: GraphNode, values: dict[str, Tensor]) -> Tensor:
+    def given_to(self, frame: Frame, at: GraphNode, values: dict[str, Tensor] | None = None) -> Tensor:
+        """What a node of a stage is given, by the layers that are in their places; `values` of the nodes before it."""
         assert frame.parent is not None
+        values = values or self._values(frame, at.name)
         source = at.inputs[0].source
         given = {source: values[source] if source in values else frame.parent.value(source)}
         return self.runner.aligned(at.inputs[0], at, given)
@@ -330,5 +328,7 @@ class StageRun:
             times, shown = self.network.times[at.path], self.runner.has_time(at.inputs[0])
             if isinstance(module, QuantizedNeuron) and not shown:
                 x, shown = x.unsqueeze(0).expand(self.network.graph.steps, *x.shape), True
+            elif self.network.shown[at.path] > 1:  # many times in one call
+                x = x.expand(self.network.shown[at.path], *x.shape).flatten(0, 1)
             seen.append([x] if times == 1 else list(x.unbind(0)) if shown else [x] * times)
         return seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -139,21 +140,29 @@ def summed_source(found: tuple[Stage, ...], graph: Graph, model: nn.Module) -> s
 
 
 @torch.no_grad()
-def calls_of(model: nn.Module, graph: Graph, example: Tensor) -> tuple[Calls, dict[str, int]]:
+def calls_of(model: nn.Module, graph: Graph, example: Tensor) -> tuple[Calls, dict[str, int], dict[str, int]]:
     """How the model's own forward pass calls its layers: for the counts of operations, and how often by path.
+
+    Last, how often one call holds a value that does not change over time, by path: ``fc(x.expand(T, ...))`` holds it
+    T times, ``fc(x)`` once.
 
     Raises:
         Unsupported: weighted layers are called another number of times than once, or once per step.
     """
     calls, times = Calls(), dict.fromkeys(graph.modules(model), 0)
+    nodes = {node.path: node for node in graph.nodes if node.kind == "module"}
+    shown = dict.fromkeys(times, 1)
 
-    def count(path: str, module: nn.Module) -> None:
+    def count(path: str, module: nn.Module, given: tuple[Tensor, ...]) -> None:
         times[path] += 1
+        if not nodes[path].per_step and given:
+            features = graph.node(nodes[path].inputs[0].source).shape
+            shown[path] = given[0].numel() // (len(example) * math.prod(features))
         if isinstance(module, SYNAPSES):
             calls.count(path)
 
     handles = [
-        module.register_forward_pre_hook(lambda m, _x, path=path: count(path, m))
+        module.register_forward_pre_hook(lambda m, given, path=path: count(path, m, given))
         for path, module in graph.modules(model).items()
     ]
     try:
@@ -166,4 +175,4 @@ def calls_of(model: nn.Module, graph: Graph, example: Tensor) -> tuple[Calls, di
     if not calls.fits(graph):
         raise Unsupported("a layer is called another number of times than once, or once per step")
     calls.layerwise(any(getattr(module, "step_mode", "m") == "s" for module in model.modules()))
-    return calls, times
+    return calls, times, shown
