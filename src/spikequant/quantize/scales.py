@@ -34,8 +34,9 @@ def refine_scale(synapse: Synapse, seen: Callable[[], Seen], fitted: Tensor | No
     where x is what the settled layers in front give (`seen`, asked for only if it is needed); the layer-wise
     reconstruction error of post-training quantization (Nagel et al. 2020, section 3).  The factors are those of what
     the quantizer fits, and a scale that was moved before is among the tried ones, so that a second call changes
-    nothing.  A learned scale moves from its start only, and stays once it was calibrated or trained.  Dynamic and
-    shared scales stay.  `fitted`: what the quantizer fits on these weights, where it is known.
+    nothing, unless the layer's own neurons feed it: these are settled then, and fire otherwise.
+    A learned scale moves from its start only, and stays once it was calibrated or trained.  Dynamic and shared scales
+    stay.  `fitted`: what the quantizer fits on these weights, where it is known.
     """
     shared = synapse.link is not None and synapse.link.branch.shared
     mode, name = synapse.quantizer.scale_mode, synapse.quantizer.name
