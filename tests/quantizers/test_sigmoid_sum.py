@@ -69,10 +69,11 @@ def test_a_step_beyond_zero_leaves_a_layer_that_runs():
 
 def test_widths_that_do_not_fit_name_the_layer():
     net = torch.nn.Sequential(torch.nn.Linear(9, 12), sq.nn.LIF(threshold=0.3))
-    sq.quantize_(net, sq.Plan.uniform(weight_bits=2, membrane_bits=8), (torch.rand(6, 8, 9) < 0.4).float(), quiet=True)
+    x = (torch.rand(6, 8, 9) < 0.4).float()
+    sq.quantize_(net, sq.Plan.uniform(weight_bits=2, membrane_bits=8), x, quiet=True)
     net[0].weight_scale.fill_(2.0**-60)
     with pytest.raises(WidthError, match="^1: an intermediate needs"):
-        net.train()
+        net.train()(x)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 20.0, 700.0])
