@@ -9,7 +9,7 @@ import pytest
 from tests.analyse.test_budget_holds import traced
 
 import spikequant as sq
-from spikequant.analyse import allocation, exact_search, parts
+from spikequant.analyse import allocation, exact_search, parts, recount
 from spikequant.law.errors import PlanError, WidthError
 
 SEEDS = (1, 2, 4, 5, 8, 9, 11, 16)
@@ -111,3 +111,25 @@ def test_a_second_budget_counts_what_is_new_only(monkeypatch):
     first = len(counted)
     assert allocation(traces, "0.2x").plan == once.plan
     assert len(counted) == first + 1  # the result is counted as a whole
+
+
+def test_the_first_copy_is_one_that_can_be(monkeypatch):
+    _, _, _, traces = traced(1)
+    wanted = allocation(traces, "0.3x")
+    _, _, _, traces = traced(1)  # nothing is counted yet
+    look, refused = recount.Recount.look, []
+
+    def narrow(self, plan):
+        if not refused:
+            refused.append(plan)
+            raise WidthError("8 bits are too many")
+        return look(self, plan)
+
+    monkeypatch.setattr(recount.Recount, "look", narrow)
+    found = allocation(traces, "0.3x")
+    assert refused
+    assert found.proven
+    assert found.allocation.bits == wanted.allocation.bits
+    monkeypatch.setattr(recount.Recount, "look", lambda self, plan: (_ for _ in ()).throw(WidthError("at no width")))
+    with pytest.raises(WidthError, match="at no width"):
+        allocation(traces, "0.3x")

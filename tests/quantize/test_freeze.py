@@ -106,6 +106,16 @@ def test_freeze_before_quantize():
         sq.freeze(chain())
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(value):
+    net = torch.nn.Sequential(torch.nn.Linear(INPUTS, HIDDEN), LIF())
+    sq.quantize_(net, W4U8, torch.rand(STEPS, BATCH, INPUTS), quiet=True)
+    net[0].weight.data[0, 0] = value
+    with pytest.raises(sq.DataError, match=r"^0\.weight holds NaN or infinite values"):
+        sq.freeze(net)
+    assert not net[0].is_frozen
+
+
 def test_freezing_twice_changes_nothing():
     net = chain()
     sq.quantize_(net, W4U8, X, quiet=True)

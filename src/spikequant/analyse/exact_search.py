@@ -25,7 +25,8 @@ from spikequant.plan import Plan
 
 MOST_COUNTS = 200
 """Quantized copies that one search counts; nearly always some tens settle it."""
-START_BITS = 8
+STARTS = (8, 4, 2)
+"""Widths near which the first copy is counted: the first one that the network can be quantized to."""
 ENOUGH = 1e-12
 """Rises that differ by a smaller share are the same: sums in another order."""
 
@@ -67,10 +68,9 @@ class ExactSearch:
         self.knobs: list[Knob] = grouped(items)
         self.requested, self.plan_of, self.recount = dict(requested), plan_of, recount
         self.counts = 0
-        start = self._plan([self._nearest(knob) for knob in self.knobs])
-        rows, groups = recount.look(start)
+        bits, rows, groups = self._first()
         self.parts = parts_of(self.knobs, groups)
-        self.base = tuple(part.nearest(self.knobs, START_BITS) for part in self.parts)
+        self.base = tuple(part.nearest(self.knobs, bits) for part in self.parts)
         owned = frozenset[str]().union(*(part.paths for part in self.parts))
         self.others = stored_of([row for row in rows if row.layer not in owned], recount.work.without(owned))
         self.known = recount.known.setdefault(self._besides(), {})
@@ -109,8 +109,20 @@ class ExactSearch:
             raise NotApart
         return self._held(known, proven=proven)
 
-    def _nearest(self, knob: Knob) -> int:
-        return int(np.argmin([abs(choice.bits - START_BITS) for choice in knob[0].choices]))
+    def _first(self) -> tuple[int, tuple[MemoryRow, ...], list[frozenset[str]]]:
+        """The width near which a copy can be quantized, and what it takes.
+
+        Raises:
+            WidthError, Unsupported: none can be; that of the first.
+        """
+        refused: list[WidthError | Unsupported] = []
+        for bits in STARTS:
+            near = [int(np.argmin([abs(choice.bits - bits) for choice in knob[0].choices])) for knob in self.knobs]
+            try:
+                return bits, *self.recount.look(self._plan(near))
+            except (WidthError, Unsupported) as error:
+                refused.append(error)
+        raise refused[0]
 
     def _indices(self, picked: Picked) -> list[int]:
         """The width of every knob."""
@@ -126,7 +138,7 @@ class ExactSearch:
 
     def _besides(self) -> str:
         """All that the plans say besides bits."""
-        return self.plan_of({(i.layer, i.role): START_BITS for knob in self.knobs for i in knob}).to_toml()
+        return self.plan_of({(i.layer, i.role): STARTS[0] for knob in self.knobs for i in knob}).to_toml()
 
     def _rise(self, picked: Picked) -> float:
         return sum(float(part.rises[k]) for part, k in zip(self.parts, picked, strict=True))
@@ -134,19 +146,13 @@ class ExactSearch:
     def _count(self, picked: Picked) -> None:
         """Count the combinations; those that cannot be quantized are found one by one and struck out."""
         asked = tuple(self._instead(part, k) for part, k in zip(self.parts, picked, strict=True))
-        try:
-            self._learn(asked, self._plan(self._indices(asked)))
+        if self._can_be(asked):
             return
-        except (WidthError, Unsupported):
-            pass
         for number, (part, k) in enumerate(zip(self.parts, asked, strict=True)):
             if part.counted[k]:
                 continue
             alone = (*self.base[:number], k, *self.base[number + 1 :])
-            try:
-                self._learn(alone, self._plan(self._indices(alone)))
-            except (WidthError, Unsupported):
-                part.possible[k] = False
+            part.possible[k] = self._can_be(alone)
 
     def _instead(self, part: Part, k: int) -> int:
         """The combination, or, where it was counted, the best one that may fit in its place and was not."""
@@ -157,9 +163,15 @@ class ExactSearch:
             fits &= part.low[name] <= part.low[name][k]
         return int(np.where(fits, part.rises, np.inf).argmin()) if fits.any() else k
 
-    def _learn(self, picked: Picked, plan: Plan) -> None:
+    def _can_be(self, picked: Picked) -> bool:
+        """Whether the network can be quantized so; it is counted then."""
         self.counts += 1
-        self._add(picked, self.recount.rows(plan))
+        try:
+            rows = self.recount.rows(self._plan(self._indices(picked)))
+        except (WidthError, Unsupported):
+            return False
+        self._add(picked, rows)
+        return True
 
     def _add(self, picked: Picked, rows: Sequence[MemoryRow]) -> None:
         for part, k in zip(self.parts, picked, strict=True):

@@ -1,4 +1,7 @@
-"""Which float type carries the integers of a neuron group: proven when it is first needed, and kept while it holds."""
+"""Which float type carries the integers of a neuron group.
+
+Proven when it is first needed behind a change of mode or of state; where an earlier proof still holds, by that one.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from spikequant.law.bounds import StepBounds
-from spikequant.nn.group_widths import Integers, Proven, prove_group, proven_single
+from spikequant.nn.group_widths import SINGLE_BITS, Integers, Proven, prove_group, proven_single
 from spikequant.nn.inference import ordinary_tensors
 from spikequant.nn.layer import NeuronLayer
 from spikequant.nn.program import ProgramCache
 
 if TYPE_CHECKING:
     from spikequant.nn.quantized_neuron import QuantizedNeuron
-
-FLOAT_BITS = 24
 
 
 class CarriedLayer(NeuronLayer):
@@ -75,5 +76,5 @@ class CarriedLayer(NeuronLayer):
     def prove(self, found: Integers, *, reach: bool = False) -> StepBounds:
         """Widths of one step, from bit widths and the L1 bound of the codes; `reach` looks for dead neurons."""
         bounds = prove_group(self._whole, found, reach=reach)
-        self.needs_double = bounds.accumulator_bits > FLOAT_BITS
+        self.needs_double = bounds.accumulator_bits > SINGLE_BITS
         return bounds

@@ -27,6 +27,7 @@ from spikequant.nn.max_pool import SpikeMaxPool2d
 from spikequant.plan import InputRole, LayerPlan, Plan
 from spikequant.quantize.chips import Chip, named_target
 from spikequant.quantize.choices import check_plan, kept_grid, neuron_choice, weight_grid
+from spikequant.quantize.finite import check_tensor
 from spikequant.quantize.groups import NORMALIZING, Path, Structure, gives_membrane, module_of, structure
 from spikequant.quantize.order_free_bits import weight_bits
 from spikequant.quantize.rehearsal import rehearse
@@ -143,8 +144,7 @@ def _whole_or_not_at_all(model: nn.Module) -> Iterator[None]:
 def check_finite(model: nn.Module, example_input: Tensor) -> None:
     """Raise `DataError` on NaN or infinite weights or data."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers(), ("example_input", example_input)):
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise DataError(f"{name} holds NaN or infinite values; expected finite numbers (did the training diverge?)")
+        check_tensor(name, tensor)
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:
             raise DataError(

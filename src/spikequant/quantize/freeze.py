@@ -9,6 +9,7 @@ from torch import nn
 
 from spikequant.law.errors import NotFrozen, Unsupported, WidthError
 from spikequant.nn import Neuron, QuantizedNeuron, Synapse
+from spikequant.quantize.finite import check_tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ def freeze(model: nn.Module) -> FreezeReport:
     bit for bit.
 
     Raises:
+        DataError: weights, or a learned scale, are NaN or infinite.
         NotFrozen: nothing of the model is quantized.
         WidthError: an intermediate does not fit 63 bits, or no neuron of a layer can ever fire.
     """
@@ -54,15 +56,18 @@ def freeze(model: nn.Module) -> FreezeReport:
 def freeze_layers(model: nn.Module, *, refuse_dead: bool = True) -> FreezeReport:
     """`freeze`; `refuse_dead` of False lets a layer pass that can never fire, for a look at the rest."""
     neurons = {path: m for path, m in model.named_modules() if isinstance(m, QuantizedNeuron)}
-    synapses = [m for m in model.modules() if isinstance(m, Synapse)]
+    synapses = {path: m for path, m in model.named_modules() if isinstance(m, Synapse)}
     if not neurons and not synapses:
         raise NotFrozen("there is nothing to freeze; call spikequant.quantize_(model, plan, example_input) first")
+    for path, synapse in synapses.items():
+        for name, parameter in synapse.named_parameters(recurse=False):
+            check_tensor(f"{path}.{name}", parameter)
     real = [path for path, m in model.named_modules() if isinstance(m, Neuron)]
     was_training = model.training
     model.eval()
     layers = []
     try:
-        for synapse in synapses:
+        for synapse in synapses.values():
             if not synapse.is_frozen:
                 synapse.freeze()
         for path, neuron in neurons.items():

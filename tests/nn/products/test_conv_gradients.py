@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -103,3 +106,9 @@ def test_the_rule_is_of_shapes_and_density():
     g = torch.randn(16, 64, 8, 8)
     assert conv_gradients.gathered(g, sparse) is not None
     assert conv_gradients.gathered(g, dense) is None
+
+
+def test_sizes_are_those_of_the_kernels():
+    text = Path(conv_gradients.__file__).with_suffix(".c").read_text(encoding="utf-8")
+    for name in ("IMAGES", "NARROW", "NEAR_PLACES", "MOST_TAPS"):
+        assert re.findall(rf"^#define {name} (\d+)", text, flags=re.MULTILINE) == [str(getattr(conv_gradients, name))]
