@@ -102,10 +102,29 @@ def test_a_bad_rounding_is_not_chosen():
     assert layer.rate == pytest.approx(after, rel=0.2)
 
 
+@pytest.mark.parametrize("bits", [6, 8, 12])
+def test_a_membrane_that_swings_far_gets_its_reach(bits):
+    """What a neuron is owed below its threshold is kept, so its later spikes are those of a wide membrane."""
+    net = awake_(nn.Sequential(nn.Linear(INPUTS, 40), LIF(leak=0.95)), drive=0.0)
+    with torch.no_grad():
+        net[0].weight.mul_(3.0)
+    x = spikes(60, 20, INPUTS, seed=3).roll(1, 2)
+    x[20:40, :, ::2] = 0  # long stretches of one sign
+    errors = {}
+    for limit in (None, 2.0):
+        dressed = copy.deepcopy(net)
+        role = {"bits": bits, "signed": True, "rounding": "half_even"} | ({} if limit is None else {"limit": limit})
+        sq.quantize_(dressed, sq.Plan.from_dict({"rules": [{"match": "*", "membrane": role}]}), x, quiet=True)
+        (layer,) = sq.calibrate(dressed, [x]).layers
+        errors[limit] = layer.error
+        assert (layer.limit > 2.0) == (limit is None)
+    assert errors[None] < errors[2.0] / 3
+
+
 def test_calibrating_twice_is_calibrating_once():
     net = quantized(chain(reset="none", leak=0.875), weight_bits=4, membrane_bits=6)
     first = sq.calibrate(net, [X])
-    assert first.layers[0].limit == 2.0  # twice the threshold was the better reach
+    assert first.layers[0].limit == 8.0  # what is never reset goes far beyond its threshold of 1
     once = net(X)
     second = sq.calibrate(net, [X])
     assert [str(layer) for layer in second.layers] == [str(layer) for layer in first.layers]

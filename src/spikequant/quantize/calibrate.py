@@ -21,7 +21,7 @@ from spikequant.law.errors import DataError, NotFrozen, PlanError
 from spikequant.nn import QuantizedNeuron, Register, Synapse
 from spikequant.nn.reset import reset_states as reset
 from spikequant.quantize.calibration_report import MOST_BITS, CalibratedLayer, CalibrationReport, is_off
-from spikequant.quantize.rate_trials import WIDE, alone, best, rate_error
+from spikequant.quantize.rate_trials import WIDE, alone, best, best_reach, rate_error
 from spikequant.quantize.scales import Seen, flows_into, refine_scale
 from spikequant.quantize.second_order import WEIGHT_SOLVERS, WeightSolver
 from spikequant.quantize.settle_levels import Table, placed
@@ -209,13 +209,16 @@ def _settle(path: str, neuron: QuantizedNeuron, few: Flows, *, advise: bool, wid
         return _settle_table(path, neuron, currents, wide)
     if asked.learned:
         return _settle_learned(path, neuron, currents, wide)
-    limits = _limits(neuron, asked, neuron.default_limit(), wide)
-    error, rounding, limit, rate = best(neuron, currents, asked, limits, wide)
+    search = best
+    if asked.clipping == "threshold" and not _is_given(neuron, asked):
+        search = best_reach
+    limits = _limits(neuron, asked)
+    error, rounding, limit, rate = search(neuron, currents, asked, limits, wide)
     enough = None
     if advise and is_off(rate, float(wide.mean())):
         settled = dataclasses.replace(asked, rounding=rounding, choose_rounding=False)
         more = (dataclasses.replace(settled, bits=bits) for bits in range(asked.bits + 1, MOST_BITS + 1))
-        rates = ((r.bits, best(neuron, currents, r, limits, wide)[3]) for r in more)
+        rates = ((r.bits, search(neuron, currents, r, limits, wide)[3]) for r in more)
         enough = next((bits for bits, found in rates if not is_off(found, float(wide.mean()))), None)
     _apply(neuron, dataclasses.replace(asked, rounding=rounding), limit)
     return CalibratedLayer(path=path, rounding=rounding, limit=limit, rate=rate, wide_rate=float(wide.mean()),
@@ -258,16 +261,23 @@ def _settle_learned(path: str, neuron: QuantizedNeuron, currents: list[Tensor], 
                            wide_rate=float(wide.mean()), error=found.error)  # fmt: skip
 
 
-def _limits(neuron: QuantizedNeuron, asked: Register, threshold: float, wide: Tensor) -> tuple[float, ...]:
+def _limits(neuron: QuantizedNeuron, asked: Register) -> tuple[float, ...]:
+    """Reaches to try; the plan or the unit of the codes may leave one."""
     if asked.limit is not None:
         return (asked.limit,)
-    if asked.unit == "weight" or (neuron.choice.chip is not None and neuron.choice.chip.counts_lsb):
+    if _is_given(neuron, asked):
         neuron.set_given_limits()
         return (float(neuron.v_limit),)
     if asked.clipping == "threshold":
-        return tuple(threshold * reach for reach in REACHES)
+        return tuple(neuron.default_limit() * reach for reach in REACHES)
     peaks = neuron.peaks.sort().values
     return (float(peaks[-1]) if asked.clipping == "max" else float(torch.quantile(peaks, 0.999)),)
+
+
+def _is_given(neuron: QuantizedNeuron, asked: Register) -> bool:
+    """The reach follows from something else: the plan, weight codes, a chip that counts LSBs."""
+    counts_lsb = neuron.choice.chip is not None and neuron.choice.chip.counts_lsb
+    return asked.limit is not None or asked.unit == "weight" or counts_lsb
 
 
 def _settle_readout(path: str, neuron: QuantizedNeuron, wide: Tensor) -> CalibratedLayer:

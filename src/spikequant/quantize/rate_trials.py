@@ -13,13 +13,39 @@ from spikequant.quantize.settle_levels import sampled
 
 CANDIDATES = ("toward_zero", "floor", "half_up", "half_even", "stochastic")
 WIDE = Register(bits=24, rounding="half_even", asked=False)
+Found = tuple[float, str, float, float]
+"""``(error, rounding, reach, rate)`` of a candidate."""
+
+
+def best_reach(
+    neuron: QuantizedNeuron, currents: list[Tensor], asked: Register, limits: tuple[float, ...], wide: Tensor
+) -> Found:
+    """The best of `limits` and, where the last of them is, of twice that, as long as it helps and membranes go beyond.
+
+    A membrane that swings far below or above its threshold, as in recurrent layers and under thresholds that adapt,
+    would lose what it is owed in a register that ends near the threshold.  Each rounding has its own reach: one that
+    truncates may be nearest in a short register, where its bias and that of clipping happen to cancel.
+    """
+    found, farthest = [], float(neuron.peaks.max())
+    for rounding in _roundings(neuron, asked):
+        register = dataclasses.replace(asked, rounding=rounding, choose_rounding=False)
+        one, reach = best(neuron, currents, register, limits, wide), limits[-1]
+        while one[2] == reach < farthest:
+            reach *= 2
+            one = min(one, best(neuron, currents, register, (reach,), wide), key=_error)
+        found.append(one)
+    return min(found, key=lambda one: (one[0], one[2]))
+
+
+def _error(found: Found) -> float:
+    return found[0]
 
 
 def best(
     neuron: QuantizedNeuron, currents: list[Tensor], asked: Register, limits: tuple[float, ...], wide: Tensor
-) -> tuple[float, str, float, float]:
-    """``(error, rounding, reach, rate)`` of the candidate whose rates are nearest to the wide ones."""
-    found: tuple[float, str, float, float] | None = None
+) -> Found:
+    """The candidate whose rates are nearest to the wide ones."""
+    found: Found | None = None
     for limit in limits:
         for rounding in _roundings(neuron, asked):
             register = dataclasses.replace(asked, rounding=rounding)
