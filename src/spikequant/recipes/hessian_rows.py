@@ -28,6 +28,8 @@ from spikequant.recipes.reproduction import Bench, plain_name
 from spikequant.training import Batch, Batches, Distillation, KeptBatches, Loss, LossTerm, fit, parameter_groups
 from spikequant.training.local import fit_local
 
+LOCAL_RATE = 3e-4
+"""Of quantized networks that learn by local losses."""
 CROP = slice(1, -1)
 """N-MNIST has 34 x 34 pixels, the paper's network 32 x 32."""
 
@@ -51,6 +53,7 @@ class Amount:
     Attributes:
         epochs: of the real network.
         samples: of these epochs; None: all.
+        slower: epochs more of the real network at the rate of the quantized ones, where it learns by local losses.
         again: epochs of each quantized network, which learns from the real one's answers, too.
         again_samples: of these; None: all.
         briefly: samples on which a plan is trained before it is chosen.
@@ -64,6 +67,7 @@ class Amount:
 
     epochs: int
     samples: int | None = None
+    slower: int = 0
     again: int = 1
     again_samples: int | None = None
     briefly: int = 2048
@@ -114,10 +118,12 @@ def events_row(bench: Bench, *, fold: int, how: Amount) -> dict[str, Any]:
     model = Decolle(classes=8, step_ms=how.step_ms)
     work = bench.work(f"n-mnist-{fold}")
     bench.say(f"  n-mnist, fold {fold}: {how.epochs} epochs of local losses")
-    fit_local(
-        model, _part(train, how.samples, seed), epochs=how.epochs, lr=1e-3, burn_in=how.burn_in, seed=seed,
-        checkpoint=work / "float.safetensors",
-    )  # fmt: skip
+    for epochs, lr, file in ((how.epochs, 1e-3, "float"), (how.slower, LOCAL_RATE, "float-slower")):
+        if epochs:
+            fit_local(
+                model, _part(train, how.samples, seed), epochs=epochs, lr=lr, burn_in=how.burn_in, seed=seed,
+                checkpoint=work / f"{file}.safetensors",
+            )  # fmt: skip
     model.eval()
     train.set_epoch(0)
     learn = first(train, 144)
@@ -127,7 +133,7 @@ def events_row(bench: Bench, *, fold: int, how: Amount) -> dict[str, Any]:
     trial = Trial(
         model=model, traces=traces, learn=learn, test=test,
         widths=replace(how.quantized, template=trained_on(signed=True)),
-        **trained_locally(train, how, lr=3e-4, seed=seed, work=work),
+        **trained_locally(train, how, lr=LOCAL_RATE, seed=seed, work=work),
     )  # fmt: skip
     return {
         **compared(trial, bench.say), "alone": single, "by_hand": by_hand(trial, bench.say),

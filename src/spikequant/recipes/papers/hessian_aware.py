@@ -37,9 +37,9 @@ def _rows(scale: Scale) -> list[Row]:
     some = 20_000 if local else None
     cifar = replace(base, epochs=2 if local else 40, samples=some, again_samples=some)
     events = (
-        Amount(epochs=3, samples=1440, again_samples=1440, probes=8, tested_alone=400)
+        Amount(epochs=5, slower=2, probes=8, tested_alone=400)
         if local
-        else Amount(epochs=20, again=5, step_ms=1.0, burn_in=50)
+        else Amount(epochs=20, slower=5, again=5, step_ms=1.0, burn_in=50)
     )
     spoken = Amount(epochs=2 if local else 10, again=5 if local else 20, probes=16 if local else 64)
     rows = []
