@@ -247,8 +247,8 @@ RECIPE = Recipe(
         "last layer as well.",
         "SHD: the network was trained on SHD's own training set by others; it is trained on in float on four folds of "
         "the test set, then as the rows say, and measured on the fifth. Its readout is a membrane and keeps 8 bits; "
-        "`calibrate` chooses how the other membranes round. The copies' rate, 2e-3, was chosen by a look at one fold of "
-        "W1/U4: at 5e-4 four epochs ended at 85 %.",
+        "`calibrate` chooses how the other membranes round. The rate of the copies, 2e-3, was chosen by a look at one "
+        "fold of W1/U4: at 5e-4 four epochs ended at 85 %.",
         "Scale local, MNIST and Fashion-MNIST: 16C5-BN-MP2-LIF-64C3s2-BN-LIF-FC10, 5 and 3 epochs in float (Adam 3e-3, "
         "cosine), 2 epochs for every copy (1.5e-3), no augmentation; training samples are all 60,000.",
         "MNIST has five seeds, of which the last two were added because the first three differed too much to decide "
