@@ -73,7 +73,8 @@ class StateRole(_Strict):
     """How a state (membrane, current) or the network input is stored.
 
     ``limit``: largest magnitude in real units; None lets `calibrate` find it (before that:
-    the threshold).  ``clipping``: how `calibrate` finds it.  ``rounding="auto"``: `calibrate`
+    the threshold).  ``clipping``: how `calibrate` finds it: ``threshold``: by the firing rates, for a membrane from
+    the threshold on, for a current from its peak downwards.  ``rounding="auto"``: `calibrate`
     chooses by the error of the firing rates.  ``attach``: ``stored`` narrows once, when
     the state is stored; ``before_fire`` narrows before the comparison as well.  ``unit``: what
     one code is worth: ``limit``: as little as the limit allows; ``weight``: one weight code

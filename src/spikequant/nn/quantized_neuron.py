@@ -76,7 +76,8 @@ class QuantizedNeuron(CarriedLayer):
             self.register_buffer(table, start.get(table))
         for shift in ("threshold_shift", "bias_shift"):
             self.register_buffer(shift, None)
-        self.peaks, self.seen = torch.ones(1), [torch.zeros(1)]
+        self.peaks: dict[str, Tensor] = {}
+        self.seen = [torch.zeros(1)]
         self.branches: list[Branch] = []
         self.fraction_bits, self.layer, self.first_sample, self.path = 0, 0, 0, "a neuron layer"
         self.last_axis = False
@@ -289,12 +290,12 @@ class QuantizedNeuron(CarriedLayer):
         return kept
 
     @torch.no_grad()
-    def real_peaks(self, states: list[States]) -> Tensor:
-        """Largest stored membrane of each neuron over steps and samples, in real units."""
+    def real_peaks(self, states: list[States], name: str) -> Tensor:
+        """Largest stored membrane (``v``) or current (``i``) of each neuron over steps and samples, in real units."""
         found = self.integers()
-        features = states[0]["v"].dim() - 1
-        unit = over_features(found.params["v_load"] * found.lsb, features, last=self.last_axis)
-        peaks = torch.stack([(s["v"].to(torch.float64) * unit).abs().amax(0) for s in states])
+        features = states[0][name].dim() - 1
+        unit = over_features(found.params[f"{name}_load"] * found.lsb, features, last=self.last_axis)
+        peaks = torch.stack([(s[name].to(torch.float64) * unit).abs().amax(0) for s in states])
         return peaks.amax(0).reshape(-1)
 
     def train(self, mode: bool = True) -> QuantizedNeuron:

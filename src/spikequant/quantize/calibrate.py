@@ -10,7 +10,9 @@ the input that the settled ones before it produce.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -21,7 +23,17 @@ from spikequant.law.errors import DataError, NotFrozen, PlanError
 from spikequant.nn import QuantizedNeuron, Register, Synapse
 from spikequant.nn.reset import reset_states as reset
 from spikequant.quantize.calibration_report import MOST_BITS, CalibratedLayer, CalibrationReport, is_off
-from spikequant.quantize.rate_trials import WIDE, alone, best, best_reach, rate_error
+from spikequant.quantize.inflow import LEAST, ROOM, inflow_of, settle_inflow
+from spikequant.quantize.rate_trials import (
+    WIDE,
+    Found,
+    alone,
+    best,
+    best_reach,
+    rate_error,
+    roundings_of,
+    with_inflow,
+)
 from spikequant.quantize.scales import Seen, flows_into, refine_scale
 from spikequant.quantize.second_order import WEIGHT_SOLVERS, WeightSolver
 from spikequant.quantize.settle_levels import Table, placed
@@ -156,8 +168,8 @@ def first_samples(inputs: list[Tensor]) -> list[Tensor]:
 
 Flows = Callable[[nn.Module], Seen]
 """What a module is called with when the settled layers before it run."""
-Wides = dict[Hashable, tuple[Tensor, Tensor]]
-"""Rates and peaks of wide membranes by what they depend on besides the input: layers on one input share them."""
+Wides = dict[Hashable, tuple[Tensor, dict[str, Tensor]]]
+"""Rates and peaks of wide states by what they depend on besides the input: layers on one input share them."""
 
 
 def settle_group(
@@ -172,7 +184,7 @@ def settle_group(
     solver: WeightSolver | None = None,
     wides: Wides | None = None,
 ) -> CalibratedLayer | None:
-    """Calibrate one neuron layer with its synapses and batch norms; None where its membrane was not asked for.
+    """Calibrate one neuron layer with its synapses and batch norms; None where none of its states was asked for.
 
     Args:
         path: names the layer in the report.
@@ -197,41 +209,64 @@ def settle_group(
 
 
 def _settle(path: str, neuron: QuantizedNeuron, few: Flows, *, advise: bool, wides: Wides) -> CalibratedLayer | None:
-    """Choose rounding and reach of one layer; None where its membrane was not asked for."""
+    """Choose rounding and reach of one layer's states; None where none of them was asked for."""
     asked = neuron.choice.membrane
-    if not asked.asked:
+    if not asked.asked and inflow_of(neuron) is None:
         return None
     currents = _record(neuron, few)
     wide = _wide(neuron, currents, wides)
+    inflow = settle_inflow(neuron, currents, wide)
+    return dataclasses.replace(_settle_membrane(path, neuron, currents, wide, advise=advise), inflow=inflow)
+
+
+def _settle_membrane(
+    path: str, neuron: QuantizedNeuron, currents: list[Tensor], wide: Tensor, *, advise: bool
+) -> CalibratedLayer:
+    asked = neuron.choice.membrane
+    if not asked.asked:
+        rates = alone(neuron, currents, asked, 0.0)
+        return CalibratedLayer(path=path, rounding=asked.rounding, limit=math.inf, rate=float(rates.mean()),
+                               wide_rate=float(wide.mean()), error=rate_error(rates, wide),
+                               spikes=neuron.real_spec.output != "state")  # fmt: skip
     if neuron.real_spec.output == "state":
-        return _settle_readout(path, neuron, wide)
+        return _settle_readout(path, neuron)
     if asked.table:
         return _settle_table(path, neuron, currents, wide)
     if asked.learned:
         return _settle_learned(path, neuron, currents, wide)
-    search = best
-    if asked.clipping == "threshold" and not _is_given(neuron, asked):
-        search = best_reach
-    limits = _limits(neuron, asked)
-    error, rounding, limit, rate = search(neuron, currents, asked, limits, wide)
+    search, limits, roundings = _search(neuron, asked, currents), _limits(neuron, asked), roundings_of(neuron, asked)
+    error, rounding, limit, rate = search(asked, roundings, limits, wide)
     enough = None
     if advise and is_off(rate, float(wide.mean())):
-        settled = dataclasses.replace(asked, rounding=rounding, choose_rounding=False)
-        more = (dataclasses.replace(settled, bits=bits) for bits in range(asked.bits + 1, MOST_BITS + 1))
-        rates = ((r.bits, search(neuron, currents, r, limits, wide)[3]) for r in more)
-        enough = next((bits for bits, found in rates if not is_off(found, float(wide.mean()))), None)
+        more = (dataclasses.replace(asked, bits=bits) for bits in range(asked.bits + 1, MOST_BITS + 1))
+        tried = ((r.bits, search(r, (rounding,), limits, wide)[3]) for r in more)
+        enough = next((bits for bits, found in tried if not is_off(found, float(wide.mean()))), None)
     _apply(neuron, dataclasses.replace(asked, rounding=rounding), limit)
     return CalibratedLayer(path=path, rounding=rounding, limit=limit, rate=rate, wide_rate=float(wide.mean()),
                            error=error, enough_bits=enough)  # fmt: skip
 
 
+def _search(neuron: QuantizedNeuron, asked: Register, currents: list[Tensor]) -> Callable[..., Found]:
+    """Looks among given reaches, and beyond them where the plan leaves the reach open.
+
+    A membrane that swings far below or above its threshold, as in recurrent layers and under thresholds that adapt,
+    would lose what it is owed in a register that ends near the threshold.
+    """
+    run = partial(alone, neuron, currents)
+    if asked.clipping != "threshold" or _is_given(neuron, asked):
+        return partial(best, run)
+    return partial(best_reach, run, step=2.0, farthest=float(neuron.peaks["v"].max()))
+
+
 def _wide(neuron: QuantizedNeuron, currents: list[Tensor], known: Wides) -> Tensor:
-    """Rates with a wide membrane; sets the peaks of the neuron."""
+    """Rates with wide states; sets the peaks of the neuron."""
+    inflow = None if inflow_of(neuron) is None else (WIDE, 0.0)
     if neuron.choice.membrane.learned:
-        return alone(neuron, currents, WIDE, 0.0)
-    on = (neuron.fraction_bits, neuron.needs_double, dataclasses.replace(neuron.choice, membrane=WIDE))
+        return alone(neuron, currents, WIDE, 0.0, inflow)
+    choice = neuron.choice if inflow is None else with_inflow(neuron, None)
+    on = (neuron.fraction_bits, neuron.needs_double, dataclasses.replace(choice, membrane=WIDE))
     if on not in known:
-        known[on] = alone(neuron, currents, WIDE, 0.0), neuron.peaks
+        known[on] = alone(neuron, currents, WIDE, 0.0, inflow), neuron.peaks
     wide, neuron.peaks = known[on]
     return wide
 
@@ -270,7 +305,7 @@ def _limits(neuron: QuantizedNeuron, asked: Register) -> tuple[float, ...]:
         return (float(neuron.v_limit),)
     if asked.clipping == "threshold":
         return tuple(neuron.default_limit() * reach for reach in REACHES)
-    peaks = neuron.peaks.sort().values
+    peaks = neuron.peaks["v"].sort().values
     return (float(peaks[-1]) if asked.clipping == "max" else float(torch.quantile(peaks, 0.999)),)
 
 
@@ -280,9 +315,9 @@ def _is_given(neuron: QuantizedNeuron, asked: Register) -> bool:
     return asked.limit is not None or asked.unit == "weight" or counts_lsb
 
 
-def _settle_readout(path: str, neuron: QuantizedNeuron, wide: Tensor) -> CalibratedLayer:
+def _settle_readout(path: str, neuron: QuantizedNeuron) -> CalibratedLayer:
     asked = neuron.choice.membrane
-    limit = asked.limit if asked.limit is not None else max(1.05 * float(neuron.peaks.max()), 1e-6)
+    limit = asked.limit if asked.limit is not None else max(ROOM * float(neuron.peaks["v"].max()), LEAST)
     if asked.unit == "weight":
         neuron.set_given_limits()
         limit = float(neuron.v_limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from spikequant.quantize.second_order import SolvedWeights
@@ -10,11 +11,24 @@ MOST_BITS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
+class SettledInflow:
+    """What was chosen for a synaptic current (``i``), or for the register of the sum of a step (``x``)."""
+
+    state: str
+    rounding: str
+    limit: float
+
+    def __str__(self) -> str:
+        name = {"i": "current", "x": "input of the membrane"}[self.state]
+        return f"{name} {self.rounding}, reach {self.limit:.3g}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class CalibratedLayer:
     """What was chosen for one neuron layer, and the firing rates behind it.
 
-    ``enough_bits``: where the rate is more than a tenth off, the fewest membrane bits that
-    bring it back; they were tried on the same data.
+    ``limit``: reach of the membrane; infinite where it was not asked for and is kept wide.  ``enough_bits``: where the
+    rate is more than a tenth off, the fewest membrane bits that bring it back; they were tried on the same data.
     """
 
     path: str
@@ -25,6 +39,7 @@ class CalibratedLayer:
     error: float
     spikes: bool = True
     enough_bits: int | None = None
+    inflow: SettledInflow | None = None
 
     @property
     def remedy(self) -> str:
@@ -34,11 +49,13 @@ class CalibratedLayer:
         return f"membrane.bits = {self.enough_bits} brings it to {self.wide_rate:.4f} (tried)"
 
     def __str__(self) -> str:
+        membrane = f"{self.rounding}, reach {self.limit:.3g}" if math.isfinite(self.limit) else "a wide membrane"
+        chosen = membrane if self.inflow is None else f"{membrane}; {self.inflow}"
         if not self.spikes:
-            return f"{self.path}: {self.rounding}, reach {self.limit:.3g}, a readout that does not spike"
+            return f"{self.path}: {chosen}, a readout that does not spike"
         change = abs(self.rate - self.wide_rate) / max(self.wide_rate, 1e-9)
         return (
-            f"{self.path}: {self.rounding}, reach {self.limit:.3g}, "
+            f"{self.path}: {chosen}, "
             f"rate {self.rate:.4f} (wide membrane {self.wide_rate:.4f}, {100 * change:.1f} % apart)"
         )
 

@@ -114,7 +114,10 @@ def _check_learned(role: StateRole | None, state: str, source: Neuron, where: st
 def neuron_choice(
     plan: LayerPlan, source: Neuron, bias: TensorRole | None, where: str, chip: ChipRule | None = None
 ) -> NeuronChoice:
-    """The registers and quantizers of one neuron group; what the plan does not ask for is kept wide."""
+    """The registers and quantizers of one neuron group; what the plan does not ask for is kept wide.
+
+    A synaptic current that it does not ask for has as many bits as the register of a membrane that it does.
+    """
     _check_learned(plan.membrane, "membrane", source, where, chip)
     _check_learned(plan.current, "current", source, where, chip)
     membrane = _register(plan.membrane) or Register(bits=WIDE_STATE_BITS, asked=False)
@@ -128,9 +131,7 @@ def neuron_choice(
         raise PlanError(f"{where}.leak: options {leak.options} without a quantizer to take them")
     return NeuronChoice(
         membrane=membrane,
-        current=(current or Register(bits=membrane.bits if plan.membrane else WIDE_STATE_BITS, asked=False))
-        if cuba
-        else None,
+        current=(current or _current_beside(membrane)) if cuba else None,
         input=None if cuba else current,
         leak_bits=8 if leak is None else leak.bits,
         leak_rounding=None if leak is None else leak.rounding,
@@ -140,6 +141,12 @@ def neuron_choice(
         narrow_before_fire=plan.membrane is not None and plan.membrane.attach == "before_fire",
         chip=chip,
     )
+
+
+def _current_beside(membrane: Register) -> Register:
+    if not membrane.asked:
+        return Register(bits=WIDE_STATE_BITS, asked=False)
+    return Register(bits=membrane.state_format().format.bits, asked=False, choose_rounding=True)
 
 
 def weight_grid(module: nn.Module | None) -> WeightGrid | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from spikequant.nn import QuantizedNeuron, Register
+from spikequant.nn.branch import NeuronChoice
 from spikequant.nn.spike_counts import spikes_over_samples
 from spikequant.quantize.settle_levels import sampled
 
@@ -15,24 +17,31 @@ CANDIDATES = ("toward_zero", "floor", "half_up", "half_even", "stochastic")
 WIDE = Register(bits=24, rounding="half_even", asked=False)
 Found = tuple[float, str, float, float]
 """``(error, rounding, reach, rate)`` of a candidate."""
+Run = Callable[[Register, float], Tensor]
+"""Rates of a layer in which one state has this register with this reach."""
 
 
 def best_reach(
-    neuron: QuantizedNeuron, currents: list[Tensor], asked: Register, limits: tuple[float, ...], wide: Tensor
+    run: Run,
+    asked: Register,
+    roundings: Sequence[str],
+    limits: tuple[float, ...],
+    wide: Tensor,
+    *,
+    step: float,
+    farthest: float,
 ) -> Found:
-    """The best of `limits` and, where the last of them is, of twice that, as long as it helps and membranes go beyond.
+    """The best of `limits` and, where the last of them is, of `step` times that, as long as it helps.
 
-    A membrane that swings far below or above its threshold, as in recurrent layers and under thresholds that adapt,
-    would lose what it is owed in a register that ends near the threshold.  Each rounding has its own reach: one that
-    truncates may be nearest in a short register, where its bias and that of clipping happen to cancel.
+    Each rounding has its own reach: one that truncates may be nearest in a short register, where its bias and that of
+    clipping happen to cancel.
     """
-    found, farthest = [], float(neuron.peaks.max())
-    for rounding in _roundings(neuron, asked):
-        register = dataclasses.replace(asked, rounding=rounding, choose_rounding=False)
-        one, reach = best(neuron, currents, register, limits, wide), limits[-1]
-        while one[2] == reach < farthest:
-            reach *= 2
-            one = min(one, best(neuron, currents, register, (reach,), wide), key=_error)
+    found = []
+    for rounding in roundings:
+        one, reach = best(run, asked, (rounding,), limits, wide), limits[-1]
+        while one[2] == reach and (step < 1 or reach < farthest):
+            reach *= step
+            one = min(one, best(run, asked, (rounding,), (reach,), wide), key=_error)
         found.append(one)
     return min(found, key=lambda one: (one[0], one[2]))
 
@@ -41,15 +50,12 @@ def _error(found: Found) -> float:
     return found[0]
 
 
-def best(
-    neuron: QuantizedNeuron, currents: list[Tensor], asked: Register, limits: tuple[float, ...], wide: Tensor
-) -> Found:
+def best(run: Run, asked: Register, roundings: Sequence[str], limits: tuple[float, ...], wide: Tensor) -> Found:
     """The candidate whose rates are nearest to the wide ones."""
     found: Found | None = None
     for limit in limits:
-        for rounding in _roundings(neuron, asked):
-            register = dataclasses.replace(asked, rounding=rounding)
-            rates = alone(neuron, currents, register, limit)
+        for rounding in roundings:
+            rates = run(dataclasses.replace(asked, rounding=rounding), limit)
             error = rate_error(rates, wide)
             if found is None or error < found[0]:
                 found = (error, rounding, limit, float(rates.mean()))
@@ -57,7 +63,7 @@ def best(
     return found
 
 
-def _roundings(neuron: QuantizedNeuron, asked: Register) -> tuple[str, ...]:
+def roundings_of(neuron: QuantizedNeuron, asked: Register) -> tuple[str, ...]:
     """What to try; without negative codes `floor` is `toward_zero`, as what lies below 0 becomes 0."""
     if not asked.choose_rounding:
         return (asked.rounding,)
@@ -74,30 +80,63 @@ def rate_error(rates: Tensor, wide: Tensor) -> float:
     return float((rates - wide).abs().mean() + (rates.mean() - wide.mean()).abs())
 
 
-def alone(neuron: QuantizedNeuron, currents: list[Tensor], register: Register, limit: float) -> Tensor:
-    """Per-neuron rates of a layer run alone with another register; keeps peaks.  `_apply` proves widths after it."""
-    kept = (neuron.choice, neuron.v_limit.clone(), neuron.step_mode)
+def alone(
+    neuron: QuantizedNeuron,
+    currents: list[Tensor],
+    register: Register,
+    limit: float,
+    inflow: tuple[Register, float] | None = None,
+) -> Tensor:
+    """Per-neuron rates of a layer run alone with another membrane, and another inflow where one is given.
+
+    Where all that is given is `WIDE`, the layer keeps the peaks of its states.  Who settles the layer proves its widths
+    anew.
+    """
+    watches = register is WIDE and (inflow is None or inflow[0] is WIDE)
+    limits = [neuron.v_limit, neuron.get_buffer(f"{inflow_state(neuron)}_limit")]
+    kept = (neuron.choice, neuron.step_mode, [buffer.clone() for buffer in limits])
     neuron.choice = dataclasses.replace(neuron.choice, membrane=register)
     neuron.v_limit.fill_(limit)
+    if inflow is not None:
+        set_inflow(neuron, *inflow)
     neuron.step_mode = "m"
     try:
         neuron.prove(neuron.integers())
         total: Tensor | float = 0.0
         count, peaks = 0, []
-        neuron.seen = [] if kept[0].membrane.learned and register is WIDE else neuron.seen
+        neuron.seen = [] if kept[0].membrane.learned and watches else neuron.seen
         for current in currents:
-            neuron.watch = [] if register is WIDE else None
+            neuron.watch = [] if watches else None
             neuron.reset()
             total = total + spikes_over_samples(neuron, current)
             if neuron.watch:
-                peaks.append(neuron.real_peaks(neuron.watch))
+                peaks.append({name: neuron.real_peaks(neuron.watch, name) for name in neuron.watch[0] if name in "vi"})
                 if kept[0].membrane.learned:
                     neuron.seen += [sampled(neuron.in_real_units(state)["v"]) for state in neuron.watch]
             count += current.shape[0] * current.shape[1]
         if peaks:
-            neuron.peaks = torch.stack(peaks).amax(0)
+            neuron.peaks = {name: torch.stack([each[name] for each in peaks]).amax(0) for name in peaks[0]}
     finally:
-        neuron.choice, neuron.step_mode, neuron.watch = kept[0], kept[2], None
-        neuron.v_limit.copy_(kept[1])
+        neuron.choice, neuron.step_mode, neuron.watch = kept[0], kept[1], None
+        for buffer, was in zip(limits, kept[2], strict=True):
+            buffer.copy_(was)
     assert isinstance(total, Tensor)
     return total / (count * neuron.spike_unit)
+
+
+def inflow_state(neuron: QuantizedNeuron) -> str:
+    """Which state the role `current` is: the synaptic current, or the sum of a step where there is none."""
+    return "i" if neuron.real_spec.has_current else "x"
+
+
+def with_inflow(neuron: QuantizedNeuron, register: Register | None) -> NeuronChoice:
+    """A layer's choice with another register for what flows into its membranes."""
+    if neuron.real_spec.has_current:
+        return dataclasses.replace(neuron.choice, current=register)
+    return dataclasses.replace(neuron.choice, input=register)
+
+
+def set_inflow(neuron: QuantizedNeuron, register: Register, limit: float) -> None:
+    """Give a layer that register, with this reach."""
+    neuron.choice = with_inflow(neuron, register)
+    neuron.get_buffer(f"{inflow_state(neuron)}_limit").fill_(limit)
