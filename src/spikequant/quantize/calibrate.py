@@ -23,7 +23,7 @@ from spikequant.law.errors import DataError, NotFrozen, PlanError
 from spikequant.nn import QuantizedNeuron, Register, Synapse
 from spikequant.nn.reset import reset_states as reset
 from spikequant.quantize.calibration_report import MOST_BITS, CalibratedLayer, CalibrationReport, is_off
-from spikequant.quantize.inflow import LEAST, ROOM, inflow_of, settle_inflow
+from spikequant.quantize.inflow import from_the_peak, inflow_of, settle_inflow
 from spikequant.quantize.rate_trials import (
     WIDE,
     Found,
@@ -229,7 +229,7 @@ def _settle_membrane(
                                wide_rate=float(wide.mean()), error=rate_error(rates, wide),
                                spikes=neuron.real_spec.output != "state")  # fmt: skip
     if neuron.real_spec.output == "state":
-        return _settle_readout(path, neuron)
+        return _settle_readout(path, neuron, currents, wide)
     if asked.table:
         return _settle_table(path, neuron, currents, wide)
     if asked.learned:
@@ -315,15 +315,17 @@ def _is_given(neuron: QuantizedNeuron, asked: Register) -> bool:
     return asked.limit is not None or asked.unit == "weight" or counts_lsb
 
 
-def _settle_readout(path: str, neuron: QuantizedNeuron) -> CalibratedLayer:
-    asked = neuron.choice.membrane
-    limit = asked.limit if asked.limit is not None else max(ROOM * float(neuron.peaks["v"].max()), LEAST)
-    if asked.unit == "weight":
-        neuron.set_given_limits()
-        limit = float(neuron.v_limit)
-    rounding = "half_even" if asked.choose_rounding else asked.rounding
+def _settle_readout(path: str, neuron: QuantizedNeuron, currents: list[Tensor], wide: Tensor) -> CalibratedLayer:
+    """A readout has no rate: its membranes, averaged over the time of a sample, are compared."""
+    asked, run = neuron.choice.membrane, partial(alone, neuron, currents)
+    if _is_given(neuron, asked):
+        found = best(run, asked, roundings_of(neuron, asked), _limits(neuron, asked), wide)
+    else:
+        found = from_the_peak(run, neuron, asked, neuron.peaks["v"], wide)
+    error, rounding, limit, _ = found
     _apply(neuron, dataclasses.replace(asked, rounding=rounding), limit)
-    return CalibratedLayer(path=path, rounding=rounding, limit=limit, rate=0.0, wide_rate=0.0, error=0.0, spikes=False)
+    return CalibratedLayer(path=path, rounding=rounding, limit=limit, rate=0.0, wide_rate=0.0, error=error,
+                           spikes=False)  # fmt: skip
 
 
 def _record(neuron: QuantizedNeuron, flows: Flows) -> list[Tensor]:

@@ -17,6 +17,8 @@ from spikequant.nn.program import given_to
 from spikequant.quantize.calibration_report import SettledInflow
 from spikequant.quantize.rate_trials import (
     WIDE,
+    Found,
+    Run,
     alone,
     best,
     best_reach,
@@ -26,7 +28,7 @@ from spikequant.quantize.rate_trials import (
 )
 
 ROOM = 1.05
-"""Reach of a state of a readout, in its largest peak."""
+"""Reach where nothing is clipped, in the largest peak that was seen."""
 LEAST = 1e-6
 """Reach of a register that held nothing but 0."""
 
@@ -50,25 +52,23 @@ def settle_inflow(neuron: QuantizedNeuron, currents: list[Tensor], wide: Tensor)
     def run(register: Register, limit: float) -> Tensor:
         return alone(neuron, currents, WIDE, 0.0, (register, limit))
 
-    peaks = _peaks(neuron, currents)
-    limit = asked.limit if asked.limit is not None else _reach(asked, peaks)
-    if neuron.real_spec.output == "state":
-        limit = limit if asked.limit is not None else ROOM * limit
-        rounding = "half_even" if asked.choose_rounding else asked.rounding
-    elif asked.limit is None and asked.clipping == "threshold":
-        searched = best_reach(run, asked, roundings_of(neuron, asked), (limit,), wide, step=0.5, farthest=limit)
-        rounding, limit = searched[1:3]
-    else:
-        rounding = best(run, asked, roundings_of(neuron, asked), (limit,), wide)[1]
-    set_inflow(neuron, dataclasses.replace(asked, rounding=rounding), limit)
+    searched = from_the_peak(run, neuron, asked, _peaks(neuron, currents), wide)
+    set_inflow(neuron, dataclasses.replace(asked, rounding=searched[1]), searched[2])
     neuron.prove(neuron.integers())
-    return SettledInflow(state=inflow_state(neuron), rounding=rounding, limit=limit)
+    return SettledInflow(state=inflow_state(neuron), rounding=searched[1], limit=searched[2])
 
 
-def _reach(asked: Register, peaks: Tensor) -> float:
+def from_the_peak(run: Run, neuron: QuantizedNeuron, asked: Register, peaks: Tensor, wide: Tensor) -> Found:
+    """Rounding and reach of a state that no threshold bounds: from `peaks` on downwards, by what the layer gives."""
+    roundings = roundings_of(neuron, asked)
+    if asked.limit is not None:
+        return best(run, asked, roundings, (asked.limit,), wide)
     if asked.clipping == "percentile":
-        return max(float(torch.quantile(peaks, 0.999)), LEAST)
-    return max(float(peaks.max()), LEAST)
+        return best(run, asked, roundings, (max(float(torch.quantile(peaks, 0.999)), LEAST),), wide)
+    limit = max(ROOM * float(peaks.max()), LEAST)
+    if asked.clipping == "max":
+        return best(run, asked, roundings, (limit,), wide)
+    return best_reach(run, asked, roundings, (limit,), wide, step=0.5, farthest=limit)
 
 
 def _peaks(neuron: QuantizedNeuron, currents: list[Tensor]) -> Tensor:

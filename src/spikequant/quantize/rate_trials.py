@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -89,10 +90,39 @@ def alone(
 ) -> Tensor:
     """Per-neuron rates of a layer run alone with another membrane, and another inflow where one is given.
 
+    Of a readout: the membranes of every sample, averaged over time.
     Where all that is given is `WIDE`, the layer keeps the peaks of its states.  Who settles the layer proves its widths
     anew.
     """
     watches = register is WIDE and (inflow is None or inflow[0] is WIDE)
+    found: list[Tensor] = []
+    count, peaks = 0, []
+    with _dressed(neuron, register, limit, inflow) as learned:
+        neuron.seen = [] if learned and watches else neuron.seen
+        for current in currents:
+            neuron.watch = [] if watches else None
+            neuron.reset()
+            if neuron.real_spec.output == "state":
+                found.append(neuron.advance(current).mean(0))
+            else:
+                found.append(spikes_over_samples(neuron, current))
+            if neuron.watch:
+                peaks.append({name: neuron.real_peaks(neuron.watch, name) for name in neuron.watch[0] if name in "vi"})
+                if learned:
+                    neuron.seen += [sampled(neuron.in_real_units(state)["v"]) for state in neuron.watch]
+            count += current.shape[0] * current.shape[1]
+        if peaks:
+            neuron.peaks = {name: torch.stack([each[name] for each in peaks]).amax(0) for name in peaks[0]}
+    if neuron.real_spec.output == "state":
+        return torch.cat(found)
+    return sum(found[1:], found[0]) / (count * neuron.spike_unit)
+
+
+@contextmanager
+def _dressed(
+    neuron: QuantizedNeuron, register: Register, limit: float, inflow: tuple[Register, float] | None
+) -> Iterator[bool]:
+    """Other registers for a while; gives whether the layer's own membrane has learned levels."""
     limits = [neuron.v_limit, neuron.get_buffer(f"{inflow_state(neuron)}_limit")]
     kept = (neuron.choice, neuron.step_mode, [buffer.clone() for buffer in limits])
     neuron.choice = dataclasses.replace(neuron.choice, membrane=register)
@@ -102,26 +132,11 @@ def alone(
     neuron.step_mode = "m"
     try:
         neuron.prove(neuron.integers())
-        total: Tensor | float = 0.0
-        count, peaks = 0, []
-        neuron.seen = [] if kept[0].membrane.learned and watches else neuron.seen
-        for current in currents:
-            neuron.watch = [] if watches else None
-            neuron.reset()
-            total = total + spikes_over_samples(neuron, current)
-            if neuron.watch:
-                peaks.append({name: neuron.real_peaks(neuron.watch, name) for name in neuron.watch[0] if name in "vi"})
-                if kept[0].membrane.learned:
-                    neuron.seen += [sampled(neuron.in_real_units(state)["v"]) for state in neuron.watch]
-            count += current.shape[0] * current.shape[1]
-        if peaks:
-            neuron.peaks = {name: torch.stack([each[name] for each in peaks]).amax(0) for name in peaks[0]}
+        yield kept[0].membrane.learned
     finally:
         neuron.choice, neuron.step_mode, neuron.watch = kept[0], kept[1], None
         for buffer, was in zip(limits, kept[2], strict=True):
             buffer.copy_(was)
-    assert isinstance(total, Tensor)
-    return total / (count * neuron.spike_unit)
 
 
 def inflow_state(neuron: QuantizedNeuron) -> str:
