@@ -149,6 +149,7 @@ def test_every_layer_has_a_reason(trained):
         ("0.1", PlanError, "expected '0.1x'"),
         ("ax", PlanError, "expected '0.1x'"),
         (-3, PlanError, "positive number of bytes"),
+        (True, PlanError, "positive number of bytes"),
         ({"flsh": 3}, DataError, "expected some of flash, ram, memory, synop_bits"),
         ("0.001x", PlanError, "cannot be kept"),
         (10, PlanError, r"a budget of 10 bytes of memory cannot be kept: .* without a choice"),
@@ -171,3 +172,24 @@ def test_unknown_names_are_refused(trained):
         allocation(trained[1], "0.1x", weight_widths=(13,))
     with pytest.raises(DataError, match="unknown load"):
         budget_curve(trained[1], "disk")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"tied": "conv1"}, "tied='conv1'; expected groups of layer paths"),
+        ({"tied": ("conv1", "fc")}, r"tied=\('conv1', 'fc'\); expected groups of layer paths"),
+        ({"tied": 3}, "expected groups"),
+        ({"keep": ["conv1"]}, r"keep=\['conv1'\]; expected whole bits by layer path"),
+        ({"keep": {"conv1": "8"}}, "keep={'conv1': '8'}; expected whole bits"),
+        ({"template": "plan.toml"}, "template is str; expected a Plan"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(trained, options, text):
+    with pytest.raises(PlanError, match=text):
+        allocation(trained[1], "0.5x", **options)
+
+
+def test_one_sensitivity_is_no_list_of_them(trained):
+    with pytest.raises(DataError, match="expected a list of sensitivities, got Traces alone"):
+        sq.analyse.side_by_side(trained[1])

@@ -382,6 +382,17 @@ def test_a_quantized_model_has_traces_without_facts(batch):
         ({"relative_error": 0.0}, DataError, "expected a positive number"),
         ({"confidence": 1.0}, DataError, "between 0 and 1"),
         ({"most_probes": 3}, DataError, "needs at least"),
+        ({"most_probes": None}, DataError, "most_probes is None; a standard error needs"),
+        ({"most_probes": 20.5}, DataError, "most_probes is 20.5; .*, whole"),
+        ({"relative_error": "0.1"}, DataError, "relative_error is '0.1'; expected a positive number"),
+        ({"confidence": None}, DataError, "confidence is None; expected a number between"),
+        (
+            {"surrogate": "atan"},
+            DataError,
+            r"surrogate is 'atan'; expected a Surrogate, such as Surrogate\('atan', 2.0",
+        ),
+        ({"seed": "a"}, DataError, "seed is 'a'; expected a whole number"),
+        ({"at_once": True}, DataError, "at_once is True; expected a number of samples"),
     ],
 )
 def test_wrong_options_are_refused(batch, options, kind, text):

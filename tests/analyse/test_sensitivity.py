@@ -143,6 +143,13 @@ def test_methods_stand_side_by_side(found):
         ({"method": "fisher", "mst_probes": 4}, Unsupported, "Did you mean most_probes"),
         ({"method": "loss-rise", "roles": ("threshold",)}, Unsupported, "in the roles weight and membrane"),
         ({"method": "emd-rise", "roles": "weight"}, Unsupported, "as a tuple"),
+        (
+            {"method": "loss-rise", "weight_widths": (0, 8)},
+            PlanError,
+            r"weight_widths=\(0, 8\); expected whole bits, 1 to",
+        ),
+        ({"method": "loss-rise", "weight_widths": 4}, PlanError, "weight_widths=4; expected whole bits"),
+        ({"method": "emd-rise", "membrane_widths": (4.0,)}, PlanError, "expected whole bits, 1 to 32"),
     ],
 )
 def test_wrong_options_are_refused(batch, options, kind, text):
@@ -157,6 +164,40 @@ def test_no_data_and_a_loss_of_nan_are_refused(batch):
         sq.sensitivity(Net(), lambda o, y: o.sum() * float("nan"), [batch], method="loss-rise")
 
 
+@pytest.mark.parametrize("method", ["gauss-newton", "loss-rise"])
+def test_what_model_and_loss_cannot_take_is_told(batch, method):
+    x, y = batch
+
+    def tried(model, loss, rows):
+        sq.sensitivity(model, loss, rows, method=method)
+
+    with pytest.raises(
+        DataError, match=r"the loss cannot take scores of shape .* and targets .*int64: .*out of bounds"
+    ):
+        tried(Net(), F.cross_entropy, [(x, y + 7)])
+    with pytest.raises(DataError, match="torch.float32"):
+        tried(Net(), F.cross_entropy, [(x, y.float())])
+    with pytest.raises(DataError, match="the loss gave float"):
+        tried(Net(), lambda out, y: 3.0, [batch])
+    with pytest.raises(DataError, match="an input of shape"):
+        tried(Net(), F.cross_entropy, [(x[:, :, :4], y)])
+    with pytest.raises(DataError, match="expected a torch nn.Module"):
+        tried(lambda x: x, F.cross_entropy, [batch])
+    with pytest.raises(DataError, match="as loss, got str"):
+        tried(Net(), "cross entropy", [batch])
+
+
+def test_a_loss_that_does_not_depend_on_the_outputs_has_no_curvature(batch):
+    with pytest.raises(DataError, match="does not depend on the outputs"):
+        sq.hessian_trace(Net(), lambda out, y: F.cross_entropy(out.detach(), y), [batch])
+
+
 def test_a_misspelt_option_of_allocate_is_named(found):
     with pytest.raises(PlanError, match="no option 'keeep'.*Did you mean keep"):
         sq.allocate(found["fisher"], "0.2x", keeep={"a": 4})
+
+
+@pytest.mark.parametrize("widths", [8, "8", (0, 8), (4.0,), (True,)])
+def test_widths_to_choose_from_are_whole_bits(found, widths):
+    with pytest.raises(PlanError, match="weight_widths=.*; expected whole bits, 1 to 16"):
+        sq.allocate(found["fisher"], "0.2x", weight_widths=widths)

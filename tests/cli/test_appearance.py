@@ -49,6 +49,17 @@ def test_a_program_without_words_shows_its_commands(run):
     assert done.out == run("--help").out
 
 
+def test_the_page_of_reproduce_names_every_recipe(run):
+    from spikequant.recipes.reproduction import recipe_names
+
+    page = run("reproduce", "--help").out
+    assert [name for name in recipe_names() if name not in page.partition("PAPER  ")[2]] == []
+
+
+def test_defaults_of_sensitivity_are_words(run):
+    assert "['" not in run("sensitivity", "--help").out
+
+
 def test_options_are_the_fields_of_a_plan(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     page = run("quantize", "--help").out

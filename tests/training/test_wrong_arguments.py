@@ -53,6 +53,13 @@ def fitted(batches: object, model: object = None, **options: object) -> object:
         (lambda: fitted([(X, Y)], model=3), "got int"),
         (lambda: fitted([(X, Y)], model=quantized(frozen=True)), "frozen"),
         (lambda: sq.fit(Net(), [(X, Y)], epochs=-1), "epochs=-1"),
+        (lambda: sq.fit(Net(), [(X, Y)], epochs=1.5), "epochs=1.5"),  # type: ignore[arg-type]
+        (lambda: fitted([(X, Y)], lr="1e-3"), "lr='1e-3'; expected a whole number and a rate"),
+        (lambda: fitted([(X, Y)], loss="ce"), "loss is 'ce'; expected a function"),
+        (lambda: fitted([(X, Y)], optimizer=torch.optim.Adam), r"torch.optim.Adam\(model.parameters"),
+        (lambda: fitted([(X, Y)], schedule=[1]), r"schedule \[1\]; expected 'cosine'"),
+        (lambda: fitted([(X, Y)], terms=sq.training.TemporalLoss()), r"terms is TemporalLoss; expected a list"),
+        (lambda: fitted([(X, Y)], routines=iter(())), "routines is .*iterator; expected a list"),
         (lambda: sq.evaluate(Net(), [X]), "as a batch"),  # type: ignore[list-item]
         (lambda: sq.evaluate(Net(), None), "NoneType"),  # type: ignore[arg-type]
         (lambda: sq.quantize_(Net(), PLAN, torch.rand(2, 9)), r"shape \(2, 9\)"),

@@ -18,7 +18,7 @@ from spikequant.analyse.limits import Budget, requested_bits, unit
 from spikequant.analyse.parts import NotApart
 from spikequant.analyse.recount import LOADS, Stored
 from spikequant.analyse.score import Sensitivities
-from spikequant.analyse.widths import Choice, Item, check_items
+from spikequant.analyse.widths import Choice, Item, check_items, is_whole, whole_widths
 from spikequant.analyse.within import Within
 from spikequant.law.errors import DataError, PlanError, nearest
 from spikequant.plan import Plan
@@ -140,11 +140,12 @@ def allocation(
         Unsupported: a network that the target cannot do, with every reason.
     """
     facts = _facts(sensitivities)
+    _check_settings(tied, keep, template)
     profile = named_target(template or Plan(), target)
     on, known = _on(profile, facts, sensitivities.allocatable(), membrane_widths)
     membrane_bits = on.state if on is not None and on.state_is_fixed else membrane_bits
     widths = _Widths(weight_widths, membrane_widths, on)
-    items = _items(known, facts, widths, tied, dict(keep or {}))
+    items = _items(known, facts, widths, tied, {path: int(bits) for path, bits in (keep or {}).items()})
     fixed = _fixed(facts, items, membrane_bits)
     requested = requested_bits(budget, facts)
     drawn = DrawnPlan(facts, membrane_bits, template, on)
@@ -175,6 +176,7 @@ def budget_curve(
     if load not in LOADS:
         raise DataError(f"unknown load {load!r}; expected one of {', '.join(LOADS)}")
     facts = _facts(sensitivities)
+    _check_settings(tied, None, None)
     on, known = _on(named_target(Plan(), target), facts, sensitivities.allocatable(), membrane_widths)
     items = _items(known, facts, _Widths(weight_widths, membrane_widths, on), tied, {})
     return curve(items, load)
@@ -189,6 +191,18 @@ def _facts(sensitivities: Sensitivities) -> Facts:
         sensitivities.places()  # raises, with the reason
     assert sensitivities.facts is not None
     return sensitivities.facts
+
+
+def _check_settings(tied: object, keep: object, template: object) -> None:
+    """Raise `PlanError` on settings of another kind, before a string is read as a list of letters."""
+    groups = list(tied) if isinstance(tied, Iterable) and not isinstance(tied, (str, Mapping)) else [tied]
+    if any(isinstance(group, str) or not isinstance(group, Iterable) for group in groups):
+        raise PlanError(f"allocate: tied={tied!r}; expected groups of layer paths, such as [('conv1', 'conv2')]")
+    kept = keep.values() if isinstance(keep, Mapping) else [] if keep is None else [keep]
+    if not all(map(is_whole, kept)):
+        raise PlanError(f"allocate: keep={keep!r}; expected whole bits by layer path, such as {{'conv1': 8}}")
+    if template is not None and not isinstance(template, Plan):
+        raise PlanError(f"allocate: template is {type(template).__name__}; expected a Plan (Plan.load reads a file)")
 
 
 def _on(
@@ -206,8 +220,8 @@ class _Widths:
     """The widths that are allowed; by default the usual ones that the sensitivities know."""
 
     def __init__(self, weight: Iterable[int] | None, membrane: Iterable[int] | None, on: HeldWidths | None) -> None:
-        self._asked = {"weight": weight, "membrane": membrane}
-        self._asked = {role: None if given is None else sorted(set(given)) for role, given in self._asked.items()}
+        asked = {"weight": weight, "membrane": membrane}
+        self._asked = {role: None if given is None else whole_widths(role, given) for role, given in asked.items()}
         self.on = on
 
     def of(self, layer: str, role: str, known: Sequence[int]) -> list[int]:

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from spikequant.analyse.by_sample import Tap, rademacher, taps_apart
+from spikequant.analyse.inputs import loss_of
 from spikequant.analyse.places import MOST_SCALE, Place, Role, kept_current, perturbed
 from spikequant.frontends.registry import Readings, read_
 from spikequant.law.errors import DataError, Unsupported
 from spikequant.nn import SYNAPSES, NeuronLayer, Surrogate, Synapse
 from spikequant.nn.reset import reset_states
-from spikequant.training import first_output
+from spikequant.training.evaluate import called
 
 ROLES: tuple[Role, ...] = ("weight", "membrane", "threshold")
 FLAT_SURROGATES = ("boxcar", "triangle", "straight_through")
@@ -161,7 +162,8 @@ class Curvature:
         """Run the model on a batch and keep the graph of its outputs; nothing where it is the batch that is held.
 
         Raises:
-            DataError: outputs that are not ``[N, classes]``, or a loss that is not finite.
+            DataError: an input that the model cannot take, outputs that are not ``[N, classes]``, or a loss that is not
+                finite.
         """
         if x is self._x:
             return None
@@ -173,7 +175,7 @@ class Curvature:
                 place.tap.calls = []
         reset_states(self.model)
         with torch.enable_grad():
-            self._outputs = first_output(self.model(x))
+            self._outputs = called(self.model, x)
         self._targets, self._batch_size = y, len(y)
         if self._outputs.dim() < 2 or len(self._outputs) != len(y):
             raise DataError(f"expected outputs [N, classes] for {len(y)} targets, got {tuple(self._outputs.shape)}")
@@ -224,7 +226,7 @@ class Curvature:
     def _value(self, outputs: Tensor, which: slice = slice(None)) -> Tensor:
         """The loss of some samples, checked."""
         assert self._targets is not None
-        value = self.loss(outputs[which], self._targets[which])
+        value = loss_of(self.loss, outputs[which], self._targets[which])
         if value.dim() or not bool(torch.isfinite(value)):
             raise DataError(f"the loss is {value.detach()}; expected one finite number, a mean over samples")
         return value
@@ -308,7 +310,7 @@ class Curvature:
         with torch.enable_grad():
             try:
                 value = self._value(outputs)
-            except RuntimeError:  # it holds tensors of the outputs' own type, such as class weights
+            except DataError:  # it holds tensors of the outputs' own type, such as class weights
                 outputs = self._outputs.detach().clone().requires_grad_()
                 value = self._value(outputs)
             (gradient,) = torch.autograd.grad(value, outputs, create_graph=True)

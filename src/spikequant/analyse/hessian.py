@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from spikequant.analyse.layer_facts import facts_of, is_quantized
 from spikequant.analyse.places import Role
 from spikequant.analyse.settled import Stop
 from spikequant.analyse.traces import CurvatureName, LayerTrace, Traces
+from spikequant.analyse.widths import is_whole
 from spikequant.law.errors import DataError, SpikequantError, Unsupported
 from spikequant.nn import Surrogate
 from spikequant.training import check_batch
@@ -78,11 +80,18 @@ def hessian_trace(
 
     Raises:
         Unsupported: unknown names, a frozen layer, a surrogate without a second derivative.
-        DataError: no batch, a loss or an output of the wrong form, fewer probes than batches or than fourteen.
+        DataError: no batch, one that the model or the loss cannot take, a loss or an output of the wrong form, fewer
+            probes than batches or than fourteen.
     """
     _check(curvature, method, relative_error, confidence, most_probes)
-    if at_once is not None and (not isinstance(at_once, int) or at_once < 1 or method != "hutchinson"):
+    if surrogate is not None and not isinstance(surrogate, Surrogate):
+        raise DataError(f"surrogate is {surrogate!r}; expected a Surrogate, such as Surrogate('atan', 2.0), or None")
+    if not is_whole(seed):
+        raise DataError(f"seed is {seed!r}; expected a whole number")
+    if at_once is not None and (not is_whole(at_once) or at_once < 1 or method != "hutchinson"):
         raise DataError(f"at_once is {at_once!r}; expected a number of samples, 1 or more, with method='hutchinson'")
+    if not isinstance(model, nn.Module):
+        raise DataError(f"hessian_trace: expected a torch nn.Module as model, got {type(model).__name__}")
     if not callable(loss):
         raise DataError(f"hessian_trace: expected a function (output, target) as loss, got {type(loss).__name__}")
     kept = list(pairs(batches))
@@ -145,12 +154,14 @@ def _check(curvature: str, method: str, relative_error: float | None, confidence
         raise Unsupported(f"method {method!r}; expected one of {', '.join(METHODS)}")
     if method != "hutchinson" and curvature != "hessian":
         raise Unsupported(f"method {method!r} works on the Hessian; for {curvature} use 'hutchinson'")
-    if relative_error is not None and not relative_error > 0:
-        raise DataError(f"relative_error is {relative_error}; expected a positive number, such as 0.05, or None")
-    if not 0 < confidence < 1:
-        raise DataError(f"confidence is {confidence}; expected a number between 0 and 1, such as 0.95")
-    if most_probes < LEAST_PROBES + GROUP:
-        raise DataError(f"most_probes is {most_probes}; a standard error needs at least {LEAST_PROBES + GROUP}")
+    if relative_error is not None and not (isinstance(relative_error, Real) and relative_error > 0):
+        raise DataError(f"relative_error is {relative_error!r}; expected a positive number, such as 0.05, or None")
+    if not (isinstance(confidence, Real) and 0 < confidence < 1):
+        raise DataError(f"confidence is {confidence!r}; expected a number between 0 and 1, such as 0.95")
+    if not is_whole(most_probes) or most_probes < LEAST_PROBES + GROUP:
+        raise DataError(
+            f"most_probes is {most_probes!r}; a standard error needs at least {LEAST_PROBES + GROUP}, whole"
+        )
 
 
 def _check_surrogates(names: dict[str, str]) -> None:

@@ -1,6 +1,8 @@
-"""What a batch of data is: how many bits its values take, and a few samples of it."""
+"""What a batch of data is: how many bits its values take, a few samples of it, and its loss."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -53,3 +55,24 @@ def bits_of_data(x: Tensor) -> int:
     low, high = (float(end) for end in x.aminmax())
     whole = low >= 0 and high < 2**31 and bool((x == x.to(torch.int64)).all())
     return max(1, int(high).bit_length()) if whole else 32
+
+
+def loss_of(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss of a batch as the caller's function gives it.
+
+    Raises:
+        DataError: the function cannot take these, gives no tensor, or something that does not depend on the outputs.
+
+    >>> loss_of(torch.nn.functional.l1_loss, torch.ones(2, 3), torch.zeros(2, 3))
+    tensor(1.)
+    """
+    told = f"scores of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}, {targets.dtype}"
+    try:
+        value = loss(outputs, targets)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise DataError(f"the loss cannot take {told}: {error}") from error
+    if not isinstance(value, Tensor):
+        raise DataError(f"the loss gave {type(value).__name__} for {told}; expected a tensor that holds one number")
+    if outputs.requires_grad and not value.requires_grad:
+        raise DataError("the loss does not depend on the outputs: it has no gradient (detached, or a constant?)")
+    return value

@@ -41,6 +41,8 @@ def _bits(name: str, asked: str | float, facts: Facts) -> float:
     if name not in LOADS:
         raise DataError(f"allocate: unknown limit {name!r}; expected some of {', '.join(LOADS)}")
     try:
+        if isinstance(asked, bool):
+            raise TypeError
         if isinstance(asked, str):
             if not asked.endswith("x"):
                 raise ValueError

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from spikequant.analyse.curvature import Loss
+from spikequant.analyse.inputs import loss_of
 from spikequant.analyse.layer_facts import Facts, facts_of, weight_role
 from spikequant.analyse.probe import Probe
 from spikequant.analyse.score import Score
+from spikequant.analyse.widths import whole_widths
 from spikequant.frontends.registry import read_
 from spikequant.law.errors import DataError, PlanError, Unsupported
 from spikequant.measure import emd
@@ -23,8 +25,8 @@ from spikequant.nn.copying import copied
 from spikequant.nn.reset import reset_states
 from spikequant.plan import Plan, literally
 from spikequant.quantize import calibrate, quantize_
-from spikequant.training import check_batch, first_output
-from spikequant.training.evaluate import pairs
+from spikequant.training import check_batch
+from spikequant.training.evaluate import called, pairs
 
 Measure = Literal["loss", "emd"]
 Batch = tuple[Tensor, Tensor]
@@ -135,7 +137,8 @@ def measured_rises(
         calibrated: whether each copy is calibrated on the batches (batch norms keep their statistics).
 
     Raises:
-        DataError: no batch, a loss that is not finite.
+        DataError: no batch, one that the model or the loss cannot take, a loss that is not finite.
+        PlanError: widths that are no whole bits.
         Unsupported: an unknown role or measure.
         SpikequantError: a network without an integer form.
     """
@@ -145,6 +148,11 @@ def measured_rises(
         raise Unsupported(
             f"roles = {roles!r}; single layers are quantized in the roles weight and membrane, as a tuple"
         )
+    widths = {"weight": whole_widths("weight", weight_widths), "membrane": whole_widths("membrane", membrane_widths)}
+    if not isinstance(model, nn.Module):
+        raise DataError(f"sensitivity: expected a torch nn.Module as model, got {type(model).__name__}")
+    if not callable(loss):
+        raise DataError(f"sensitivity: expected a function (output, target) as loss, got {type(loss).__name__}")
     kept = list(pairs(batches))
     if not kept:
         raise DataError("sensitivity: no batch; expected at least one (input, target)")
@@ -153,7 +161,6 @@ def measured_rises(
     facts = facts_of(model, *kept[0])
     see = _losses if measure == "loss" else _rates
     before, rows = see(model, loss, kept), []
-    widths = {"weight": sorted(set(weight_widths)), "membrane": sorted(set(membrane_widths))}
     for fact in facts.rows:
         for bits in widths[fact.role] if fact.role in roles else []:
             alone = _alone(model, fact.layer, fact.role, bits, kept, calibrated=calibrated)
@@ -190,10 +197,10 @@ def _losses(model: nn.Module, loss: Loss, batches: Sequence[Batch]) -> Mapping[s
     try:
         for x, y in batches:
             reset_states(model)
-            outputs = first_output(model(x))
+            outputs = called(model, x)
             if outputs.dim() < 2 or len(outputs) != len(y):
                 raise DataError(f"expected outputs [N, classes] for {len(y)} targets, got {tuple(outputs.shape)}")
-            found += [float(loss(outputs[n : n + 1], y[n : n + 1])) for n in range(len(y))]
+            found += [_number(loss, outputs[n : n + 1], y[n : n + 1]) for n in range(len(y))]
     finally:
         reset_states(model)
         readings.undo()
@@ -202,6 +209,13 @@ def _losses(model: nn.Module, loss: Loss, batches: Sequence[Batch]) -> Mapping[s
     if not all(map(math.isfinite, found)):
         raise DataError("the loss of a sample is not finite; expected a finite number for each")
     return {"loss": np.array(found)}
+
+
+def _number(loss: Loss, outputs: Tensor, targets: Tensor) -> float:
+    value = loss_of(loss, outputs, targets)
+    if value.numel() != 1:
+        raise DataError(f"the loss of one sample has the shape {tuple(value.shape)}; expected one number")
+    return float(value)
 
 
 def _rates(model: nn.Module, _loss: Loss, batches: Sequence[Batch]) -> Mapping[str, npt.NDArray[np.float64]]:

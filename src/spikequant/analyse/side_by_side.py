@@ -47,6 +47,8 @@ def side_by_side(
         DataError: nothing to compare, or a method twice.
         PlanError: a width that a method does not know.
     """
+    if not isinstance(found, Sequence):
+        raise DataError(f"side_by_side: expected a list of sensitivities, got {type(found).__name__} alone")
     names = [one.name for one in found]
     if not found or len(set(names)) < len(names):
         raise DataError(f"side_by_side: expected sensitivities by different methods, got {', '.join(names) or 'none'}")

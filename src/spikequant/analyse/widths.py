@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import numpy as np
 
 from spikequant.law.errors import DataError, PlanError
+
+MOST_BITS = {"weight": 16, "membrane": 32}
+
+
+def is_whole(bits: object) -> bool:
+    """Whether it is a whole number, of numpy or not.
+
+    >>> is_whole(np.int64(4)), is_whole(4.0), is_whole(True)
+    (True, False, False)
+    """
+    return isinstance(bits, Integral) and not isinstance(bits, bool)
+
+
+def whole_widths(role: str, given: Iterable[int]) -> list[int]:
+    """The widths that were asked for, each once, ascending.
+
+    >>> whole_widths("weight", (8, 2, 8))
+    [2, 8]
+
+    Raises:
+        PlanError: no whole bits, or more than a role can have.
+    """
+    widths: set[object] = set(given) if isinstance(given, Iterable) else {None}
+    found = sorted(int(bits) for bits in widths if isinstance(bits, Integral) and is_whole(bits))
+    if len(found) < len(widths) or not all(1 <= bits <= MOST_BITS[role] for bits in found):
+        raise PlanError(f"{role}_widths={given!r}; expected whole bits, 1 to {MOST_BITS[role]}, such as (2, 4, 8)")
+    return found
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,13 @@ from spikequant.cli.run_folder import RESULT, RunConfig, RunFolder
 from spikequant.cli.screen import Screen
 from spikequant.law.errors import ArtifactError
 
-NameArgument = Annotated[str, typer.Argument(metavar="PAPER", help="q-spinn, or another recipe that is installed.")]
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="PAPER",
+        help="The recipe: beyond-accuracy, hessian-aware, q-spinn or sigmoid-sum.",
+    ),
+]
 ScaleOption = Annotated[
     str,
     typer.Option(

@@ -37,6 +37,7 @@ MethodOption = Annotated[
         help=f"How sensitivity is measured: {', '.join(METHODS)}; may be given several times, the first one "
         "chooses bits.",
         autocompletion=one_of(METHODS),
+        show_default="gauss-newton",
     ),
 ]
 RoleOption = Annotated[
@@ -45,6 +46,7 @@ RoleOption = Annotated[
         metavar="NAME",
         help=f"What is quantized: {', '.join(ROLES)}; may be given twice.",
         autocompletion=one_of(ROLES),
+        show_default="both",
     ),
 ]
 BatchesOption = Annotated[

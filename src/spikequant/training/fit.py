@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
@@ -91,8 +92,14 @@ def fit(
         CaptureError: `segment` is given and something in the model looks over the border of a segment.
     """
     rule = schedule_of(schedule)
-    if epochs < 0 or not 0 <= lr < math.inf:
-        raise DataError(f"fit: epochs={epochs}, lr={lr}; expected 0 or more")
+    numbers = isinstance(epochs, Integral) and isinstance(lr, (Real, torch.Tensor))
+    if not numbers or epochs < 0 or not 0 <= lr < math.inf:
+        raise DataError(f"fit: epochs={epochs!r}, lr={lr!r}; expected a whole number and a rate, 0 or more")
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise DataError(
+            f"fit: optimizer is {optimizer!r}; expected an optimizer over the model's parameters, such as "
+            "torch.optim.Adam(model.parameters())"
+        )
     _check_terms(loss, terms, routines, segment)
     run = layerwise(model, batches) if segment is None else segmented(model, batches, segment)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -151,9 +158,13 @@ def _check_terms(
     loss: Loss | None, terms: Sequence[LossTerm], routines: Sequence[Routine], segment: int | None
 ) -> None:
     for owner, given, kind in (("terms", terms, LossTerm), ("routines", routines, Routine)):
+        if not isinstance(given, Sequence):
+            raise DataError(f"fit: {owner} is {type(given).__name__}; expected a list: {owner}=[...]")
         wrong = next((one for one in given if not isinstance(one, kind)), None)
         if wrong is not None:
             raise DataError(f"fit: {owner} holds {wrong!r}; expected objects of spikequant.training.{kind.__name__}")
+    if loss is not None and not callable(loss):
+        raise DataError(f"fit: loss is {loss!r}; expected a function (output, target), or None with terms")
     if loss is None and not terms:
         raise DataError("fit: loss is None and there are no terms; expected something to make smaller")
     watching = [term.name for term in terms if term.watches]

@@ -118,7 +118,7 @@ def schedule_of(given: str | Schedule) -> Schedule:
     """
     if isinstance(given, Schedule):
         return given
-    if given not in SCHEDULES:
+    if not isinstance(given, str) or given not in SCHEDULES:
         raise DataError(f"fit: schedule {given!r}; expected {', '.join(map(repr, SCHEDULES))} or a Schedule")
     return SCHEDULES[given]
 
