@@ -181,9 +181,7 @@ Weights by the second-order solver ([one-shot weights](one_shot.md)):
 ## In training: `RateDistribution`
 
 LSQ weights, one epoch on the first {TRAINING_SAMPLES:,} training images from the calibrated float network, without and
-with `RateDistribution(float_model, weight={WEIGHT:g})`. The rows that are not matched after the training are of
-commits before 1c1da1f, whose `freeze` took the statistics of the last training batch instead of the running ones: they
-are too bad.
+with `RateDistribution(float_model, weight={WEIGHT:g})`.
 
 {table(in_training(folder))}
 
@@ -192,9 +190,8 @@ behind the training (*with*):
 
 {table(beside_lqnet(folder))}
 
-The term looks at sorted rates, `match_firing` at each neuron against itself: behind the term it lowers the matched L1
-and, in these rows, could raise the EMD, as on MNIST; since commit fcd0a9c a layer whose EMD rises on the judging images
-goes back. Where nothing was trained it lowers both.
+The term looks at sorted rates, `match_firing` at each neuron against itself: behind the term it lowers the matched L1,
+and the EMD as well; a layer whose EMD rises on the judging images goes back (commit fcd0a9c).
 
 Differences between simulation and integer network in all spikes and states of 64 test images, {len(used)} rows:
 {sum(row["verify_differences"] for row in used)}.

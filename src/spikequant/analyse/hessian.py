@@ -118,6 +118,7 @@ def hessian_trace(
             stop = Stop(relative_error, confidence)
             other, sure = hutchinson(at, pieces, "gauss-newton", stop, most_probes, seed)
             beside = Traces(tuple(other), "gauss-newton", "hutchinson", names, sure, sum(len(y) for _, y in kept))
+    words = (*words, *shared_weights(model))
     samples = sum(len(y) for _, y in (kept if method == "hutchinson" else kept[:1]))
     facts = None
     try:
@@ -172,6 +173,27 @@ def _check_surrogates(names: dict[str, str]) -> None:
             f"{layer}: the second derivative of the surrogate {name!r} is 0 almost everywhere, so a Hessian trace "
             "would miss the spikes; pass surrogate=Surrogate('atan', 2.0) to replace it, or curvature='gauss-newton'"
         )
+
+
+def shared_weights(model: nn.Module) -> list[str]:
+    """A sentence for every weight that several layers share.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    >>> net[1].weight = net[0].weight
+    >>> shared_weights(net)[0][:29]
+    '0, 1 share one weight tensor:'
+    """
+    users: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        weight = module._parameters.get("weight")
+        if weight is not None:
+            users.setdefault(id(weight), []).append(path)
+    return [
+        f"{', '.join(paths)} share one weight tensor: each has the trace of its own use, without what the uses have in "
+        "common; tied= of allocate gives them the same bits, and their integers are stored once each"
+        for paths in users.values()
+        if len(paths) > 1
+    ]
 
 
 def _words(rows: Sequence[LayerTrace], at: Curvature, settled: bool) -> tuple[str, ...]:
