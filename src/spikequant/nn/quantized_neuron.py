@@ -35,6 +35,8 @@ from spikequant.nn.untraced import untraced
 from spikequant.quantizers import round_ste
 
 DEFAULT_LIMIT = 8.0
+ROUNDED = ("membrane", "current", "input")
+"""Registers whose rounding `calibrate` may choose."""
 
 
 class QuantizedNeuron(CarriedLayer):
@@ -77,6 +79,7 @@ class QuantizedNeuron(CarriedLayer):
         for shift in ("threshold_shift", "bias_shift"):
             self.register_buffer(shift, None)
         self.peaks: dict[str, Tensor] = {}
+        self.ended: frozenset[str] = frozenset()
         self.seen = [torch.zeros(1)]
         self.branches: list[Branch] = []
         self.fraction_bits, self.layer, self.first_sample, self.path = 0, 0, 0, "a neuron layer"
@@ -298,6 +301,12 @@ class QuantizedNeuron(CarriedLayer):
         peaks = torch.stack([(s[name].to(torch.float64) * unit).abs().amax(0) for s in states])
         return peaks.amax(0).reshape(-1)
 
+    @torch.no_grad()
+    def meets_the_end(self, states: list[States], name: str) -> bool:
+        """Whether a stored membrane (``v``) or current (``i``) is the largest or smallest code of its register."""
+        fmt = getattr(self.integers().spec, name).format
+        return any(float(s[name].max()) >= fmt.max or float(s[name].min()) <= fmt.min for s in states)
+
     def train(self, mode: bool = True) -> QuantizedNeuron:
         """Set the mode; the float type that carries the integers is proven anew, before it is needed next."""
         super().train(mode)
@@ -317,14 +326,17 @@ class QuantizedNeuron(CarriedLayer):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def get_extra_state(self) -> Tensor:
-        """What `quantize_` and `calibrate` chose besides the tensors: fraction bits and rounding of the membrane."""
-        return torch.tensor([self.fraction_bits, ROUNDINGS.index(self.choice.membrane.rounding)])
+        """What `quantize_` and `calibrate` chose besides the tensors: fraction bits, and how each register rounds."""
+        found = [getattr(self.choice, name) for name in ROUNDED]
+        return torch.tensor([self.fraction_bits, *(-1 if r is None else ROUNDINGS.index(r.rounding) for r in found)])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take over what another model of the same plan was given."""
-        self.fraction_bits, rounding = (int(number) for number in state)
-        membrane = replace(self.choice.membrane, rounding=ROUNDINGS[rounding])
-        self.choice = replace(self.choice, membrane=membrane)
+        """Take over what another model of the same plan was given; older states tell of the membrane alone."""
+        self.fraction_bits, *roundings = (int(number) for number in state)
+        for name, at in zip(ROUNDED, roundings, strict=False):
+            register = getattr(self.choice, name)
+            if register is not None and at >= 0:
+                self.choice = replace(self.choice, **{name: replace(register, rounding=ROUNDINGS[at])})
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies start from rest."""

@@ -23,7 +23,7 @@ from spikequant.law.errors import DataError, NotFrozen, PlanError
 from spikequant.nn import QuantizedNeuron, Register, Synapse
 from spikequant.nn.reset import reset_states as reset
 from spikequant.quantize.calibration_report import MOST_BITS, CalibratedLayer, CalibrationReport, is_off
-from spikequant.quantize.inflow import from_the_peak, inflow_of, settle_inflow
+from spikequant.quantize.inflow import WideRun, from_the_peak, inflow_of, run_wide, settle_inflow
 from spikequant.quantize.rate_trials import (
     WIDE,
     Found,
@@ -168,8 +168,8 @@ def first_samples(inputs: list[Tensor]) -> list[Tensor]:
 
 Flows = Callable[[nn.Module], Seen]
 """What a module is called with when the settled layers before it run."""
-Wides = dict[Hashable, tuple[Tensor, dict[str, Tensor]]]
-"""Rates and peaks of wide states by what they depend on besides the input: layers on one input share them."""
+Wides = dict[Hashable, WideRun]
+"""Runs with wide states by what they depend on besides the input: layers on one input share them."""
 
 
 def settle_group(
@@ -216,7 +216,7 @@ def _settle(path: str, neuron: QuantizedNeuron, few: Flows, *, advise: bool, wid
     currents = _record(neuron, few)
     wide = _wide(neuron, currents, wides)
     inflow = settle_inflow(neuron, currents, wide)
-    return dataclasses.replace(_settle_membrane(path, neuron, currents, wide, advise=advise), inflow=inflow)
+    return dataclasses.replace(_settle_membrane(path, neuron, currents, wide.rates, advise=advise), inflow=inflow)
 
 
 def _settle_membrane(
@@ -258,17 +258,16 @@ def _search(neuron: QuantizedNeuron, asked: Register, currents: list[Tensor]) ->
     return partial(best_reach, run, step=2.0, farthest=float(neuron.peaks["v"].max()))
 
 
-def _wide(neuron: QuantizedNeuron, currents: list[Tensor], known: Wides) -> Tensor:
-    """Rates with wide states; sets the peaks of the neuron."""
-    inflow = None if inflow_of(neuron) is None else (WIDE, 0.0)
+def _wide(neuron: QuantizedNeuron, currents: list[Tensor], known: Wides) -> WideRun:
+    """The layer with wide states; sets the peaks of the neuron."""
     if neuron.choice.membrane.learned:
-        return alone(neuron, currents, WIDE, 0.0, inflow)
-    choice = neuron.choice if inflow is None else with_inflow(neuron, None)
+        return run_wide(neuron, currents)
+    choice = neuron.choice if inflow_of(neuron) is None else with_inflow(neuron, WIDE)
     on = (neuron.fraction_bits, neuron.needs_double, dataclasses.replace(choice, membrane=WIDE))
     if on not in known:
-        known[on] = alone(neuron, currents, WIDE, 0.0, inflow), neuron.peaks
-    wide, neuron.peaks = known[on]
-    return wide
+        known[on] = run_wide(neuron, currents)
+    neuron.peaks = known[on].peaks
+    return known[on]
 
 
 def _settle_table(path: str, neuron: QuantizedNeuron, currents: list[Tensor], wide: Tensor) -> CalibratedLayer:

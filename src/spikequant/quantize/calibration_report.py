@@ -18,9 +18,13 @@ class SettledInflow:
     rounding: str
     limit: float
 
+    @property
+    def name(self) -> str:
+        """In words."""
+        return {"i": "current", "x": "input of the membrane"}[self.state]
+
     def __str__(self) -> str:
-        name = {"i": "current", "x": "input of the membrane"}[self.state]
-        return f"{name} {self.rounding}, reach {self.limit:.3g}"
+        return f"{self.name} {self.rounding}, reach {self.limit:.3g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,10 @@ class CalibratedLayer:
 
     @property
     def remedy(self) -> str:
-        """How many membrane bits would do."""
+        """How many membrane bits would do; that none would, where they are not what is narrow."""
+        if self.enough_bits is None and self.inflow is not None:
+            membrane = f"a membrane of {MOST_BITS} bits" if math.isfinite(self.limit) else "its wide membrane"
+            return f"{membrane} does not bring it to {self.wide_rate:.4f}; try more current.bits ({self.inflow.name})"
         if self.enough_bits is None:
             return f"no membrane of up to {MOST_BITS} bits brings it to {self.wide_rate:.4f}"
         return f"membrane.bits = {self.enough_bits} brings it to {self.wide_rate:.4f} (tried)"

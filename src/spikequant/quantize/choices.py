@@ -14,6 +14,7 @@ from spikequant.quantize.groups import WEIGHTED, module_of
 from spikequant.quantizers import Quantizer, ThresholdCentred, quantizer_from_dict
 
 WIDE_STATE_BITS = 20
+LEAST_SIGNED_BITS = 2
 
 
 def check_plan(plan: Plan, graph: Graph, model: nn.Module) -> None:
@@ -116,7 +117,8 @@ def neuron_choice(
 ) -> NeuronChoice:
     """The registers and quantizers of one neuron group; what the plan does not ask for is kept wide.
 
-    A synaptic current that it does not ask for has as many bits as the register of a membrane that it does.
+    A synaptic current that it does not ask for has as many bits as the register of a membrane that it does, and at
+    least 2, as it is signed.
     """
     _check_learned(plan.membrane, "membrane", source, where, chip)
     _check_learned(plan.current, "current", source, where, chip)
@@ -146,7 +148,8 @@ def neuron_choice(
 def _current_beside(membrane: Register) -> Register:
     if not membrane.asked:
         return Register(bits=WIDE_STATE_BITS, asked=False)
-    return Register(bits=membrane.state_format().format.bits, asked=False, choose_rounding=True)
+    bits = max(membrane.state_format().format.bits, LEAST_SIGNED_BITS)
+    return Register(bits=bits, asked=False, choose_rounding=True)
 
 
 def weight_grid(module: nn.Module | None) -> WeightGrid | None:

@@ -11,7 +11,9 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from spikequant.law.errors import WidthError
 from spikequant.nn import QuantizedNeuron, Register
+from spikequant.nn.integers import WIDE_REACH
 from spikequant.nn.neuron import over_features
 from spikequant.nn.program import given_to
 from spikequant.quantize.calibration_report import SettledInflow
@@ -31,6 +33,17 @@ ROOM = 1.05
 """Reach where nothing is clipped, in the largest peak that was seen."""
 LEAST = 1e-6
 """Reach of a register that held nothing but 0."""
+FARTHER = 8.0
+"""Peaks that a wide register reaches when it is made anew, because the first one ended among them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WideRun:
+    """A layer run alone with wide states: rates, peaks by state, and the reach of its membrane (0: the usual one)."""
+
+    rates: Tensor
+    peaks: dict[str, Tensor]
+    reach: float
 
 
 def inflow_of(neuron: QuantizedNeuron) -> Register | None:
@@ -43,16 +56,47 @@ def inflow_of(neuron: QuantizedNeuron) -> Register | None:
     return register if (register.asked or choice.membrane.asked) and not counts_lsb else None
 
 
-def settle_inflow(neuron: QuantizedNeuron, currents: list[Tensor], wide: Tensor) -> SettledInflow | None:
-    """Choose and set it, beside a wide membrane; `wide`: the rates when both are wide, whose peaks the layer keeps."""
+def run_wide(neuron: QuantizedNeuron, currents: list[Tensor]) -> WideRun:
+    """Rates with wide states, none of which ends where it should not; the layer keeps their peaks.
+
+    A wide register holds some tens of thresholds.  Nothing bounds a sum, a current, the membrane of a readout or one
+    that is inhibited: where a state meets the end, its register is made anew, with a reach far beyond.
+    """
+    flows = inflow_of(neuron) is not None
+    state = inflow_state(neuron)
+    reach = {"v": 0.0, state: 0.0}
+    if flows and state == "x":
+        widest = ROOM * float(_peaks(neuron, currents).max())
+        reach["x"] = widest if widest > WIDE_REACH * neuron.default_limit() else 0.0
+
+    def run() -> WideRun:
+        rates = alone(neuron, currents, WIDE, reach["v"], (WIDE, reach[state]) if flows else None)
+        return WideRun(rates, neuron.peaks, reach["v"])
+
+    found = run()
+    while ended := neuron.ended & {"v", *("i" if flows else "")}:
+        reach |= {name: FARTHER * float(neuron.peaks[name].max()) for name in ended}
+        try:
+            farther = run()
+        except WidthError:  # no carrier holds it
+            break
+        if all(torch.equal(farther.peaks[name], found.peaks[name]) for name in ended):
+            break  # codes of a given worth
+        found = farther
+    neuron.peaks = found.peaks
+    return found
+
+
+def settle_inflow(neuron: QuantizedNeuron, currents: list[Tensor], wide: WideRun) -> SettledInflow | None:
+    """Choose and set it, beside a wide membrane; `wide`: both of them wide."""
     asked = inflow_of(neuron)
     if asked is None:
         return None
 
     def run(register: Register, limit: float) -> Tensor:
-        return alone(neuron, currents, WIDE, 0.0, (register, limit))
+        return alone(neuron, currents, WIDE, wide.reach, (register, limit))
 
-    searched = from_the_peak(run, neuron, asked, _peaks(neuron, currents), wide)
+    searched = from_the_peak(run, neuron, asked, _peaks(neuron, currents), wide.rates)
     set_inflow(neuron, dataclasses.replace(asked, rounding=searched[1]), searched[2])
     neuron.prove(neuron.integers())
     return SettledInflow(state=inflow_state(neuron), rounding=searched[1], limit=searched[2])

@@ -18,6 +18,8 @@ CANDIDATES = ("toward_zero", "floor", "half_up", "half_even", "stochastic")
 WIDE = Register(bits=24, rounding="half_even", asked=False)
 Found = tuple[float, str, float, float]
 """``(error, rounding, reach, rate)`` of a candidate."""
+MOST_EQUAL = 4
+"""Reaches in a row that may do the same before a search downwards ends."""
 Run = Callable[[Register, float], Tensor]
 """Rates of a layer in which one state has this register with this reach."""
 
@@ -32,17 +34,24 @@ def best_reach(
     step: float,
     farthest: float,
 ) -> Found:
-    """The best of `limits` and, where the last of them is, of `step` times that, as long as it helps.
+    """The best of `limits` and, where none is better than the last, of `step` times that, as long as it does no harm.
 
+    Short registers may all do the same: an inhibited membrane is back at its threshold at once, whether it may owe one
+    threshold or eight; in one that is far too long all of a state rounds to 0.  Upwards the search ends at `farthest`,
+    downwards after `MOST_EQUAL` equals.
     Each rounding has its own reach: one that truncates may be nearest in a short register, where its bias and that of
     clipping happen to cancel.
     """
     found = []
     for rounding in roundings:
-        one, reach = best(run, asked, (rounding,), limits, wide), limits[-1]
-        while one[2] == reach and (step < 1 or reach < farthest):
-            reach *= step
-            one = min(one, best(run, asked, (rounding,), (reach,), wide), key=_error)
+        tried = [best(run, asked, (rounding,), (limit,), wide) for limit in limits]
+        one, equal = min(tried, key=_error), 0
+        while (
+            one[0] > 0.0 and tried[-1][0] <= one[0] and (equal <= MOST_EQUAL if step < 1 else tried[-1][2] < farthest)
+        ):
+            tried.append(best(run, asked, (rounding,), (tried[-1][2] * step,), wide))
+            equal = equal + 1 if tried[-1][0] == one[0] else 0
+            one = min(one, tried[-1], key=_error)
         found.append(one)
     return min(found, key=lambda one: (one[0], one[2]))
 
@@ -91,12 +100,12 @@ def alone(
     """Per-neuron rates of a layer run alone with another membrane, and another inflow where one is given.
 
     Of a readout: the membranes of every sample, averaged over time.
-    Where all that is given is `WIDE`, the layer keeps the peaks of its states.  Who settles the layer proves its widths
-    anew.
+    Where all that is given is `WIDE`, the layer keeps the peaks of its states, and which of them met the end of their
+    register.  Who settles the layer proves its widths anew.
     """
     watches = register is WIDE and (inflow is None or inflow[0] is WIDE)
     found: list[Tensor] = []
-    count, peaks = 0, []
+    count, peaks, ended = 0, [], set()
     with _dressed(neuron, register, limit, inflow) as learned:
         neuron.seen = [] if learned and watches else neuron.seen
         for current in currents:
@@ -108,11 +117,13 @@ def alone(
                 found.append(spikes_over_samples(neuron, current))
             if neuron.watch:
                 peaks.append({name: neuron.real_peaks(neuron.watch, name) for name in neuron.watch[0] if name in "vi"})
+                ended |= {name for name in peaks[-1] if neuron.meets_the_end(neuron.watch, name)}
                 if learned:
                     neuron.seen += [sampled(neuron.in_real_units(state)["v"]) for state in neuron.watch]
             count += current.shape[0] * current.shape[1]
         if peaks:
             neuron.peaks = {name: torch.stack([each[name] for each in peaks]).amax(0) for name in peaks[0]}
+            neuron.ended = frozenset(ended)
     if neuron.real_spec.output == "state":
         return torch.cat(found)
     return sum(found[1:], found[0]) / (count * neuron.spike_unit)
