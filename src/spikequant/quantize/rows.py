@@ -48,7 +48,13 @@ def neuron_rows(path: str, quantized: QuantizedNeuron) -> list[QuantizedRow]:
         if register is not None:
             limit = float(getattr(quantized, f"{state}_limit"))
             beside = role == "current" and choice.membrane.asked
-            note = "" if register.asked else "not asked: the membrane's bits" if beside else "not asked: kept wide"
+            note = (
+                ""
+                if register.asked
+                else "not asked: as wide as the membrane's register"
+                if beside
+                else "not asked: kept wide"
+            )
             name = "given levels" if register.table else "learned levels" if register.learned else "uniform"
             rows.append(QuantizedRow(module=path, kind="neuron", role=role, quantizer=name, bits=register.bits,
                                      low=-limit if register.signed else 0.0, high=limit, note=note))  # fmt: skip
