@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import nn
+from torch import Tensor, nn
 
 from spikequant.law.errors import DataError
 from spikequant.nn.reset import reset_states
@@ -92,14 +92,7 @@ def fit(
         CaptureError: `segment` is given and something in the model looks over the border of a segment.
     """
     rule = schedule_of(schedule)
-    numbers = isinstance(epochs, Integral) and isinstance(lr, (Real, torch.Tensor))
-    if not numbers or epochs < 0 or not 0 <= lr < math.inf:
-        raise DataError(f"fit: epochs={epochs!r}, lr={lr!r}; expected a whole number and a rate, 0 or more")
-    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
-        raise DataError(
-            f"fit: optimizer is {optimizer!r}; expected an optimizer over the model's parameters, such as "
-            "torch.optim.Adam(model.parameters())"
-        )
+    _check_numbers(epochs, lr, optimizer)
     _check_terms(loss, terms, routines, segment)
     run = layerwise(model, batches) if segment is None else segmented(model, batches, segment)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -152,6 +145,18 @@ def _resumed(path: Path | None, training: Training) -> list[Epoch]:
         copied = Path(folder) / "checkpoint.safetensors"
         copied.write_bytes(content)
         return load_checkpoint(copied, training)
+
+
+def _check_numbers(epochs: int, lr: float | Tensor, optimizer: torch.optim.Optimizer | None) -> None:
+    counts = isinstance(epochs, Integral) and epochs >= 0
+    rates = isinstance(lr, (Real, Tensor)) and 0 <= float(lr) < math.inf
+    if not (counts and rates):
+        raise DataError(f"fit: epochs={epochs!r}, lr={lr!r}; expected a whole number and a rate, 0 or more")
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise DataError(
+            f"fit: optimizer is {optimizer!r}; expected an optimizer over the model's parameters, such as "
+            "torch.optim.Adam(model.parameters())"
+        )
 
 
 def _check_terms(
