@@ -143,3 +143,8 @@ class NeuronChoice:
     bias: Quantizer | None = None
     narrow_before_fire: bool = False
     chip: ChipRule | None = None
+
+    @property
+    def counts_lsb(self) -> bool:
+        """One code of a state is one accumulator LSB, because the chip says so."""
+        return self.chip is not None and self.chip.counts_lsb

@@ -84,7 +84,7 @@ def wanted_exponent(neuron: QuantizedNeuron, state: str, register: StateFormat, 
 @torch.no_grad()
 def store_exponent(neuron: QuantizedNeuron, state: str, register: StateFormat, spec: NeuronSpec, lsb: Tensor) -> Tensor:
     """The same, not finer than the exact product of the leak allows; 0 where a chip's codes count LSBs."""
-    if neuron.choice.chip is not None and neuron.choice.chip.counts_lsb:
+    if neuron.choice.counts_lsb:
         return torch.zeros_like(lsb)
     leak = {"v": spec.leak, "i": spec.leak_i, "x": None}[state]
     exact = leak is not None and leak.form == "multiply" and leak.rounding is None

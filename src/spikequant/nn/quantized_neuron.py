@@ -188,10 +188,10 @@ class QuantizedNeuron(CarriedLayer):
     @torch.no_grad()
     def set_given_limits(self) -> None:
         """Real reach of registers whose codes have a given worth: a chip counts LSBs, a shared scale weight codes."""
-        found, counts_lsb = self.integers(), self.choice.chip is not None and self.choice.chip.counts_lsb
+        found = self.integers()
         for state, choice in (("v", self.choice.membrane), ("i", self.choice.current), ("x", self.choice.input)):
             register = getattr(found.spec, state)
-            if register is not None and choice is not None and (counts_lsb or choice.unit == "weight"):
+            if register is not None and choice is not None and (self.choice.counts_lsb or choice.unit == "weight"):
                 worth = float((found.lsb * found.params[f"{state}_load"]).min())
                 getattr(self, f"{state}_limit").fill_(worth * register.format.max)
 

@@ -310,8 +310,7 @@ def _limits(neuron: QuantizedNeuron, asked: Register) -> tuple[float, ...]:
 
 def _is_given(neuron: QuantizedNeuron, asked: Register) -> bool:
     """The reach follows from something else: the plan, weight codes, a chip that counts LSBs."""
-    counts_lsb = neuron.choice.chip is not None and neuron.choice.chip.counts_lsb
-    return asked.limit is not None or asked.unit == "weight" or counts_lsb
+    return asked.limit is not None or asked.unit == "weight" or neuron.choice.counts_lsb
 
 
 def _settle_readout(path: str, neuron: QuantizedNeuron, currents: list[Tensor], wide: Tensor) -> CalibratedLayer:

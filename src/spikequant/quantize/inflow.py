@@ -50,10 +50,9 @@ def inflow_of(neuron: QuantizedNeuron) -> Register | None:
     """The register that is to be settled; None where there is none, or its codes have a given worth."""
     choice = neuron.choice
     register = choice.current if neuron.real_spec.has_current else choice.input
-    if register is None or register.unit == "weight":
+    if register is None or register.unit == "weight" or choice.counts_lsb:
         return None
-    counts_lsb = choice.chip is not None and choice.chip.counts_lsb
-    return register if (register.asked or choice.membrane.asked) and not counts_lsb else None
+    return register if register.asked or choice.membrane.asked else None
 
 
 def run_wide(neuron: QuantizedNeuron, currents: list[Tensor]) -> WideRun:

@@ -62,15 +62,12 @@ def _error(found: Found) -> float:
 
 def best(run: Run, asked: Register, roundings: Sequence[str], limits: tuple[float, ...], wide: Tensor) -> Found:
     """The candidate whose rates are nearest to the wide ones."""
-    found: Found | None = None
+    found: list[Found] = []
     for limit in limits:
         for rounding in roundings:
             rates = run(dataclasses.replace(asked, rounding=rounding), limit)
-            error = rate_error(rates, wide)
-            if found is None or error < found[0]:
-                found = (error, rounding, limit, float(rates.mean()))
-    assert found is not None
-    return found
+            found.append((rate_error(rates, wide), rounding, limit, float(rates.mean())))
+    return min(found, key=_error)
 
 
 def roundings_of(neuron: QuantizedNeuron, asked: Register) -> tuple[str, ...]:
@@ -155,7 +152,7 @@ def inflow_state(neuron: QuantizedNeuron) -> str:
     return "i" if neuron.real_spec.has_current else "x"
 
 
-def with_inflow(neuron: QuantizedNeuron, register: Register | None) -> NeuronChoice:
+def with_inflow(neuron: QuantizedNeuron, register: Register) -> NeuronChoice:
     """A layer's choice with another register for what flows into its membranes."""
     if neuron.real_spec.has_current:
         return dataclasses.replace(neuron.choice, current=register)
